@@ -1,0 +1,23 @@
+"""A Change to one Attribute, as a plain value: it can be shown, stored, replayed and reverted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One Attribute before and after. Applying it is `shared.dicom.edit`'s work.
+
+    Values are shown as text, one str for each Value (a Sequence shows one str for each Item, bytes
+    show as hexadecimal digits); None means that the Attribute is absent. The encoded Data Elements,
+    tag to last value byte in the Instance's own Transfer Syntax, make replay and revert exact.
+    """
+
+    path: str  # canonical text of shared.dicom.paths.AttributePath
+    vr: str  # of the new Data Element, or of the old one where it was deleted
+    old: tuple[str, ...] | None
+    new: tuple[str, ...] | None
+    old_element: bytes | None
+    new_element: bytes | None
+    by: str  # who decided: "ruleset/rule/action number", or "original-attributes"

@@ -1,0 +1,283 @@
+"""The error tree: the class says what happens next, the rest says it to a person.
+
+`PermanentError` goes to the exception log and the message is acknowledged. `TransientError` is
+delivered again with exponential backoff. Anything else is a bug: delivered again, then
+dead-lettered. No error carries a patient's Values; UIDs, tags and counts are allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Category(StrEnum):
+    """What kind of help an entry of the exception log needs."""
+
+    VALIDATION = "validation"
+    PROCESSING = "processing"
+    STORAGE = "storage"
+    NETWORK = "network"
+    RESOURCE = "resource"
+    CONFIGURATION = "configuration"
+
+
+class AxiomError(Exception):
+    """An error we understand. `args` are kept apart, so it survives pickling.
+
+    Subclasses set `code` (stable, kebab-case, for scripts), `category`, `hint` (what the person
+    who reads the log can do) and `template`, which `args` fill in order.
+    """
+
+    code: ClassVar[str] = "error"
+    category: ClassVar[Category] = Category.PROCESSING
+    hint: ClassVar[str] = ""
+    template: ClassVar[str] = "{}"
+
+    def __str__(self) -> str:
+        return self.template.format(*self.args)
+
+
+class PermanentError(AxiomError):
+    """Trying again changes nothing: a person has to look."""
+
+
+class TransientError(AxiomError):
+    """Trying again later may succeed.
+
+    `retry_after_s` is the peer's own wish in seconds (Retry-After), or None.
+    """
+
+    retry_after_s: float | None = None
+
+
+# ---- what is received ----------------------------------------------------------------------
+
+
+class NotDicomError(PermanentError):
+    """The bytes are not a Part 10 file (PS3.10 7.1): no "DICM" prefix or no File Meta."""
+
+    code = "not-dicom"
+    category = Category.VALIDATION
+    hint = "Send DICOM Part 10 files; other files, archives and DICOMDIRs are not Instances."
+    template = "Not a DICOM Part 10 file: {}"
+
+
+class MalformedHeaderError(PermanentError):
+    """The Data Elements before Pixel Data cannot be walked to their end (PS3.5 7)."""
+
+    code = "malformed-header"
+    category = Category.VALIDATION
+    hint = "Check the file with a DICOM dump tool and have the sender mend or send it again."
+    template = "{} at byte {}"
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(reason, offset)
+        self.reason, self.offset = reason, offset
+
+
+class TruncatedInstanceError(PermanentError):
+    """A declared length runs past the end of what was received."""
+
+    code = "truncated"
+    category = Category.VALIDATION
+    hint = "The file is cut short or claims a wrong length: send the original again."
+    template = "{} declares {} bytes, {} were received"
+
+
+class InvalidInstanceError(PermanentError):
+    """The Instance breaks rules that the configuration says reject it.
+
+    args: one sentence for each finding.
+    """
+
+    code = "invalid-instance"
+    category = Category.VALIDATION
+    hint = "Have the sender mend it, or change what `validation` rejects, and retry."
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
+
+
+class SopInstanceMismatchError(PermanentError):
+    """The data set is not of the SOP Class or Instance that the request names (PS3.4 B.2.3)."""
+
+    code = "sop-instance-mismatch"
+    category = Category.VALIDATION
+    hint = "The sending system mixes up UIDs between its request and its data set."
+    template = "{} is {} in the request and {} in the data set"
+
+
+class InstanceTooLargeError(PermanentError):
+    """The Instance is larger than `max_instance_bytes` allows."""
+
+    code = "instance-too-large"
+    category = Category.RESOURCE
+    hint = "Raise `max_instance_bytes` in the settings if such Instances are wanted."
+    template = "larger than the limit of {} bytes"
+
+
+class OverloadedError(TransientError):
+    """Disk or queue is above its watermark: nothing is accepted until it is below again."""
+
+    code = "overloaded"
+    category = Category.RESOURCE
+    hint = "Free disk space or mend the destination that the queue waits for."
+    template = "{}"
+    retry_after_s = 30.0
+
+
+# ---- stores ---------------------------------------------------------------------------------
+
+
+class ObjectExistsError(PermanentError):
+    """An object of this name exists; objects are created once and never changed."""
+
+    code = "object-exists"
+    category = Category.STORAGE
+    template = "object {} exists"
+
+
+class ObjectMissingError(PermanentError):
+    """There is no object of this name."""
+
+    code = "object-missing"
+    category = Category.STORAGE
+    hint = "The received file was deleted before it was delivered; have it sent again."
+    template = "object {} is missing"
+
+
+class DocumentExistsError(PermanentError):
+    """A document with this key exists."""
+
+    code = "document-exists"
+    category = Category.STORAGE
+    template = "document {}/{} exists"
+
+
+class DocumentMissingError(PermanentError):
+    """There is no document with this key."""
+
+    code = "document-missing"
+    category = Category.STORAGE
+    template = "document {}/{} is missing"
+
+
+class DocumentChangedError(PermanentError):
+    """Somebody else changed the document since it was read: read again, decide again."""
+
+    code = "document-changed"
+    category = Category.STORAGE
+    template = "document {}/{} has changed since it was read"
+
+
+class SecretMissingError(PermanentError):
+    """The secret store has no secret of this name."""
+
+    code = "secret-missing"
+    category = Category.CONFIGURATION
+    hint = "Create the secret, or name another one in the configuration."
+    template = "secret {} is missing"
+
+
+class StorageUnavailableError(TransientError):
+    """The store cannot answer now: disk full, locked, connection lost."""
+
+    code = "storage-unavailable"
+    category = Category.STORAGE
+    hint = "Check disk space and permissions of AXIOM_HOME, or the cloud service's status."
+    template = "{}"
+
+
+# ---- messages, rules, configuration ---------------------------------------------------------
+
+
+class MalformedMessageError(PermanentError):
+    """A message cannot be read: it goes to the exception log, not round for ever."""
+
+    code = "malformed-message"
+    category = Category.PROCESSING
+    hint = "A publisher of another version, or a stranger, wrote to the topic."
+    template = "{}"
+
+
+class RuleFailedError(PermanentError):
+    """A rule's action cannot be carried out on this Instance. args: rule, reason."""
+
+    code = "rule-failed"
+    category = Category.PROCESSING
+    hint = "Correct the rule, then retry with the current rules."
+    template = "rule {}: {}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a document: where (`rules[0].actions[1].tag`), what, hint."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class InvalidConfigurationError(PermanentError):
+    """A configuration document is wrong; nothing of it was applied. args: all the faults."""
+
+    code = "invalid-configuration"
+    category = Category.CONFIGURATION
+    hint = "Mend every fault named; nothing was changed."
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__(*faults)
+        self.faults: tuple[Fault, ...] = faults
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.faults))
+
+
+# ---- destinations ---------------------------------------------------------------------------
+
+
+class DestinationUnavailableError(TransientError):
+    """The destination cannot take it now: no connection, 408, 429, 5xx, A7xxH, rejected-transient.
+
+    args: destination name, the peer's own words.
+    """
+
+    code = "destination-unavailable"
+    category = Category.NETWORK
+    hint = "Delivery goes on by itself once the destination answers again."
+    template = "{}: {}"
+
+
+class DestinationRefusedError(PermanentError):
+    """The destination will not take this Instance. args: destination name, the peer's own words."""
+
+    code = "destination-refused"
+    category = Category.NETWORK
+    hint = "See the peer's own words; mend its settings or the Instance, then retry."
+    template = "{}: {}"
+
+
+class DestinationMisconfiguredError(PermanentError):
+    """The delivery cannot start: a missing destination, path, secret. args: destination, reason."""
+
+    code = "destination-misconfigured"
+    category = Category.CONFIGURATION
+    hint = "Correct the destination in the configuration, then retry."
+    template = "{}: {}"
+
+
+class InstanceConflictError(PermanentError):
+    """Other bytes are stored under this SOP Instance UID, which names one Instance (PS3.5 9).
+
+    args: SOP Instance UID, CRC32C of what is stored and of what came, both as 8 hex digits.
+    """
+
+    code = "instance-conflict"
+    category = Category.STORAGE
+    hint = "Compare the two: a corrected header may be wanted, changed pixels need a new UID."
+    template = "{}: stored {}, received {}"

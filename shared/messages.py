@@ -1,0 +1,153 @@
+"""The values that travel between stages, and their bytes.
+
+A message is frozen, holds the header of its Instance while that is small, and never holds Pixel
+Data. Its bytes are JSON with bytes fields in base64; unknown fields are ignored, so that two
+versions can run side by side during a rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from shared.dicom.changes import Change
+from shared.errors import Category, MalformedMessageError
+
+# A header up to this many bytes travels in the message; a larger one is read again from the
+# received file. Base64 adds a third, and Eventarc takes events of up to 512 KB.
+MAX_INLINE_HEADER_BYTES = 192 * 1024
+
+
+class Topic(StrEnum):
+    """The topics, named for what has happened or is asked for."""
+
+    INSTANCE_RECEIVED = "instance-received"
+    INSTANCE_ACCEPTED = "instance-accepted"
+    DELIVERY_REQUESTED = "delivery-requested"
+    EXCEPTION_RAISED = "exception-raised"
+
+
+class Stage(StrEnum):
+    """Where in the flow something happened."""
+
+    RECEIVE = "receive"
+    VALIDATE = "validate_instance"
+    RULES = "apply_rules"
+    DELIVER = "deliver_instance"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """The Part 10 bytes as staged; the object never changes."""
+
+    object_name: str
+    size: int
+    crc32c: int
+    # Where the Body starts: bytes from the start of the Part 10 file, after inflating the data set
+    # if the Transfer Syntax deflates it.
+    body_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an Instance came from."""
+
+    type: str  # "dimse", "stow", ...
+    name: str  # the listener's or source's name in the configuration
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    peer_address: str = ""  # IP address without the port
+    principal: str = ""  # who was authenticated, "" for nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of one received Instance. Every later message carries it unchanged."""
+
+    receipt_id: str
+    trace_id: str
+    received_at: datetime
+    source: Source
+    file: ReceivedFile
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    # All bytes before the Body, inflated; None if larger than MAX_INLINE_HEADER_BYTES.
+    header: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReceived:
+    """An Instance is durable; its sender has been, or is about to be, told so."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAccepted:
+    """Validation let the Instance pass, with these warnings."""
+
+    receipt: Receipt
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRequested:
+    """One Delivery: this Instance, with these Changes, to this destination."""
+
+    receipt: Receipt
+    destination: str
+    changes: tuple[Change, ...] = ()
+    matched_rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRaised:
+    """An entry for the exception log: what happened, to what, and what a person can do.
+
+    `retry_topic` and `retry_message` are what to publish to try the failed stage again; empty when
+    nothing was accepted (the sender was refused).
+    """
+
+    exception_id: str
+    occurred_at: datetime
+    stage: Stage
+    category: Category
+    code: str
+    message: str
+    hint: str = ""
+    peer_message: str = ""
+    receipt_id: str = ""
+    trace_id: str = ""
+    source: Source | None = None
+    destination: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_instance_uid: str = ""
+    attempts: int = 1
+    retry_topic: str = ""
+    retry_message: bytes = b""
+    details: tuple[str, ...] = field(default=())
+
+
+M = TypeVar("M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised)
+
+
+def encode(message: object) -> bytes:
+    """The message as JSON, UTF-8."""
+    return msgspec.json.encode(message)
+
+
+def decode(data: bytes, kind: type[M]) -> M:
+    """Read a message back. Raises: MalformedMessageError, without quoting the message."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # msgspec names the path and the types, never the values.
+        raise MalformedMessageError(f"not {kind.__name__}: {error}") from None

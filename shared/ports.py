@@ -1,0 +1,225 @@
+"""The small interfaces between what we decide and what the platform does.
+
+Each docstring is the contract, errors included; `tests/contract` runs one class of tests for each
+port on every adapter. Every port may be used from several threads at once. Adapters turn their
+driver's errors into `shared.errors`; an outage is a `StorageUnavailableError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What an object store knows of one object. `crc32c` is the Castagnoli CRC of all its bytes."""
+
+    name: str
+    size: int
+    crc32c: int
+
+
+class ObjectWriter(Protocol):
+    """An object in the making: invisible until `commit`. Used by one thread; a context manager
+    that discards what was not committed.
+    """
+
+    size: int
+    crc32c: int
+
+    def write(self, *buffers: Buffer) -> None:
+        """Append the buffers in order; they may be reused once this returns."""
+
+    def commit(self) -> StoredObject:
+        """Make the object durable and visible under its name: it survives a power cut now.
+
+        Raises: ObjectExistsError if the name is taken (the bytes are discarded);
+        StorageUnavailableError, after which the object is not visible.
+        """
+
+    def discard(self) -> None:
+        """Forget what was written; twice is once, after `commit` nothing."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
+
+
+class ObjectReader(Protocol):
+    """An open object; its bytes stay readable until `close`, even if it is deleted meanwhile."""
+
+    name: str
+    size: int
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end."""
+
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from `offset` in pieces of at most 1 MiB."""
+
+    def fileno(self) -> int | None:
+        """A descriptor that sendfile(2) can read at absolute offsets; None if there is none."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """Immutable objects by name. A name is `/`-separated parts of [A-Za-z0-9._-], none `.` or `..`.
+
+    Raises ValueError for another name.
+    """
+
+    def create(self, name: str) -> ObjectWriter:
+        """Start an object. Raises: StorageUnavailableError. (A taken name shows at `commit`.)"""
+
+    def open(self, name: str) -> ObjectReader:
+        """Raises: ObjectMissingError."""
+
+    def stat(self, name: str) -> StoredObject:
+        """Raises: ObjectMissingError."""
+
+    def delete(self, name: str) -> None:
+        """Delete; a missing object is no error."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Names that start with `prefix`, in ascending order."""
+
+    def free_bytes(self) -> int | None:
+        """Bytes that still fit; None where there is no limit."""
+
+
+Operator = Literal["==", "in", "<", "<=", ">", ">="]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A claim about one top-level field of a document; an absent field matches nothing.
+
+    `in` takes a list of up to 30 values.
+    """
+
+    field: str
+    operator: Operator
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as it was read. `data` is JSON: str, int, float, bool, None, lists, dicts."""
+
+    key: str
+    data: Mapping[str, Any]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some documents of a query; `cursor` continues after the last of them, None at the end."""
+
+    documents: Sequence[Document]
+    cursor: str | None
+
+
+class DocumentStore(Protocol):
+    """JSON documents in collections, each with a version that changes with every write.
+
+    Times are stored as UTC in ISO 8601 with microseconds and `Z`, so that they sort as text.
+    """
+
+    def get(self, collection: str, key: str) -> Document | None: ...
+
+    def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+        """Raises: DocumentExistsError. Of several callers at once, exactly one wins."""
+
+    def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
+        """Compare and set. Raises: DocumentChangedError (also when it was deleted)."""
+
+    def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+        """Create or overwrite, whatever is there."""
+
+    def delete(self, collection: str, key: str, version: str | None = None) -> None:
+        """Delete; a missing document is no error unless `version` is given.
+
+        Raises: DocumentChangedError if `version` is given and is not the stored one.
+        """
+
+    def query(
+        self,
+        collection: str,
+        where: Sequence[Filter] = (),
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Documents that fit all of `where`, ordered by `order_by` then key (key alone if None).
+
+        A document without the `order_by` field is left out. Raises ValueError for a foreign cursor.
+        """
+
+    def count(self, collection: str, where: Sequence[Filter] = ()) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to publish.
+
+    `lane` keeps messages that may hold each other up apart (a destination's name); "" for none.
+    `attributes` are few and short, and hold no patient's Values.
+    """
+
+    topic: str
+    data: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    lane: str = ""
+    high_priority: bool = False
+
+
+class MessageBus(Protocol):
+    """At-least-once, unordered publication."""
+
+    def publish(self, messages: Iterable[Outgoing]) -> None:
+        """Returns once all of them are durable. Raises: StorageUnavailableError, after which some
+        may be published: the receiver is idempotent.
+        """
+
+
+class SecretStore(Protocol):
+    """Secrets by name ([A-Za-z0-9_-]{1,255}); the newest version counts."""
+
+    def get(self, name: str) -> str:
+        """Raises: SecretMissingError."""
+
+    def put(self, name: str, value: str) -> None:
+        """Add a version."""
+
+    def delete(self, name: str) -> None:
+        """Delete all versions; a missing secret is no error."""
+
+
+class Clock(Protocol):
+    """Time, injected so that tests need not wait."""
+
+    def now(self) -> datetime:
+        """The wall clock, timezone-aware UTC."""
+
+    def monotonic_s(self) -> float:
+        """Seconds from an arbitrary point that never run backwards."""
