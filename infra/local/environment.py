@@ -25,10 +25,10 @@ _UNFINISHED = "installing\n"
 
 # Prints "ok" if every pinned distribution is there. Not under `with`, not importing ours: it runs
 # in an environment that nothing is known of.
-_VERIFY = """
+_VERIFY = r"""
 import importlib.metadata, re, sys
 for line in open(sys.argv[1], encoding="utf-8"):
-    pinned = re.match(r"([A-Za-z0-9._-]+)==([^ ;]+)", line)
+    pinned = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line)
     if pinned and importlib.metadata.version(pinned[1]) != pinned[2]:
         sys.exit(1)
 print("ok" if sys.version_info >= (3, 11) else "old")
