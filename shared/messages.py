@@ -38,6 +38,7 @@ class Stage(StrEnum):
     VALIDATE = "validate_instance"
     RULES = "apply_rules"
     DELIVER = "deliver_instance"
+    RECORD = "record_exception"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,152 @@
+"""The one place that reads the environment and wires adapters to ports."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from shared.config.service import COLLECTION as CONFIGURATION
+from shared.config.service import HEAD, ConfigurationService
+from shared.errors import AxiomError, SecretMissingError
+from shared.pipeline.destinations import DestinationPool
+from shared.pipeline.exceptions import ExceptionLog
+from shared.pipeline.ports import HealthCheck, Ports
+from shared.pipeline.receive import Receiver
+from shared.pipeline.rules import RuleBook
+from shared.ports import DocumentStore, ObjectStore, SecretStore
+
+# Fields that queries ask for, by collection.
+INDICES = {
+    "exceptions": ("last_at", "status", "category", "stage", "destination", "study_instance_uid"),
+    "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
+    "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The settings that are read from the environment, all of them."""
+
+    home: Path
+    http_host: str
+    http_port: int
+    dimse_host: str
+    dimse_port: int
+    ae_title: str
+    api_key: str | None
+    instance: str
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
+        """Raises: ValueError naming the setting that is wrong."""
+        return cls(
+            home=Path(environ.get("AXIOM_HOME") or ".axiom").absolute(),
+            http_host=environ.get("AXIOM_HTTP_HOST") or "127.0.0.1",
+            http_port=_port(environ, "AXIOM_HTTP_PORT", 8080),
+            dimse_host=environ.get("AXIOM_DIMSE_HOST") or "127.0.0.1",
+            dimse_port=_port(environ, "AXIOM_DIMSE_PORT", 11112),
+            ae_title=environ.get("AXIOM_AE_TITLE") or "AXIOM",
+            api_key=environ.get("AXIOM_API_KEY") or None,
+            instance=environ.get("AXIOM_INSTANCE") or "",
+        )
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise ValueError(f"{name} is not a port number (0 to 65535; 0 chooses a free one)")
+    return int(text)
+
+
+@cache
+def from_environment() -> Ports:
+    """The ports of this process, wired on first use."""
+    return embedded(Environment.read())
+
+
+def embedded(environment: Environment) -> Ports:
+    """The whole system below one folder."""
+    # Adapters are imported where they are chosen: a process pays only for its own platform.
+    from shared.adapters.destinations import create
+    from shared.adapters.embedded.clock import SystemClock
+    from shared.adapters.embedded.document_store import SqliteDocumentStore
+    from shared.adapters.embedded.message_bus import SqliteMessageBus
+    from shared.adapters.embedded.object_store import FolderObjectStore
+    from shared.adapters.embedded.secret_store import FileSecretStore
+
+    home = environment.home
+    home.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    objects = FolderObjectStore(home / "objects")
+    documents = SqliteDocumentStore(home / "documents.db", indices=INDICES)
+    bus = SqliteMessageBus(home / "queue.db", home / "run", clock)
+    secret_store = FileSecretStore(home / "secrets")
+    configuration = ConfigurationService(objects, documents, secret_store, clock)
+    if documents.get(CONFIGURATION, HEAD) is None:
+        configuration.create_first(first_configuration(), by="first start")
+    exceptions = ExceptionLog(documents, bus, clock)
+    return Ports(
+        objects=objects,
+        documents=documents,
+        bus=bus,
+        secrets=secret_store,
+        clock=clock,
+        configuration=configuration,
+        receiver=Receiver(objects, bus, clock, configuration, exceptions),
+        rules=RuleBook(configuration, _pseudonym_key(secret_store)),
+        destinations=DestinationPool(
+            configuration, lambda entity: create(entity, secret_store, home / "storage")
+        ),
+        exceptions=exceptions,
+        health_checks={
+            "documents": _documents_answer(documents),
+            "objects": _objects_are_writable(objects),
+        },
+    )
+
+
+def first_configuration() -> dict[str, object]:
+    """What a new home starts with: everything that comes is kept in one folder."""
+    return {
+        "destinations": [
+            {"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}
+        ],
+        "settings": {"default_route": ["primary-storage"]},
+    }
+
+
+def _pseudonym_key(secret_store: SecretStore) -> bytes:
+    """The key of keyed actions (hash, new UID, date shift): made once, the same in each process."""
+    name = "pseudonym-key"
+    try:
+        return bytes.fromhex(secret_store.get(name))
+    except SecretMissingError:
+        secret_store.put(name, secrets.token_hex(32))
+        return bytes.fromhex(secret_store.get(name))
+
+
+def _documents_answer(documents: DocumentStore) -> HealthCheck:
+    def check() -> str | None:
+        try:
+            documents.get(CONFIGURATION, HEAD)
+        except AxiomError as error:
+            return str(error)
+        return None
+
+    return check
+
+
+def _objects_are_writable(objects: ObjectStore) -> HealthCheck:
+    def check() -> str | None:
+        try:
+            with objects.create("health/probe") as writer:
+                writer.write(b"probe")
+        except AxiomError as error:
+            return str(error)
+        return None
+
+    return check

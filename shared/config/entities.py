@@ -1,0 +1,179 @@
+"""The configuration as values: what may be said, and in which form.
+
+Rulesets are documents of `shared.rules`, kept as they were written. Unknown fields are refused, so
+that a misspelt one is never silently without effect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
+
+
+def _is_ae_title(text: str) -> str:
+    # PS3.5 6.2, VR AE: 16 characters, leading and trailing spaces do not count, no backslash.
+    if not text.strip() or len(text) > 16 or not re.fullmatch(r"[ -\[\]-~]+", text):
+        raise ValueError("an AE Title has 1 to 16 printable ASCII characters without backslash")
+    return text.strip()
+
+
+def _is_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("not an IP address or network such as 10.1.0.0/16") from None
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+AeTitle = Annotated[str, AfterValidator(_is_ae_title)]
+Network = Annotated[str, AfterValidator(_is_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+# 0 offers no limit (PS3.8 D.1); below 4096 a peer may not even fit its command set.
+MaxPduSize = Annotated[int, Field(ge=0, le=1 << 30)]
+
+
+class Entity(BaseModel):
+    """What every named part of the configuration has in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    enabled: bool = True
+
+
+class Listener(Entity):
+    """A DIMSE listener of the gateway: one AE on one port."""
+
+    ae_title: AeTitle = "AXIOM"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    max_pdu_size: MaxPduSize = 131072
+    # Which gateways serve it: a shell pattern over AXIOM_INSTANCE. A gateway without that setting
+    # serves every listener.
+    instance_filter: str = ""
+    # Nobody is turned away where these are empty.
+    allowed_calling_ae_titles: tuple[AeTitle, ...] = ()
+    allowed_peers: tuple[Network, ...] = ()
+    require_called_ae_title: bool = False
+    accept_unknown_sop_classes: bool = False
+    max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
+    network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class _Destination(Entity):
+    # Deliveries to it at the same time.
+    max_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class FilesystemDestination(_Destination):
+    """A folder. A relative `path` lies below AXIOM_HOME/storage."""
+
+    type: Literal["filesystem"]
+    path: Annotated[str, Field(min_length=1)]
+    template: Annotated[str, Field(min_length=1)] = (
+        "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
+    )
+
+
+class DimseDestination(_Destination):
+    """A Storage SCP."""
+
+    type: Literal["dimse"]
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    ae_title: AeTitle
+    calling_ae_title: AeTitle = "AXIOM"
+    # What we let the peer send to us in one PDU; its own limit counts for what we send.
+    max_pdu_size: MaxPduSize = 131072
+
+
+class Credentials(BaseModel):
+    """How to sign in. A secret given in clear is moved to the secret store when it is saved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
+    password_secret: str | None = None  # names in the secret store
+    token_secret: str | None = None
+
+
+class DicomwebDestination(_Destination):
+    """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
+
+    type: Literal["dicomweb"]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    auth_type: Literal["none", "basic", "bearer_token"] = "none"
+    credentials: Credentials = Credentials()
+
+    @model_validator(mode="after")
+    def _has_what_it_signs_in_with(self) -> DicomwebDestination:
+        given = self.credentials
+        if self.auth_type == "basic" and not (
+            given.username and (given.password or given.password_secret)
+        ):
+            raise ValueError("auth_type basic needs credentials.username and .password")
+        if self.auth_type == "bearer_token" and not (given.token or given.token_secret):
+            raise ValueError("auth_type bearer_token needs credentials.token")
+        return self
+
+
+Destination = Annotated[
+    FilesystemDestination | DimseDestination | DicomwebDestination, Field(discriminator="type")
+]
+
+
+class Settings(BaseModel):
+    """What holds for the whole system."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Where an Instance goes that no rule sent anywhere; held if empty.
+    default_route: tuple[Name, ...] = ()
+    # Record previous Values in Original Attributes Sequence (PS3.3 C.12.1).
+    original_attributes: bool = True
+    modifying_system: Annotated[str, Field(min_length=1, max_length=64)] = "AXIOM FLOW"
+    # What a finding of `validate_instance` does, where it differs from the default.
+    validation: dict[str, Severity] = {}
+    max_instance_bytes: Annotated[int, Field(ge=1)] = 8 << 30
+    # Below this nothing is accepted: A700H over C-STORE, 503 over HTTP.
+    min_free_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+
+    @model_validator(mode="after")
+    def _knows_its_findings(self) -> Settings:
+        unknown = sorted(set(self.validation) - set(DEFAULT_SEVERITIES))
+        if unknown:
+            known = ", ".join(sorted(DEFAULT_SEVERITIES))
+            raise ValueError(f"validation: no such finding: {', '.join(unknown)}; known: {known}")
+        return self
+
+
+class Configuration(BaseModel):
+    """The whole configuration; it is checked, versioned and applied as one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listeners: tuple[Listener, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    rulesets: tuple[dict[str, Any], ...] = ()
+    settings: Settings = Settings()
+
+    def destination(
+        self, name: str
+    ) -> FilesystemDestination | DimseDestination | DicomwebDestination | None:
+        """The destination of that name, enabled or not."""
+        return next((d for d in self.destinations if d.name == name), None)
+
+
+def names_of(entities: Sequence[Entity]) -> tuple[str, ...]:
+    """Their names, in order."""
+    return tuple(entity.name for entity in entities)

@@ -1,0 +1,340 @@
+"""The configuration's life: read, change as a whole, keep every version.
+
+Each version is one immutable object; one document, the head, names the current one and is moved by
+compare-and-set. So a change applies whole or not at all, two people cannot overwrite each other
+unseen, and a reader sees a change by looking at one small document.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.config.entities import Configuration, names_of
+from shared.errors import (
+    DocumentChangedError,
+    DocumentExistsError,
+    DocumentMissingError,
+    Fault,
+    InvalidConfigurationError,
+)
+from shared.pipeline.times import timestamp
+from shared.ports import Clock, Document, DocumentStore, ObjectStore, SecretStore
+from shared.rules import parse_ruleset
+
+COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
+
+KINDS = ("listeners", "destinations", "rulesets")
+
+# How long a reader may go on with the version it knows.
+_REFRESH_S = 0.5
+
+
+class ConfigurationService:
+    """Reads and changes the configuration; one for each process."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        documents: DocumentStore,
+        secret_store: SecretStore,
+        clock: Clock,
+    ) -> None:
+        self._objects, self._documents = objects, documents
+        self._secrets, self._clock = secret_store, clock
+        self._lock = threading.Lock()
+        self._known: tuple[int, Configuration] | None = None
+        self._looked_at_s = float("-inf")
+
+    # ---- reading
+
+    def get(self) -> Configuration:
+        """The current configuration, at most half a second old."""
+        return self.current()[1]
+
+    def current(self) -> tuple[int, Configuration]:
+        """The version number and the configuration; 0 and an empty one before the first change."""
+        with self._lock:
+            known, now_s = self._known, self._clock.monotonic_s()
+            if known is not None and now_s - self._looked_at_s < _REFRESH_S:
+                return known
+            head = self._documents.get(COLLECTION, HEAD)
+            if known is None or known[0] != _version(head):
+                known = (_version(head), self._load(head))
+            self._known, self._looked_at_s = known, now_s
+            return known
+
+    def export(self) -> dict[str, Any]:
+        """The whole configuration as plain values; `apply` of it changes nothing."""
+        return _plain(self._fresh()[1])
+
+    def list(self, kind: str) -> list[dict[str, Any]]:
+        """All entities of a kind (see KINDS) as plain values."""
+        found: list[dict[str, Any]] = self.export()[kind]
+        return found
+
+    def read(self, kind: str, name: str) -> dict[str, Any]:
+        """One entity. Raises: DocumentMissingError."""
+        for entity in self.list(kind):
+            if entity["name"] == name:
+                return entity
+        raise DocumentMissingError(kind, name)
+
+    # ---- changing: each returns what is stored then, and checks the whole before any of it applies
+
+    def apply(self, document: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+        """Replace the parts that the document names (KINDS and settings); keep the others.
+
+        Raises: InvalidConfigurationError with every fault.
+        """
+
+        def replaced(plain: dict[str, Any]) -> dict[str, Any]:
+            return {**plain, **document}
+
+        return self._change(replaced, by)
+
+    def create_first(self, document: Mapping[str, Any], *, by: str) -> None:
+        """Apply `document` unless there is a configuration; of several callers, one wins."""
+        try:
+            self._store(None, check(document), by)
+        except DocumentExistsError:
+            return
+
+    def create(self, kind: str, document: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+        """Add one entity. Raises: DocumentExistsError, InvalidConfigurationError."""
+        name = _name_of(document)
+
+        def added(plain: dict[str, Any]) -> dict[str, Any]:
+            if any(entity["name"] == name for entity in plain[kind]):
+                raise DocumentExistsError(kind, name)
+            return {**plain, kind: [*plain[kind], dict(document)]}
+
+        self._change(added, by, only=(kind, name))
+        return self.read(kind, name)
+
+    def replace(
+        self,
+        kind: str,
+        name: str,
+        document: Mapping[str, Any],
+        *,
+        by: str,
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> dict[str, Any]:
+        """Put another entity in the place of one, name included.
+
+        Raises: DocumentMissingError; DocumentChangedError if `if_unchanged` says so of the stored
+        one; InvalidConfigurationError.
+        """
+
+        def swapped(plain: dict[str, Any]) -> dict[str, Any]:
+            _find(plain, kind, name, if_unchanged)
+            entities = [dict(document) if e["name"] == name else e for e in plain[kind]]
+            return {**plain, kind: entities}
+
+        self._change(swapped, by, only=(kind, _name_of(document) or name))
+        return self.read(kind, _name_of(document) or name)
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        by: str,
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> None:
+        """Remove one entity.
+
+        Raises: DocumentMissingError; DocumentChangedError; InvalidConfigurationError if others
+        still use it.
+        """
+
+        def removed(plain: dict[str, Any]) -> dict[str, Any]:
+            _find(plain, kind, name, if_unchanged)
+            return {**plain, kind: [e for e in plain[kind] if e["name"] != name]}
+
+        self._change(removed, by)
+
+    # ---- inside
+
+    def _fresh(self) -> tuple[int, Configuration]:
+        with self._lock:
+            self._looked_at_s = float("-inf")
+        return self.current()
+
+    def _load(self, head: Document | None) -> Configuration:
+        if head is None:
+            return Configuration()
+        with self._objects.open(head.data["object"]) as reader:
+            return Configuration.model_validate_json(reader.read_at(0, reader.size))
+
+    def _change(
+        self,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        by: str,
+        only: tuple[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Apply `change` to the newest version; somebody else's change meanwhile starts it anew."""
+        while True:
+            head = self._documents.get(COLLECTION, HEAD)
+            before = _plain(self._load(head))
+            after = change(before)
+            checked = check(after, only=only)
+            if _plain(checked) == before and head is not None:
+                return before
+            configuration = self._without_clear_secrets(checked)
+            try:
+                self._store(head, configuration, by)
+            except (DocumentChangedError, DocumentExistsError):
+                continue
+            self._fresh()
+            return _plain(configuration)
+
+    def _store(self, head: Document | None, configuration: Configuration, by: str) -> None:
+        version = _version(head) + 1
+        name = f"configuration/{version:08d}-{secrets.token_hex(4)}.json"
+        with self._objects.create(name) as writer:
+            writer.write(configuration.model_dump_json(exclude_unset=True).encode())
+            writer.commit()
+        data = {
+            "version": version,
+            "object": name,
+            "by": by,
+            "at": timestamp(self._clock.now()),
+        }
+        if head is None:
+            self._documents.create(COLLECTION, HEAD, data)
+        else:
+            self._documents.replace(COLLECTION, HEAD, data, head.version)
+        self._documents.put(HISTORY, f"{version:08d}", data)
+
+    def _without_clear_secrets(self, configuration: Configuration) -> Configuration:
+        plain = _plain(configuration)
+        for entity in plain["destinations"]:
+            given = entity.get("credentials", {})
+            for field in ("password", "token"):
+                clear = given.pop(field, None)
+                if clear:
+                    name = f"destination-{entity['name']}-{field}".replace(".", "_")
+                    self._secrets.put(name, clear)
+                    given[f"{field}_secret"] = name
+        return Configuration.model_validate(plain)
+
+
+def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -> Configuration:
+    """The configuration that the document says.
+
+    `only` (kind, name) has the faults of that one entity named relative to it, as its sender knows
+    it. Raises: InvalidConfigurationError with every fault.
+    """
+    faults: list[Fault] = []
+    configuration = Configuration()
+    try:
+        configuration = Configuration.model_validate(dict(document))
+    except ValidationError as error:
+        faults += [
+            Fault(_path(fault["loc"]), fault["msg"].removeprefix("Value error, "))
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    destinations = _names(document.get("destinations"))
+    for kind in KINDS:
+        seen: set[str] = set()
+        for i, name in enumerate(_names(document.get(kind))):
+            if name in seen:
+                faults.append(Fault(f"{kind}[{i}].name", f"{name!r} is there twice"))
+            seen.add(name)
+    rulesets = document.get("rulesets")
+    for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
+        if isinstance(ruleset, Mapping):
+            try:
+                parse_ruleset(ruleset, destinations=destinations)
+            except InvalidConfigurationError as error:
+                faults += [
+                    Fault(_below(f"rulesets[{i}]", f.path), f.message, f.hint) for f in error.faults
+                ]
+    for i, name in enumerate(configuration.settings.default_route):
+        if name not in names_of(configuration.destinations):
+            faults.append(
+                Fault(f"settings.default_route[{i}]", f"there is no destination {name!r}")
+            )
+    ports: dict[tuple[str, int], str] = {}
+    for i, listener in enumerate(configuration.listeners):
+        if not (listener.enabled and listener.port):
+            continue
+        other = ports.setdefault((listener.host, listener.port), listener.name)
+        if other != listener.name:
+            faults.append(Fault(f"listeners[{i}].port", f"{listener.port} is {other}'s already"))
+    if faults:
+        raise InvalidConfigurationError(*(_relative(f, document, only) for f in faults))
+    return configuration
+
+
+def _relative(fault: Fault, document: Mapping[str, Any], only: tuple[str, str] | None) -> Fault:
+    if only is None:
+        return fault
+    kind, name = only
+    for i, found in enumerate(_names(document.get(kind))):
+        prefix = f"{kind}[{i}]"
+        if found == name and fault.path.startswith(prefix):
+            path = fault.path[len(prefix) :].lstrip(".")
+            return Fault(path or "(document)", fault.message, fault.hint)
+    return fault
+
+
+def _find(
+    plain: dict[str, Any], kind: str, name: str, unchanged: Callable[[dict[str, Any]], bool]
+) -> None:
+    for entity in plain[kind]:
+        if entity["name"] == name:
+            if not unchanged(entity):
+                raise DocumentChangedError(kind, name)
+            return
+    raise DocumentMissingError(kind, name)
+
+
+def _plain(configuration: Configuration) -> dict[str, Any]:
+    """As it was written: defaults that nobody set stay away, the four parts are always there."""
+    plain = json.loads(configuration.model_dump_json(exclude_unset=True))
+    return {
+        "listeners": [],
+        "destinations": [],
+        "rulesets": [],
+        "settings": {},
+        **plain,
+    }
+
+
+def _version(head: Document | None) -> int:
+    return 0 if head is None else int(head.data["version"])
+
+
+def _name_of(document: Mapping[str, Any]) -> str:
+    name = document.get("name") if isinstance(document, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def _names(entities: object) -> list[str]:
+    return [_name_of(e) for e in entities] if isinstance(entities, list | tuple) else []
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for i, part in enumerate(location):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif i == 2 and location[0] == "destinations":
+            continue  # the union's tag, which the document does not have
+        else:
+            text += f".{part}" if text else part
+    return text or "(document)"
+
+
+def _below(prefix: str, path: str) -> str:
+    if not path or path == "(document)":
+        return prefix
+    return prefix + path if path.startswith("[") else f"{prefix}.{path}"

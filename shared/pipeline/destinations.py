@@ -1,0 +1,74 @@
+"""The destinations of the current configuration, each built once and kept while unchanged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from shared.config.entities import DicomwebDestination, DimseDestination, FilesystemDestination
+from shared.config.service import ConfigurationService
+from shared.dicom.outgoing import OutgoingInstance
+from shared.errors import DestinationMisconfiguredError
+
+DestinationEntity = FilesystemDestination | DimseDestination | DicomwebDestination
+
+
+class Destination(Protocol):
+    """Takes Instances; may be used from several threads at once."""
+
+    def deliver(self, instance: OutgoingInstance) -> str:
+        """Deliver and return the peer's answer in short; equal bytes a second time are success.
+
+        Raises: DestinationUnavailableError, DestinationRefusedError,
+        DestinationMisconfiguredError, InstanceConflictError.
+        """
+
+    def check(self) -> str:
+        """Ask the peer whether it is there, without storing anything there. Raises as `deliver`."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class DestinationPool:
+    """Destinations by name."""
+
+    def __init__(
+        self,
+        configuration: ConfigurationService,
+        create: Callable[[DestinationEntity], Destination],
+    ) -> None:
+        self._configuration, self._create = configuration, create
+        self._lock = threading.Lock()
+        self._built: dict[str, tuple[DestinationEntity, Destination]] = {}
+
+    def get(self, name: str) -> Destination:
+        """Raises: DestinationMisconfiguredError if there is none of that name, or it is off."""
+        entity = self._configuration.get().destination(name)
+        if entity is None:
+            raise DestinationMisconfiguredError(name, "there is no destination of this name")
+        if not entity.enabled:
+            raise DestinationMisconfiguredError(name, "the destination is not enabled")
+        with self._lock:
+            built = self._built.get(name)
+            if built is not None and built[0] == entity:
+                return built[1]
+            destination = self._create(entity)
+            self._built[name] = (entity, destination)
+        if built is not None:
+            # A delivery under way through the old one fails as a lost connection does: again later.
+            built[1].close()
+        return destination
+
+    def max_concurrency(self, name: str) -> int:
+        """How many deliveries may run to it at once; 1 for one that is not configured."""
+        entity = self._configuration.get().destination(name)
+        return 1 if entity is None else entity.max_concurrency
+
+    def close(self) -> None:
+        """Close all of them."""
+        with self._lock:
+            for _, destination in self._built.values():
+                destination.close()
+            self._built.clear()

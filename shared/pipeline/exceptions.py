@@ -1,0 +1,213 @@
+"""The exception log: what could not be done, in words, with what a retry needs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from shared.errors import (
+    AxiomError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    DocumentChangedError,
+    DocumentExistsError,
+    DocumentMissingError,
+)
+from shared.messages import ExceptionRaised, Receipt, Source, Stage, Topic, encode
+from shared.pipeline.times import timestamp
+from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing, Page
+
+COLLECTION = "exceptions"
+
+OPEN, RETRIED, ARCHIVED = "open", "retried", "archived"
+STATUSES = (OPEN, RETRIED, ARCHIVED)
+
+
+def exception_from(
+    error: AxiomError,
+    *,
+    stage: Stage,
+    at: datetime,
+    receipt: Receipt | None = None,
+    source: Source | None = None,
+    destination: str = "",
+    attempts: int = 1,
+    retry_topic: str = "",
+    retry_message: bytes = b"",
+    key: str = "",
+) -> ExceptionRaised:
+    """The entry for `error`.
+
+    The same error of the same stage, Instance, destination and `key` (a rule's name, say) has the
+    same `exception_id`, however often the message is delivered, so it is one entry.
+    """
+    if receipt is not None:
+        parts = (receipt.receipt_id, stage, destination, key)
+        exception_id = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    elif retry_message:
+        exception_id = hashlib.sha256(stage.encode() + retry_message).hexdigest()[:24]
+    else:
+        exception_id = uuid.uuid4().hex[:24]
+    spoken_by_peer = isinstance(error, DestinationRefusedError | DestinationUnavailableError)
+    return ExceptionRaised(
+        exception_id=exception_id,
+        occurred_at=at,
+        stage=stage,
+        category=error.category,
+        code=error.code,
+        message=str(error),
+        hint=error.hint,
+        peer_message=str(error.args[-1]) if spoken_by_peer and error.args else "",
+        receipt_id=receipt.receipt_id if receipt else "",
+        trace_id=receipt.trace_id if receipt else "",
+        source=receipt.source if receipt else source,
+        destination=destination,
+        sop_class_uid=receipt.sop_class_uid if receipt else "",
+        sop_instance_uid=receipt.sop_instance_uid if receipt else "",
+        study_instance_uid=receipt.study_instance_uid if receipt else "",
+        attempts=attempts,
+        retry_topic=retry_topic,
+        retry_message=retry_message,
+    )
+
+
+class ExceptionLog:
+    """The entries, in a DocumentStore; `record_exception` writes them, people work them off."""
+
+    def __init__(self, documents: DocumentStore, bus: MessageBus, clock: Clock) -> None:
+        self._documents, self._bus, self._clock = documents, bus, clock
+
+    def publish(self, raised: ExceptionRaised) -> None:
+        """Hand an entry over; it is durable once this returns, and listed soon after."""
+        self._bus.publish([Outgoing(Topic.EXCEPTION_RAISED, encode(raised))])
+
+    def record(self, raised: ExceptionRaised) -> None:
+        """Write an entry; an entry that is there is opened again, with the newest words.
+
+        The same message a second time changes nothing.
+        """
+        data = _document(raised)
+        try:
+            self._documents.create(COLLECTION, raised.exception_id, data)
+        except DocumentExistsError:
+            while True:
+                known = self._documents.get(COLLECTION, raised.exception_id)
+                if known is None or known.data["last_at"] >= data["last_at"]:
+                    return
+                merged = {
+                    **data,
+                    "first_at": known.data["first_at"],
+                    "attempts": known.data["attempts"] + data["attempts"],
+                    "history": known.data["history"],
+                }
+                try:
+                    self._documents.replace(COLLECTION, raised.exception_id, merged, known.version)
+                except DocumentChangedError:
+                    continue
+                return
+
+    def list(
+        self,
+        *,
+        where: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Entries, newest first, without what a retry needs.
+
+        `where` names fields of an entry (status, category, stage, code, destination,
+        study_instance_uid, sop_instance_uid, receipt_id) and the value each must have.
+        """
+        filters = [Filter(name, "==", value) for name, value in (where or {}).items() if value]
+        if since is not None:
+            filters.append(Filter("last_at", ">=", timestamp(since)))
+        return self._documents.query(
+            COLLECTION, filters, order_by="last_at", descending=True, limit=limit, cursor=cursor
+        )
+
+    def get(self, exception_id: str) -> Mapping[str, Any]:
+        """One entry. Raises: DocumentMissingError."""
+        found = self._documents.get(COLLECTION, exception_id)
+        if found is None:
+            raise DocumentMissingError(COLLECTION, exception_id)
+        return found.data
+
+    def retry(self, exception_id: str, *, by: str) -> Mapping[str, Any]:
+        """Publish what failed again; the entry opens again if it fails again.
+
+        Raises: DocumentMissingError; ValueError if nothing was accepted that could be retried.
+        """
+        entry = self.get(exception_id)
+        if not entry["retry_topic"]:
+            raise ValueError("the sender was refused and holds the Instance: have it sent again")
+        changed = self._move(exception_id, RETRIED, by)
+        self._bus.publish(
+            [
+                Outgoing(
+                    entry["retry_topic"],
+                    base64.b64decode(entry["retry_message"]),
+                    lane=entry["destination"],
+                )
+            ]
+        )
+        return changed
+
+    def archive(self, exception_id: str, *, by: str, reason: str = "") -> Mapping[str, Any]:
+        """Mark as dealt with. Raises: DocumentMissingError."""
+        return self._move(exception_id, ARCHIVED, by, reason)
+
+    def _move(self, exception_id: str, status: str, by: str, reason: str = "") -> Mapping[str, Any]:
+        while True:
+            known = self._documents.get(COLLECTION, exception_id)
+            if known is None:
+                raise DocumentMissingError(COLLECTION, exception_id)
+            step = {"at": timestamp(self._clock.now()), "status": status, "by": by}
+            if reason:
+                step["reason"] = reason
+            data = {**known.data, "status": status, "history": [*known.data["history"], step]}
+            try:
+                return self._documents.replace(COLLECTION, exception_id, data, known.version).data
+            except DocumentChangedError:
+                continue
+
+
+def _document(raised: ExceptionRaised) -> dict[str, Any]:
+    at = timestamp(raised.occurred_at)
+    source = raised.source
+    return {
+        "id": raised.exception_id,
+        "status": OPEN,
+        "category": raised.category,
+        "stage": raised.stage,
+        "code": raised.code,
+        "message": raised.message,
+        "hint": raised.hint,
+        "peer_message": raised.peer_message,
+        "first_at": at,
+        "last_at": at,
+        "attempts": raised.attempts,
+        "destination": raised.destination,
+        "receipt_id": raised.receipt_id,
+        "trace_id": raised.trace_id,
+        "sop_class_uid": raised.sop_class_uid,
+        "sop_instance_uid": raised.sop_instance_uid,
+        "study_instance_uid": raised.study_instance_uid,
+        "source": source
+        and {
+            "type": source.type,
+            "name": source.name,
+            "calling_ae_title": source.calling_ae_title,
+            "called_ae_title": source.called_ae_title,
+            "peer_address": source.peer_address,
+            "principal": source.principal,
+        },
+        "details": list(raised.details),
+        "retry_topic": raised.retry_topic,
+        "retry_message": base64.b64encode(raised.retry_message).decode(),
+        "history": [],
+    }

@@ -1,0 +1,36 @@
+"""Everything a stage may use, in one value that `shared.bootstrap` builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
+
+if TYPE_CHECKING:
+    from shared.config.service import ConfigurationService
+    from shared.pipeline.destinations import DestinationPool
+    from shared.pipeline.exceptions import ExceptionLog
+    from shared.pipeline.receive import Receiver
+    from shared.pipeline.rules import RuleBook
+
+# Says None when the part works, or in a few words what is wrong with it.
+HealthCheck = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports, and the parts of the pipeline that are built over them once for each process."""
+
+    objects: ObjectStore
+    documents: DocumentStore
+    bus: MessageBus
+    secrets: SecretStore
+    clock: Clock
+    configuration: ConfigurationService
+    receiver: Receiver
+    rules: RuleBook
+    destinations: DestinationPool
+    exceptions: ExceptionLog
+    health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

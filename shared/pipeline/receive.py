@@ -1,0 +1,215 @@
+"""Reception: bytes in, a durable received file and a published message out.
+
+The gateway and STOW-RS write an Instance here as it comes off the wire. Nothing is held whole: only
+the header is kept, while it streams, so that it needs no second read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from types import TracebackType
+from typing import Self
+
+from shared.config.service import ConfigurationService
+from shared.dicom.header import Header, HeaderIncompleteError
+from shared.dicom.validation import check_received
+from shared.errors import (
+    AxiomError,
+    InstanceTooLargeError,
+    NotDicomError,
+    OverloadedError,
+    PermanentError,
+    SopInstanceMismatchError,
+    StorageUnavailableError,
+)
+from shared.messages import (
+    MAX_INLINE_HEADER_BYTES,
+    InstanceReceived,
+    Receipt,
+    ReceivedFile,
+    Source,
+    Stage,
+    Topic,
+    encode,
+)
+from shared.pipeline.exceptions import ExceptionLog, exception_from
+from shared.ports import Buffer, Clock, MessageBus, ObjectStore, ObjectWriter, Outgoing
+
+log = logging.getLogger(__name__)
+
+_FIRST_HEAD_BYTES = 64 * 1024
+_MAX_HEAD_BYTES = 64 * 1024 * 1024
+_FREE_SPACE_CHECK_S = 1.0
+
+
+class Receiver:
+    """Takes Instances in; one for each process."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        bus: MessageBus,
+        clock: Clock,
+        configuration: ConfigurationService,
+        exceptions: ExceptionLog,
+    ) -> None:
+        self._objects, self._bus, self._clock = objects, bus, clock
+        self._configuration, self._exceptions = configuration, exceptions
+        self._free_bytes: int | None = None
+        self._free_bytes_at_s = float("-inf")
+
+    def begin(self, source: Source) -> Staging:
+        """Start one Instance.
+
+        Raises: OverloadedError when the disk is below its watermark; StorageUnavailableError.
+        """
+        settings = self._configuration.get().settings
+        self._admit(settings.min_free_bytes)
+        now = self._clock.now()
+        # Sorts by time, and is a folder of an hour on a file system.
+        receipt_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+        name = f"received/{now:%Y%m%d}/{now:%H}/{receipt_id}.dcm"
+        return Staging(
+            self, source, receipt_id, self._objects.create(name), settings.max_instance_bytes
+        )
+
+    def _admit(self, min_free_bytes: int) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._free_bytes_at_s > _FREE_SPACE_CHECK_S:
+            self._free_bytes, self._free_bytes_at_s = self._objects.free_bytes(), now_s
+        if self._free_bytes is not None and self._free_bytes < min_free_bytes:
+            raise OverloadedError(
+                f"{self._free_bytes >> 20} MiB are free, {min_free_bytes >> 20} MiB are required"
+            )
+
+    def _publish(self, receipt: Receipt) -> None:
+        try:
+            self._bus.publish(
+                [Outgoing(Topic.INSTANCE_RECEIVED, encode(InstanceReceived(receipt)))]
+            )
+        except StorageUnavailableError:
+            # The sender is told to send again, so this copy would only lie about.
+            self._objects.delete(receipt.file.object_name)
+            raise
+
+
+class Staging:
+    """One Instance on its way in. Discarded unless committed; used by one thread."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        source: Source,
+        receipt_id: str,
+        writer: ObjectWriter,
+        max_bytes: int,
+    ) -> None:
+        self.receipt_id = receipt_id
+        self.source = source
+        self._receiver, self._writer, self._max_bytes = receiver, writer, max_bytes
+        self._head = bytearray()
+        self._head_wanted = _FIRST_HEAD_BYTES
+        self._header: Header | None = None
+        self._open = True
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._writer.size
+
+    def write(self, *buffers: Buffer) -> None:
+        """Append bytes of the Part 10 file, from the preamble on. Buffers may be reused after.
+
+        Raises: InstanceTooLargeError; NotDicomError and MalformedHeaderError as soon as the header
+        shows it; StorageUnavailableError.
+        """
+        self._writer.write(*buffers)
+        if self._writer.size > self._max_bytes:
+            raise InstanceTooLargeError(self._max_bytes)
+        if self._header is None:
+            for buffer in buffers:
+                self._head += buffer
+            if len(self._head) >= self._head_wanted:
+                self._read_header(whole=False)
+
+    def commit(
+        self, *, sop_class_uid: str | None = None, sop_instance_uid: str | None = None
+    ) -> Receipt:
+        """Check, make durable, publish: when this returns the sender may be told Success.
+
+        The UIDs are what the request names, if it names any. Raises: PermanentError if the Instance
+        is refused (recorded in the exception log); TransientError if it should be sent again.
+        """
+        try:
+            try:
+                if self._header is None:
+                    self._read_header(whole=True)
+                header = self._header
+                if header is None:
+                    raise NotDicomError("it ends before its data set")
+                for name, wanted in (
+                    ("SOPClassUID", sop_class_uid),
+                    ("SOPInstanceUID", sop_instance_uid),
+                ):
+                    found = header.text(name)
+                    if wanted is not None and found and found != wanted:
+                        raise SopInstanceMismatchError(name, wanted, found)
+                check_received(header, self._writer.size)
+            except PermanentError as error:
+                self.refuse(error)
+                raise
+            stored = self._writer.commit()
+            self._open = False
+        finally:
+            self.discard()
+        receipt = Receipt(
+            receipt_id=self.receipt_id,
+            trace_id=secrets.token_hex(16),
+            received_at=self._receiver._clock.now(),
+            source=self.source,
+            file=ReceivedFile(stored.name, stored.size, stored.crc32c, header.body_offset),
+            sop_class_uid=header.text("SOPClassUID") or "",
+            sop_instance_uid=header.text("SOPInstanceUID") or "",
+            study_instance_uid=header.text("StudyInstanceUID") or "",
+            series_instance_uid=header.text("SeriesInstanceUID") or "",
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            header=header.data if len(header.data) <= MAX_INLINE_HEADER_BYTES else None,
+        )
+        self._receiver._publish(receipt)
+        return receipt
+
+    def refuse(self, error: AxiomError) -> None:
+        """Record that the sender is refused, and discard. For faults that the caller found."""
+        self.discard()
+        raised = exception_from(
+            error, stage=Stage.RECEIVE, at=self._receiver._clock.now(), source=self.source
+        )
+        self._receiver._exceptions.publish(raised)
+        log.warning("refused", extra={"code": error.code, "exception_id": raised.exception_id})
+
+    def discard(self) -> None:
+        """Forget what was written; after `commit` nothing."""
+        if self._open:
+            self._open = False
+            self._writer.discard()
+
+    def _read_header(self, *, whole: bool) -> None:
+        try:
+            self._header = Header.parse(bytes(self._head), whole=whole)
+            self._head.clear()
+        except HeaderIncompleteError:
+            if whole or len(self._head) >= _MAX_HEAD_BYTES:
+                raise
+            self._head_wanted = 2 * len(self._head)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.discard()
