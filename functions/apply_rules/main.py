@@ -1,4 +1,4 @@
-"""Apply the rules to one Instance: `instance-accepted` in, `delivery-requested` out, one for each."""
+"""Apply the rules to one Instance: `instance-accepted` in, `delivery-requested` messages out."""
 
 from __future__ import annotations
 

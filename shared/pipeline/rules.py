@@ -38,7 +38,7 @@ ROUTED, HELD, DISCARDED, RELEASED = "routed", "held", "discarded", "released"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One Delivery as decided: kept with the Instance's document, so that a second run repeats it."""
+    """One Delivery as decided; kept in the Instance's document, so that a second run repeats it."""
 
     destination: str
     changes: tuple[Change, ...]

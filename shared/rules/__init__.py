@@ -1,0 +1,31 @@
+"""The rule engine: documents in, decisions out. Pure: no cloud, no network, no database.
+
+`parse_ruleset` reads and checks one document, `compile_rulesets` makes a Program of several, and
+`Program.evaluate` decides about one Instance from its Header and the Facts of its reception.
+"""
+
+from shared.rules.decision import (
+    Decision,
+    Facts,
+    PlannedDelivery,
+    Refusal,
+    RuleFailure,
+    Verdict,
+)
+from shared.rules.program import Program, compile_rulesets
+from shared.rules.ruleset import ExecutionMode, Rule, RuleSet, parse_ruleset
+
+__all__ = [
+    "Decision",
+    "ExecutionMode",
+    "Facts",
+    "PlannedDelivery",
+    "Program",
+    "Refusal",
+    "Rule",
+    "RuleFailure",
+    "RuleSet",
+    "Verdict",
+    "compile_rulesets",
+    "parse_ruleset",
+]
