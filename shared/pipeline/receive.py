@@ -118,6 +118,11 @@ class Staging:
         """Bytes written so far."""
         return self._writer.size
 
+    @property
+    def header(self) -> Header | None:
+        """The header, once enough was written to read it: it names what is being refused."""
+        return self._header
+
     def write(self, *buffers: Buffer) -> None:
         """Append bytes of the Part 10 file, from the preamble on. Buffers may be reused after.
 
@@ -134,7 +139,11 @@ class Staging:
                 self._read_header(whole=False)
 
     def commit(
-        self, *, sop_class_uid: str | None = None, sop_instance_uid: str | None = None
+        self,
+        *,
+        sop_class_uid: str | None = None,
+        sop_instance_uid: str | None = None,
+        study_instance_uid: str | None = None,
     ) -> Receipt:
         """Check, make durable, publish: when this returns the sender may be told Success.
 
@@ -151,6 +160,7 @@ class Staging:
                 for name, wanted in (
                     ("SOPClassUID", sop_class_uid),
                     ("SOPInstanceUID", sop_instance_uid),
+                    ("StudyInstanceUID", study_instance_uid),
                 ):
                     found = header.text(name)
                     if wanted is not None and found and found != wanted:
