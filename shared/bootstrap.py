@@ -17,7 +17,7 @@ from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.pipeline.receive import Receiver
 from shared.pipeline.rules import RuleBook
-from shared.ports import DocumentStore, ObjectStore, SecretStore
+from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -68,8 +68,8 @@ def from_environment() -> Ports:
     return embedded(Environment.read())
 
 
-def embedded(environment: Environment) -> Ports:
-    """The whole system below one folder."""
+def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
+    """The whole system below one folder; `clock` is the machine's unless a test brings another."""
     # Adapters are imported where they are chosen: a process pays only for its own platform.
     from shared.adapters.destinations import create
     from shared.adapters.embedded.clock import SystemClock
@@ -80,7 +80,7 @@ def embedded(environment: Environment) -> Ports:
 
     home = environment.home
     home.mkdir(parents=True, exist_ok=True)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     objects = FolderObjectStore(home / "objects")
     documents = SqliteDocumentStore(home / "documents.db", indices=INDICES)
     bus = SqliteMessageBus(home / "queue.db", home / "run", clock)
