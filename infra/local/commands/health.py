@@ -1,0 +1,42 @@
+"""`axiom health`: what the parts say of themselves."""
+
+from __future__ import annotations
+
+import click
+
+from infra.local import heartbeat
+from infra.local.addresses import read_addresses
+from infra.local.options import json_option, open_ports, read_environment
+from infra.local.part import PART_NAMES
+from infra.local.terminal import CommandFailedError, Terminal
+
+
+@click.command("health", help="Say whether every part of the running system works.")
+@json_option
+def command(as_json: bool) -> int:
+    """Exit status 1 if a part does not."""
+    terminal = Terminal(as_json)
+    home = read_environment().home
+    addresses = read_addresses(home)
+    if addresses is None:
+        raise CommandFailedError(
+            f"no system runs on {home}",
+            hint="Start it with `axiom up`, or name its home with AXIOM_HOME.",
+            code="not-running",
+        )
+    checks = heartbeat.faults(home / "run", PART_NAMES)
+    checks.update({name: check() for name, check in open_ports().health_checks.items()})
+    healthy = not any(checks.values())
+    terminal.document(
+        {
+            "status": "ok" if healthy else "failed",
+            "url": addresses.url,
+            "checks": {name: fault or "ok" for name, fault in checks.items()},
+        }
+    )
+    terminal.table(
+        ["part", "state", ""],
+        [[name, "failed" if fault else "ok", fault or ""] for name, fault in checks.items()],
+        title=f"Axiom Flow at {addresses.url}",
+    )
+    return 0 if healthy else 1

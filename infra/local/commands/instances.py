@@ -1,0 +1,135 @@
+"""`axiom instances`: what was received, what was decided, where it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from infra.local.options import json_option, open_ports
+from infra.local.records import Record, find_records, record_of
+from infra.local.terminal import CommandFailedError, Terminal
+
+STATES = ("routed", "held", "discarded", "released")
+
+
+@click.group("instances", help="List and show what was received, and where it went.")
+def command() -> None:
+    """Works on AXIOM_HOME itself, whether the system runs or not."""
+
+
+@command.command("list")
+@click.option("--state", type=click.Choice(STATES))
+@click.option("--study", metavar="UID", help="Only of this Study Instance UID.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+def list_(state: str | None, study: str | None, limit: int, as_json: bool) -> None:
+    """List received Instances, newest first."""
+    terminal = Terminal(as_json)
+    records = find_records(
+        open_ports(), {"state": state or "", "study_instance_uid": study or ""}, limit=limit
+    )
+    terminal.document({"instances": [record.as_json() for record in records]})
+    terminal.table(
+        ["receipt", "received", "state", "SOP Instance UID", "from", "rules", "destinations"],
+        [
+            [
+                record.instance["receipt_id"],
+                record.instance["received_at"][:19].replace("T", " "),
+                record.instance["state"],
+                record.instance["sop_instance_uid"],
+                source_of(record.instance),
+                ", ".join(record.instance["matched_rules"]),
+                ", ".join(f"{name}: {record.state_of(name)}" for name in record.destinations),
+            ]
+            for record in records
+        ],
+        empty="No Instances.",
+    )
+
+
+@command.command("show")
+@click.argument("identifier", metavar="RECEIPT|UID")
+@json_option
+def show(identifier: str, as_json: bool) -> None:
+    """Show one Instance: by receipt, or the newest with this SOP Instance UID."""
+    terminal = Terminal(as_json)
+    ports = open_ports()
+    record = record_of(ports, identifier)
+    if record is None:
+        found = find_records(ports, {"sop_instance_uid": identifier}, limit=1)
+        if not found:
+            raise CommandFailedError(
+                f"no Instance {identifier}",
+                hint="`axiom instances list` shows those that rules have decided about.",
+                code="not-found",
+            )
+        record = found[0]
+    terminal.document(record.as_json())
+    if not as_json:
+        _print(terminal, record)
+
+
+def source_of(instance: Mapping[str, Any]) -> str:
+    """Where an Instance came from, in short."""
+    source = instance["source"]
+    return str(source["calling_ae_title"] or source["principal"] or source["type"])
+
+
+def _print(terminal: Terminal, record: Record) -> None:
+    instance = record.instance
+    shown = (
+        "receipt_id",
+        "received_at",
+        "state",
+        "reason",
+        "sop_class_uid",
+        "sop_instance_uid",
+        "series_instance_uid",
+        "study_instance_uid",
+        "transfer_syntax_uid",
+    )
+    rows = [[name.replace("_", " "), instance[name]] for name in shown if instance[name]]
+    rows.append(["from", source_of(instance)])
+    rows.append(["bytes", instance["file"]["size"]])
+    rows += [["rule", rule] for rule in instance["matched_rules"]]
+    rows += [["warning", warning] for warning in instance["warnings"]]
+    terminal.table(["", ""], rows)
+    terminal.table(
+        ["destination", "state", "ms", "attempts", "answer"],
+        [
+            [
+                name,
+                record.state_of(name),
+                *(
+                    [d["since_received_ms"], d["attempts"], d.get("answer") or d.get("error")]
+                    if (d := record.delivery(name))
+                    else ["", "", ""]
+                ),
+            ]
+            for name in record.destinations
+        ],
+        title="Deliveries",
+        empty="No deliveries.",
+    )
+    terminal.table(
+        ["destination", "Attribute", "old", "new", "by"],
+        [
+            [
+                name,
+                change["path"],
+                _values(change["old"]),
+                _values(change["new"]),
+                change["by"],
+            ]
+            for name, changes in record.changes.items()
+            for change in changes
+        ],
+        title="Changes",
+        empty="No changes.",
+    )
+
+
+def _values(values: list[str] | None) -> str:
+    return "(absent)" if values is None else "\\".join(values)

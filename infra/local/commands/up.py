@@ -1,0 +1,90 @@
+"""`axiom up`: the whole system in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import asdict
+from types import FrameType
+
+import click
+
+from infra.local.options import json_option, read_environment
+from infra.local.supervisor import Supervisor
+from infra.local.terminal import Terminal
+
+
+class StopRequests:
+    """Counts Ctrl-C and its kin: the first asks to stop, the second to stop at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._count)
+
+    def none_yet(self) -> bool:
+        """Whether the system is still wanted."""
+        return self.count == 0
+
+    def in_a_hurry(self) -> bool:
+        """Whether it was asked for more than once."""
+        return self.count > 1
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+@click.command("up", help="Run the whole system until Ctrl-C.")
+@json_option
+def command(as_json: bool) -> None:
+    """Print the addresses once all parts work; with --json as one document, then go on."""
+    terminal = Terminal(as_json)
+    environment = read_environment()
+    requests = StopRequests()
+
+    def tell(text: str) -> None:
+        print(f"axiom: {text}", file=sys.stderr, flush=True)
+
+    supervisor = Supervisor(environment, tell=tell)
+    supervisor.start()
+    try:
+        # The parts start meanwhile.
+        new_key = None if environment.api_key else first_admin_key()
+        supervisor.wait_until_ready(requests.none_yet)
+        if requests.none_yet():
+            _announce(terminal, supervisor, new_key)
+        supervisor.run(requests.none_yet)
+        tell("stopping; Ctrl-C again to stop at once")
+    finally:
+        supervisor.stop(hurry=requests.in_a_hurry)
+    tell("stopped; everything received is kept")
+
+
+def first_admin_key() -> str | None:
+    """Make the first admin API key of a home; None if it has one already."""
+    from shared.bootstrap import from_environment
+    from shared.web.keys import ApiKeys
+
+    ports = from_environment()
+    keys = ApiKeys(ports.documents, ports.clock)
+    return None if keys.any_exists() else keys.create("admin", by="first start").text
+
+
+def _announce(terminal: Terminal, supervisor: Supervisor, new_key: str | None) -> None:
+    addresses = supervisor.addresses
+    terminal.document({**asdict(addresses), "url": addresses.url, "api_key": new_key})
+    if terminal.as_json:
+        return
+    where = f"{addresses.dimse_host}:{addresses.dimse_port}, AE Title {addresses.ae_title}"
+    lines = [
+        ("C-STORE", where),
+        ("STOW-RS", f"{addresses.url}/api/v1/dicomweb"),
+        ("API", f"{addresses.url}/api/v1"),
+        ("documentation", f"{addresses.url}/api/docs/swagger"),
+        ("home", addresses.home),
+    ]
+    if new_key:
+        lines.append(("admin API key", f"{new_key}  (shown this once: keep it)"))
+    terminal.say("Axiom Flow is up. Ctrl-C stops it.", style="bold green")
+    for name, value in lines:
+        terminal.say(f"  {name:<14} {value}")

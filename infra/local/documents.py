@@ -1,0 +1,95 @@
+"""Configuration files: YAML or JSON, one file or a folder of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.local.terminal import CommandFailedError
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+# Parts of the configuration that several files may each add to; `settings` are merged by name.
+_LISTS = ("listeners", "destinations", "rulesets")
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The document in the file, or of all files in the folder (not below) merged in name order.
+
+    Raises: CommandFailedError naming the file, and the line where the text itself is wrong.
+    """
+    if not path.is_dir():
+        return _read(path)
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if not files:
+        raise CommandFailedError(
+            f"no *.yaml, *.yml or *.json file in {path}", code="nothing-to-apply"
+        )
+    merged: dict[str, Any] = {}
+    for file in files:
+        _merge(merged, _read(file), file)
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = (
+            json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        )
+    except OSError as error:
+        raise CommandFailedError(f"{path}: {error.strerror}", code="unreadable") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise CommandFailedError(f"{path}: {error}", code="unreadable") from None
+    if not isinstance(document, Mapping):
+        raise CommandFailedError(
+            f"{path}: not a mapping of listeners, destinations, rulesets, settings",
+            code="unreadable",
+        )
+    return dict(document)
+
+
+def _merge(merged: dict[str, Any], document: Mapping[str, Any], file: Path) -> None:
+    for name, value in document.items():
+        known = merged.get(name)
+        if known is None:
+            merged[name] = value
+        elif name in _LISTS and isinstance(known, list) and isinstance(value, list):
+            merged[name] = [*known, *value]
+        elif isinstance(known, Mapping) and isinstance(value, Mapping):
+            twice = sorted(set(known) & set(value))
+            if twice:
+                raise CommandFailedError(
+                    f"{file}: {name}.{twice[0]} is set in another file of the folder too",
+                    code="unreadable",
+                )
+            merged[name] = {**known, **value}
+        else:
+            raise CommandFailedError(
+                f"{file}: {name} cannot be merged with that of another file", code="unreadable"
+            )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it here: an unquoted date is text, a key given twice is a fault."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

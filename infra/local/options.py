@@ -1,0 +1,53 @@
+"""Options and settings that many commands share."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING
+
+import click
+
+from infra.local.terminal import CommandFailedError
+
+if TYPE_CHECKING:
+    from shared.bootstrap import Environment
+    from shared.pipeline.ports import Ports
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+
+
+def read_environment() -> Environment:
+    """The settings. Raises: CommandFailedError naming the one that is wrong."""
+    from shared.bootstrap import Environment
+
+    try:
+        return Environment.read()
+    except ValueError as error:
+        raise CommandFailedError(str(error), code="bad-setting") from None
+
+
+def open_ports(*, create: bool = False) -> Ports:
+    """The ports over AXIOM_HOME, whether the system runs or not.
+
+    Raises: CommandFailedError if there is no such home and it is not to be created.
+    """
+    home = read_environment().home
+    if not create and not home.exists():
+        raise CommandFailedError(
+            f"there is no Axiom Flow home at {home}",
+            hint="Start one with `axiom up`, or name another with AXIOM_HOME.",
+            code="no-home",
+        )
+    from shared.bootstrap import from_environment
+
+    return from_environment()
+
+
+def principal() -> str:
+    """Who is to be recorded as having done what a command does."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return "cli"

@@ -1,0 +1,312 @@
+"""Runs the parts of the system as child processes, as long as it lives itself.
+
+It keeps nothing that matters: what was acknowledged is durable in AXIOM_HOME, so that any process,
+this one included, may be killed at any time and started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from infra.local import heartbeat
+from infra.local.addresses import Addresses, addresses_file, claim_port, reachable
+from infra.local.part import LIFELINE_VARIABLE, PARTS, Part
+from infra.local.terminal import CommandFailedError
+
+if TYPE_CHECKING:
+    from shared.bootstrap import Environment
+
+READY_WITHIN_S = 60.0
+
+# All parts together; what has not ended by then is killed, which loses nothing.
+STOP_WITHIN_S = 10.0
+
+_POLL_S = 0.05
+_FIRST_RESTART_AFTER_S = 0.2
+_LAST_RESTART_AFTER_S = 30.0
+# A part that ran for so long is restarted without delay again.
+_SETTLED_AFTER_S = 60.0
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class _Child:
+    """One part's process, its successors included."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_s = 0.0
+        self.restart_at_s: float | None = None
+        self.restart_after_s = _FIRST_RESTART_AFTER_S
+
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send to the process, or SIGKILL to all that it forked too."""
+        if self.process is None:
+            return
+        with suppress(ProcessLookupError):
+            if number is signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            elif self.process.poll() is None:
+                os.kill(self.process.pid, number)
+
+
+class Supervisor:
+    """The system of one AXIOM_HOME. Used from the main thread alone.
+
+    `output` takes what the parts print; None leaves them our own standard error. `tell` gets one
+    line for each event that a person should know of.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        output: IO[bytes] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        parts: Sequence[Part] = PARTS,
+    ) -> None:
+        self._environment, self._output, self._tell = environment, output, tell
+        self._home = environment.home
+        self._children = {part.name: _Child(part) for part in parts}
+        self._lock_file: IO[str] | None = None
+        self._lifeline: tuple[int, int] | None = None
+        self._addresses: Addresses | None = None
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the system listens; known once `start` returned."""
+        assert self._addresses is not None
+        return self._addresses
+
+    def pid(self, part: str) -> int | None:
+        """The process of a part; None while there is none."""
+        process = self._children[part].process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Start every part; they are not ready yet.
+
+        Raises: CommandFailedError if the home is in use, or a port, or cannot be had.
+        """
+        self._lock_home()
+        try:
+            settings = self._environment
+            self._addresses = Addresses(
+                home=str(self._home),
+                pid=os.getpid(),
+                http_host=settings.http_host,
+                http_port=claim_port(settings.http_port, settings.http_host, "AXIOM_HTTP"),
+                dimse_host=settings.dimse_host,
+                dimse_port=claim_port(settings.dimse_port, settings.dimse_host, "AXIOM_DIMSE"),
+                ae_title=settings.ae_title,
+            )
+            if self.addresses.http_port == self.addresses.dimse_port:
+                raise CommandFailedError(
+                    f"AXIOM_HTTP_PORT and AXIOM_DIMSE_PORT are both {self.addresses.http_port}",
+                    code="bad-setting",
+                )
+            self._lifeline = os.pipe()
+            for child in self._children.values():
+                heartbeat.forget(self._home / "run", child.part.name)
+                self._spawn(child)
+            self.addresses.write()
+        except BaseException:
+            self.stop(within_s=0)
+            raise
+
+    def wait_until_ready(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Return once every part works, or as soon as `wanted` is false.
+
+        Raises: CommandFailedError if a part ends instead, or takes longer than READY_WITHIN_S.
+        """
+        deadline_s = time.monotonic() + READY_WITHIN_S
+        while wanted():
+            for child in self._children.values():
+                if not child.runs():
+                    status = child.process.returncode if child.process else None
+                    raise CommandFailedError(
+                        f"{child.part.name} did not start (exit status {status})",
+                        hint="Its own words are above, or in the log.",
+                        code="part-failed",
+                    )
+            waiting_for = self._not_ready()
+            if waiting_for is None:
+                return
+            if time.monotonic() > deadline_s:
+                raise CommandFailedError(
+                    f"not ready after {READY_WITHIN_S:.0f} s: {waiting_for}", code="part-failed"
+                )
+            time.sleep(_POLL_S)
+
+    def run(self, wanted: Callable[[], bool]) -> None:
+        """Start again whatever ends, as long as `wanted` is true."""
+        while wanted():
+            self.look_after()
+            time.sleep(_POLL_S)
+
+    def look_after(self) -> None:
+        """Start again what has ended, each time a little later if it ends at once."""
+        now_s = time.monotonic()
+        for child in self._children.values():
+            if child.runs():
+                continue
+            if child.restart_at_s is None:
+                # What it forked must not work beside its successor.
+                child.signal(signal.SIGKILL)
+                if now_s - child.started_s > _SETTLED_AFTER_S:
+                    child.restart_after_s = _FIRST_RESTART_AFTER_S
+                child.restart_at_s = now_s + child.restart_after_s
+                child.restart_after_s = min(2 * child.restart_after_s, _LAST_RESTART_AFTER_S)
+                status = child.process.returncode if child.process else None
+                self._tell(f"{child.part.name} ended ({_in_words(status)}); starting it again")
+            elif now_s >= child.restart_at_s:
+                self._spawn(child)
+
+    def stop(
+        self, *, within_s: float = STOP_WITHIN_S, hurry: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Stop intake, then the stages, then delivery; kill what is left, or all on `hurry`.
+
+        Twice is once.
+        """
+        began_s = time.monotonic()
+        orders = sorted({child.part.stop_order for child in self._children.values()})
+        for position, order in enumerate(orders, start=1):
+            group = [c for c in self._children.values() if c.part.stop_order == order]
+            for child in group:
+                child.signal(signal.SIGTERM)
+            # Each group has its share of the time, and what earlier ones left of theirs.
+            deadline_s = began_s + within_s * position / len(orders)
+            while any(child.runs() for child in group):
+                if hurry() or time.monotonic() > deadline_s:
+                    break
+                time.sleep(_POLL_S)
+        for child in self._children.values():
+            child.signal(signal.SIGKILL)
+            if child.process is not None:
+                child.process.wait()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lifeline is not None:
+            for end in self._lifeline:
+                os.close(end)
+            self._lifeline = None
+        for child in self._children.values():
+            child.process = None
+            heartbeat.forget(self._home / "run", child.part.name)
+        if self._lock_file is not None:
+            addresses_file(self._home).unlink(missing_ok=True)
+            self._lock_file.close()
+            self._lock_file = None
+
+    def _lock_home(self) -> None:
+        run_dir = self._home / "run"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            # The file stays when the lock goes: a lock on a file that was deleted keeps nobody out.
+            lock_file = (run_dir / "supervisor.lock").open("a+")
+        except OSError as error:
+            raise CommandFailedError(
+                f"cannot use {self._home}: {error.strerror}",
+                hint="Set AXIOM_HOME to a folder that you may write to.",
+                code="bad-setting",
+            ) from None
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock_file.seek(0)
+            owner = lock_file.read().strip()
+            lock_file.close()
+            raise CommandFailedError(
+                f"{self._home} is in use by a running Axiom Flow (process {owner})",
+                hint="Stop that one, or set AXIOM_HOME to another folder.",
+                code="home-in-use",
+            ) from None
+        lock_file.truncate(0)
+        lock_file.write(f"{os.getpid()}\n")
+        lock_file.flush()
+        self._lock_file = lock_file
+
+    def _spawn(self, child: _Child) -> None:
+        assert self._lifeline is not None
+        child.process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-m", "infra.local.part", child.part.name, child.part.module],
+            env=self._child_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output or sys.stderr.fileno(),
+            stderr=self._output,
+            pass_fds=[self._lifeline[0]],
+            # Ctrl-C reaches us alone, and one signal reaches all that the part forks.
+            start_new_session=True,
+        )
+        child.started_s, child.restart_at_s = time.monotonic(), None
+
+    def _child_environment(self) -> dict[str, str]:
+        assert self._lifeline is not None
+        addresses = self.addresses
+        return {
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "AXIOM_HOME": addresses.home,
+            "AXIOM_HTTP_HOST": addresses.http_host,
+            "AXIOM_HTTP_PORT": str(addresses.http_port),
+            "AXIOM_DIMSE_HOST": addresses.dimse_host,
+            "AXIOM_DIMSE_PORT": str(addresses.dimse_port),
+            "AXIOM_AE_TITLE": addresses.ae_title,
+            "AXIOM_API_KEY": self._environment.api_key or "",
+            LIFELINE_VARIABLE: str(self._lifeline[0]),
+        }
+
+    def _not_ready(self) -> str | None:
+        for child in self._children.values():
+            beat = heartbeat.read(self._home / "run", child.part.name)
+            if beat is None or child.process is None or beat.pid != child.process.pid:
+                return f"{child.part.name} has not begun"
+        addresses = self.addresses
+        if not _listens(reachable(addresses.dimse_host), addresses.dimse_port):
+            return "gateway does not listen"
+        return _unhealthy(reachable(addresses.http_host), addresses.http_port)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _unhealthy(host: str, port: int) -> str | None:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return "http does not answer"
+    finally:
+        connection.close()
+    return None if status == 200 else f"GET /health says {status}"
+
+
+def _in_words(status: int | None) -> str:
+    if status is not None and status < 0:
+        return signal.Signals(-status).name
+    return f"exit status {status}"
