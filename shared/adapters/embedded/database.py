@@ -1,0 +1,181 @@
+"""A SQLite file that several processes write to, with one fsync for all who commit together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from shared.adapters.embedded.directories import sync_directory
+from shared.adapters.embedded.group_commit import GroupCommit
+from shared.errors import AxiomError, StorageUnavailableError
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_MS = 10_000
+# Readers that are kept open for the next read; more are opened when needed and closed again.
+_IDLE_READERS = 8
+# 16 MiB of changes before they are copied into the main file: a page that changes all the time (an
+# index's, say) is then copied once for many transactions.
+_CHECKPOINT_PAGES = 4096
+
+
+class Database:
+    """One file in WAL mode, committed with synchronous=FULL: what `write` returned is on disk.
+
+    Connections are opened on first use, so that a process may fork before it.
+    """
+
+    def __init__(self, path: Path, schema: Sequence[str]) -> None:
+        self._path, self._schema = path, schema
+        self._lock = Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._turn_fd = -1
+        self._is_ready = False
+        self._commits = GroupCommit(self._commit)
+
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `operation` in a transaction that it may share with those of other threads.
+
+        Returns its result once that is durable. It may raise an AxiomError only before it wrote
+        anything; any other error rolls back the whole transaction, for the others too.
+        Raises: StorageUnavailableError.
+        """
+        job = _Write(operation)
+        try:
+            self._commits.submit(job)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageUnavailableError(f"{self._path.name}: {error}") from error
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
+        return result
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with, alone; sees all that was committed before.
+
+        Raises: StorageUnavailableError for every error of SQLite in the block.
+        """
+        try:
+            with self._lock:
+                if not self._is_ready:
+                    self._prepare()
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._open()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise StorageUnavailableError(f"{self._path.name}: {error}") from error
+        with self._lock:
+            if len(self._idle) < _IDLE_READERS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is idle; a later use opens it again."""
+        with self._lock:
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._turn_fd >= 0:
+                os.close(self._turn_fd)
+                self._turn_fd = -1
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            isolation_level=None,  # transactions begin where this module says so
+            check_same_thread=False,  # one thread at a time uses it
+            cached_statements=256,
+        )
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        # Deleted rows are overwritten where that costs no write of its own.
+        connection.execute("PRAGMA secure_delete = FAST")
+        return connection
+
+    def _prepare(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._turn_fd < 0:
+            self._turn_fd = os.open(
+                self._path.with_name(f"{self._path.name}-turn"), os.O_RDWR | os.O_CREAT, 0o600
+            )
+        with self._turn():
+            connection = self._open()
+            try:
+                # Only one process at a time can change the journal mode.
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                if mode != "wal":
+                    raise sqlite3.OperationalError("the file system does not allow WAL mode")
+                for statement in self._schema:
+                    connection.execute(statement)
+                os.chmod(self._path, 0o600)
+                sync_directory(self._path.parent)
+            except BaseException:
+                connection.close()
+                raise
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = connection
+        self._is_ready = True
+
+    def _commit(self, jobs: Sequence[_Write]) -> None:
+        with self._lock:
+            if self._writer is None or self._turn_fd < 0:
+                self._prepare()
+            connection = self._writer
+        assert connection is not None
+        with self._turn():
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                for job in jobs:
+                    try:
+                        job.result = job.operation(connection)
+                    except AxiomError as error:
+                        job.error = error
+                connection.execute("COMMIT")
+            except BaseException:
+                # Closing rolls back, whatever state the connection is in.
+                connection.close()
+                self._writer = None
+                raise
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for this process's turn to write.
+
+        SQLite alone would have the processes poll for its lock with growing sleeps; the kernel
+        wakes the next one at once, and lets go when a process dies.
+        """
+        fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
+
+
+class _Write:
+    """An operation and what became of it."""
+
+    __slots__ = ("error", "operation", "result")
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], Any]) -> None:
+        self.operation = operation
+        self.result: Any = None
+        self.error: AxiomError | None = None

@@ -1,0 +1,361 @@
+"""Documents as JSON in SQLite: a table for each collection."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.adapters.embedded.database import Database
+from shared.errors import DocumentChangedError, DocumentExistsError
+from shared.ports import Document, Filter, Page
+
+_COLLECTION = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_FIELD = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_OPERATORS = frozenset({"==", "in", "<", "<=", ">", ">="})
+_MAX_IN_VALUES = 30
+# The types that json_type() gives a value that compares with one of these.
+_JSON_TYPES: Mapping[type, tuple[str, ...]] = {
+    str: ("text",),
+    int: ("integer", "real"),
+    float: ("integer", "real"),
+    bool: ("true", "false"),
+    type(None): ("null",),
+}
+
+# A claim in SQL and the values of its question marks.
+_Claim = tuple[str, list[Any]]
+
+
+class SqliteDocumentStore:
+    """DocumentStore of the embedded mode, for any number of processes on one machine.
+
+    `indices` names the fields that a collection is asked for, singly or as ("filtered by", "ordered
+    by"); without an index a query reads the whole collection. A version is random, so that a
+    document that was deleted and created again never has an old one.
+
+    Values compare with values of their own JSON type alone: 1 is 1.0, but not true and not "1".
+    In an order, null comes first, then false and true with the numbers 0 and 1, then text.
+    """
+
+    def __init__(
+        self, path: Path, indices: Mapping[str, Sequence[str | Sequence[str]]] | None = None
+    ) -> None:
+        schema = []
+        for collection, indexed in (indices or {}).items():
+            schema.append(_create_table(collection))
+            for fields in indexed:
+                names = [fields] if isinstance(fields, str) else fields
+                schema.append(_create_index(collection, names))
+        self._database = Database(path, schema)
+        self._tables: set[str] = set()  # those known to exist
+
+    def get(self, collection: str, key: str) -> Document | None:
+        """The document as it is now; None if there is none."""
+        table = _table(collection)
+        with self._database.reading() as connection:
+            if not self._has_table(connection, collection):
+                return None
+            row = connection.execute(
+                f"SELECT key, data, version FROM {table} WHERE key = ?",  # noqa: S608
+                (key,),
+            ).fetchone()
+        return _document(*row) if row else None
+
+    def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+        """Raises: DocumentExistsError; StorageUnavailableError."""
+        table, text, version = _table(collection), _encode(data), _new_version()
+
+        def insert(connection: sqlite3.Connection) -> None:
+            self._make_table(connection, collection)
+            if not connection.execute(
+                f"INSERT INTO {table} (key, data, version) VALUES (?, ?, ?)"  # noqa: S608
+                " ON CONFLICT DO NOTHING",
+                (key, text, version),
+            ).rowcount:
+                raise DocumentExistsError(collection, key)
+
+        self._database.write(insert)
+        return _document(key, text, version)
+
+    def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
+        """Compare and set. Raises: DocumentChangedError; StorageUnavailableError."""
+        table, text, new_version = _table(collection), _encode(data), _new_version()
+
+        def update(connection: sqlite3.Connection) -> None:
+            if (
+                not self._has_table(connection, collection)
+                or not connection.execute(
+                    f"UPDATE {table} SET data = ?, version = ?"  # noqa: S608
+                    " WHERE key = ? AND version = ?",
+                    (text, new_version, key, version),
+                ).rowcount
+            ):
+                raise DocumentChangedError(collection, key)
+
+        self._database.write(update)
+        return _document(key, text, new_version)
+
+    def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+        """Create or overwrite. Raises: StorageUnavailableError."""
+        table, text, version = _table(collection), _encode(data), _new_version()
+
+        def upsert(connection: sqlite3.Connection) -> None:
+            self._make_table(connection, collection)
+            connection.execute(
+                f"INSERT INTO {table} (key, data, version) VALUES (?, ?, ?)"  # noqa: S608
+                " ON CONFLICT (key) DO UPDATE"
+                " SET data = excluded.data, version = excluded.version",
+                (key, text, version),
+            )
+
+        self._database.write(upsert)
+        return _document(key, text, version)
+
+    def delete(self, collection: str, key: str, version: str | None = None) -> None:
+        """Raises: DocumentChangedError if `version` is not the stored one."""
+        table = _table(collection)
+
+        def remove(connection: sqlite3.Connection) -> None:
+            deleted = 0
+            if self._has_table(connection, collection):
+                deleted = connection.execute(
+                    f"DELETE FROM {table} WHERE key = ? AND version = coalesce(?, version)",  # noqa: S608
+                    (key, version),
+                ).rowcount
+            if version is not None and not deleted:
+                raise DocumentChangedError(collection, key)
+
+        self._database.write(remove)
+
+    def query(
+        self,
+        collection: str,
+        where: Sequence[Filter] = (),
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """One page. The key's order turns round with the field's.
+
+        Raises: ValueError for a cursor of another query, a field or a filter that cannot be one.
+        """
+        if limit < 1:
+            raise ValueError("a page has at least one document")
+        mark = _mark(collection, where, order_by, descending)
+        after = _open_cursor(cursor, mark) if cursor is not None else None
+        claims = [_claim(filter_) for filter_ in where]
+        # One more than wanted tells whether the page is the last.
+        statements = list(_statements(collection, claims, order_by, descending, after))
+        rows: list[tuple[str, str, str, Any]] = []
+        with self._database.reading() as connection:
+            if self._has_table(connection, collection):
+                for statement, values in statements:
+                    missing = limit + 1 - len(rows)
+                    if missing:
+                        rows += connection.execute(statement, [*values, missing]).fetchall()
+        documents = [_document(key, data, version) for key, data, version, _ in rows[:limit]]
+        if len(rows) <= limit:
+            return Page(documents, None)
+        key, _, _, value = rows[limit - 1]
+        return Page(documents, _close_cursor(mark, value, key))
+
+    def count(self, collection: str, where: Sequence[Filter] = ()) -> int:
+        """How many documents fit all of `where`."""
+        table, claims = _table(collection), [_claim(filter_) for filter_ in where]
+        text, values = _all_of(claims)
+        with self._database.reading() as connection:
+            if not self._has_table(connection, collection):
+                return 0
+            (number,) = connection.execute(
+                f"SELECT count(*) FROM {table} WHERE {text}",  # noqa: S608
+                values,
+            ).fetchone()
+        return int(number)
+
+    def close(self) -> None:
+        """Close the file's connections; a later call opens them again."""
+        self._database.close()
+
+    def _has_table(self, connection: sqlite3.Connection, collection: str) -> bool:
+        """Tables are made on the first write, maybe by another process, and never dropped."""
+        if collection in self._tables:
+            return True
+        found = connection.execute(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (collection,)
+        ).fetchone()
+        # A table that a transaction has just made is gone again if that is rolled back.
+        if found and not connection.in_transaction:
+            self._tables.add(collection)
+        return found is not None
+
+    def _make_table(self, connection: sqlite3.Connection, collection: str) -> None:
+        if collection not in self._tables:
+            connection.execute(_create_table(collection))
+
+
+def _create_table(collection: str) -> str:
+    return (
+        f"CREATE TABLE IF NOT EXISTS {_table(collection)}"
+        " (key TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL, version TEXT NOT NULL)"
+    )
+
+
+def _create_index(collection: str, fields: Sequence[str]) -> str:
+    columns = ", ".join(map(_value, fields))
+    return (
+        f'CREATE INDEX IF NOT EXISTS "{collection}.{".".join(fields)}"'
+        f" ON {_table(collection)} ({columns}, key)"
+    )
+
+
+def _table(collection: str) -> str:
+    """The collection's name, safe within SQL. Raises: ValueError."""
+    if not _COLLECTION.fullmatch(collection):
+        raise ValueError(f"not a collection's name: {collection!r}")
+    return f'"{collection}"'
+
+
+def _value(field: str) -> str:
+    """SQL for a field's value; the same text in indices and queries, or no index would fit."""
+    return f"json_extract(data, '{_path(field)}')"
+
+
+def _type(field: str) -> str:
+    return f"json_type(data, '{_path(field)}')"
+
+
+def _path(field: str) -> str:
+    if not _FIELD.fullmatch(field):
+        raise ValueError(f"not a field that can be asked for: {field!r}")
+    return f'$."{field}"'
+
+
+def _claim(filter_: Filter) -> _Claim:
+    """A filter as SQL. Raises: ValueError."""
+    field, operator, value = filter_.field, filter_.operator, filter_.value
+    if operator not in _OPERATORS:
+        raise ValueError(f"not an operator: {operator!r}")
+    if operator != "in":
+        return _comparison(field, operator, value)
+    if not isinstance(value, list | tuple) or len(value) > _MAX_IN_VALUES:
+        raise ValueError(f"`in` takes a list of up to {_MAX_IN_VALUES} values")
+    parts = [_comparison(field, "==", one) for one in value]
+    return (
+        " OR ".join(f"({text})" for text, _ in parts) or "FALSE",
+        [one for _, values in parts for one in values],
+    )
+
+
+def _comparison(field: str, operator: str, value: Any) -> _Claim:
+    types = _JSON_TYPES.get(bool if isinstance(value, bool) else _plain_type(value))
+    if types is None:
+        raise ValueError(f"cannot compare a field with {type(value).__name__}")
+    of_type = f"{_type(field)} IN ({', '.join(repr(name) for name in types)})"
+    if value is None:
+        if operator != "==":
+            raise ValueError("null is equal or not, never more or less")
+        return f"{_value(field)} IS NULL AND {of_type}", []
+    return f"{_value(field)} {operator} ? AND {of_type}", [value]
+
+
+def _plain_type(value: Any) -> type:
+    """The type for `_JSON_TYPES`: a StrEnum is a str."""
+    return next((base for base in type(value).__mro__ if base in _JSON_TYPES), type(value))
+
+
+def _all_of(claims: Sequence[_Claim]) -> _Claim:
+    return (
+        " AND ".join(f"({text})" for text, _ in claims) or "TRUE",
+        [value for _, values in claims for value in values],
+    )
+
+
+def _statements(
+    collection: str,
+    claims: Sequence[_Claim],
+    order_by: str | None,
+    descending: bool,
+    after: tuple[Any, str] | None,
+) -> Iterator[_Claim]:
+    """The SELECTs that give the page one after the other; each lacks only its LIMIT's value.
+
+    Documents whose field is null have a SELECT of their own: comparing with NULL is never true in
+    SQL, and an OR that mended that would keep SQLite from seeking to the cursor in an index.
+    """
+    way, beyond = ("DESC", "<") if descending else ("ASC", ">")
+
+    def select(value: str, order: str, own: Sequence[_Claim]) -> _Claim:
+        text, values = _all_of([*claims, *own])
+        return (
+            f"SELECT key, data, version, {value} FROM {_table(collection)}"  # noqa: S608
+            f" WHERE {text} ORDER BY {order} LIMIT ?",
+            values,
+        )
+
+    def by_key(own: Sequence[_Claim], seek: str | None) -> _Claim:
+        sought: list[_Claim] = [] if seek is None else [(f"key {beyond} ?", [seek])]
+        return select("NULL", f"key {way}", [*own, *sought])
+
+    if order_by is None:
+        yield by_key([], after[1] if after else None)
+        return
+    value, is_null = _value(order_by), _comparison(order_by, "==", None)
+    # The cursor is at the start, among the nulls, or among the values.
+    if after is None:
+        nulls = by_key([is_null], None)
+        valued = select(value, f"{value} {way}, key {way}", [(f"{value} IS NOT NULL", [])])
+        yield from (valued, nulls) if descending else (nulls, valued)
+    elif after[0] is None:
+        yield by_key([is_null], after[1])
+        if not descending:
+            yield select(value, f"{value} {way}, key {way}", [(f"{value} IS NOT NULL", [])])
+    else:
+        yield select(
+            value, f"{value} {way}, key {way}", [(f"({value}, key) {beyond} (?, ?)", [*after])]
+        )
+        if descending:
+            yield by_key([is_null], None)
+
+
+def _mark(collection: str, where: Sequence[Filter], order_by: str | None, descending: bool) -> str:
+    """Tells a query from others, so that a cursor is used with its own alone."""
+    claims = [[filter_.field, filter_.operator, filter_.value] for filter_ in where]
+    text = json.dumps([collection, claims, order_by, descending], default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _close_cursor(mark: str, value: Any, key: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([mark, value, key]).encode()).decode()
+
+
+def _open_cursor(cursor: str, mark: str) -> tuple[Any, str]:
+    try:
+        found, value, key = json.loads(base64.urlsafe_b64decode(cursor))
+    except (ValueError, TypeError):
+        found = value = key = None
+    if found != mark or not isinstance(key, str) or isinstance(value, list | dict):
+        raise ValueError("the cursor is not one of this query")
+    return value, key
+
+
+def _encode(data: Mapping[str, Any]) -> str:
+    """Raises: TypeError or ValueError for what is not JSON."""
+    return json.dumps(dict(data), allow_nan=False, separators=(",", ":"))
+
+
+def _document(key: str, data: str, version: str) -> Document:
+    # Decoded anew, so that nobody's change to a dict changes a document that was read.
+    return Document(key, json.loads(data), version)
+
+
+def _new_version() -> str:
+    return os.urandom(8).hex()
