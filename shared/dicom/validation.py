@@ -1,0 +1,137 @@
+"""Is this an Instance that can be routed? Checks of structure, which never decode.
+
+`check_received` refuses, while the sender waits, what the header and the size show to be wrong;
+`validate` finds everything, the Body included, and `raise_if_rejected` applies the configured
+severities to what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from shared.dicom.header import Header
+from shared.dicom.paths import format_tag
+from shared.dicom.validation_body import UNDEFINED_LENGTH, body_findings, parse_element_start
+from shared.dicom.validation_findings import DEFAULT_SEVERITIES, Finding, Severity
+from shared.dicom.validation_identity import (
+    element_findings,
+    identity_findings,
+    is_media_directory,
+    mismatches,
+)
+from shared.dicom.validation_pixels import (
+    DOUBLE_FLOAT_PIXEL_DATA,
+    FLOAT_PIXEL_DATA,
+    PIXEL_DATA,
+    Image,
+    is_encapsulated,
+)
+from shared.errors import (
+    InvalidInstanceError,
+    PermanentError,
+    SopInstanceMismatchError,
+    TruncatedInstanceError,
+)
+from shared.ports import ObjectReader
+
+__all__ = [
+    "DEFAULT_SEVERITIES",
+    "Finding",
+    "Severity",
+    "check_received",
+    "raise_if_rejected",
+    "validate",
+]
+
+_NO_OVERRIDES: Mapping[str, Severity] = MappingProxyType({})
+# What deflate can make of one byte, at the most (zlib's own bound).
+_MAX_INFLATION = 1032
+
+
+def check_received(
+    header: Header,
+    size: int,
+    severities: Mapping[str, Severity] = _NO_OVERRIDES,
+    *,
+    body_start: bytes = b"",
+) -> None:
+    """Refuse what the sender must not be told Success for. Cheap: nothing is read.
+
+    `size` is that of the received file. `body_start` are its first 12 bytes from
+    `header.body_offset` on; without them the length of native Pixel Data is taken from the image's
+    Attributes. `severities` override the defaults.
+
+    Raises: SopInstanceMismatchError, TruncatedInstanceError, InvalidInstanceError.
+    """
+
+    def rejects(code: str) -> bool:
+        return severities.get(code, DEFAULT_SEVERITIES[code]) == Severity.REJECT
+
+    if not is_media_directory(header):
+        for mismatch in mismatches(header):
+            if rejects(mismatch.kind.code):
+                raise SopInstanceMismatchError(
+                    mismatch.keyword, mismatch.in_meta, mismatch.in_data_set
+                )
+    raise_if_rejected(identity_findings(header), severities)
+    if rejects("pixel-data-truncated") and (error := _truncation(header, size, body_start)):
+        raise error
+
+
+def validate(header: Header, reader: ObjectReader) -> tuple[Finding, ...]:
+    """Everything that is wrong, the worst of it and the rest, in the order of the file.
+
+    Reads the starts of Data Elements and Items of the Body, not what they hold; a deflated file is
+    inflated to its end, a window at a time. Raises what `reader` raises.
+    """
+    identity = tuple(identity_findings(header))
+    if is_media_directory(header):
+        return identity
+    return (*identity, *element_findings(header), *body_findings(header, reader))
+
+
+def raise_if_rejected(
+    findings: Iterable[Finding], severities: Mapping[str, Severity] = _NO_OVERRIDES
+) -> tuple[Finding, ...]:
+    """The findings to warn of. `severities` override the defaults.
+
+    Raises: InvalidInstanceError with every finding that rejects.
+    """
+    found: dict[Severity, list[Finding]] = {severity: [] for severity in Severity}
+    for finding in findings:
+        severity = severities.get(finding.code, DEFAULT_SEVERITIES[finding.code])
+        found[severity].append(finding)
+    if found[Severity.REJECT]:
+        raise InvalidInstanceError(*map(str, found[Severity.REJECT]))
+    return tuple(found[Severity.WARN])
+
+
+def _truncation(header: Header, size: int, body_start: bytes) -> PermanentError | None:
+    """What the received size shows about the length of native Pixel Data."""
+    image = Image.of(header)
+    if header.is_deflated:
+        expected = image.native_length(PIXEL_DATA) or 0
+        room = size * _MAX_INFLATION
+        return TruncatedInstanceError("PixelData", expected, size) if expected > room else None
+    received = size - header.body_offset
+    if received <= 0:
+        return None
+    start = parse_element_start(
+        body_start,
+        is_implicit_vr=header.is_implicit_vr,
+        is_little_endian=header.is_little_endian,
+    )
+    if start is not None:
+        received -= start.size
+        if start.length == UNDEFINED_LENGTH or start.length <= received or not start.tag:
+            return None
+        return TruncatedInstanceError(format_tag(start.tag), start.length, received)
+    if is_encapsulated(header.transfer_syntax_uid) is not False:
+        return None
+    tags = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
+    lengths = [length for tag in tags if (length := image.native_length(tag)) is not None]
+    received -= 8 if header.is_implicit_vr else 12
+    if lengths and min(lengths) > max(received, 0):
+        return TruncatedInstanceError("PixelData", min(lengths), max(received, 0))
+    return None
