@@ -41,6 +41,7 @@ class SqliteDocumentStore:
     document that was deleted and created again never has an old one.
 
     Values compare with values of their own JSON type alone: 1 is 1.0, but not true and not "1".
+    Text that holds U+0000 is kept whole, but SQLite compares only what stands before that.
     In an order, null comes first, then false and true with the numbers 0 and 1, then text.
     """
 
