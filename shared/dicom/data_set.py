@@ -1,0 +1,551 @@
+"""An index of the Data Elements of one data set (PS3.5 7), made in one pass over its bytes.
+
+Nothing is decoded or copied: the index holds offsets. What has a defined length is skipped and
+looked into when asked for; what has an undefined length must be walked to find its end, and is
+kept. So each byte is walked once, and a declared length never allocates anything.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from shared.dicom import dictionary
+from shared.dicom.character_sets import DEFAULT, CharacterSet, character_set, terms_of
+from shared.dicom.paths import ANY_ITEM, AttributePath, Step, format_tag
+from shared.dicom.values import KNOWN_VRS, LONG_VRS, Value, decode
+from shared.errors import MalformedHeaderError
+
+UNDEFINED: Final = 0xFFFFFFFF
+# Float Pixel Data, Double Float Pixel Data, Pixel Data: the Body starts at one of them.
+PIXEL_DATA_TAGS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+# A top-level value larger than this (an Encapsulated Document) starts the Body too.
+MAX_HEADER_VALUE_BYTES: Final = 16 * 1024 * 1024
+MAX_DEPTH: Final = 64
+
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
+PIXEL_REPRESENTATION: Final = 0x00280103
+
+
+class Overrun(Exception):
+    """A Data Element at `offset` needs bytes up to `needed`, past the end of what is there."""
+
+    def __init__(self, tag: int | None, offset: int, needed: int) -> None:
+        super().__init__(tag, offset, needed)
+        self.tag, self.offset, self.needed = tag, offset, needed
+
+
+class Entry(NamedTuple):
+    """Where one Data Element is. `vr` is as encoded, None in Implicit VR; `end` is past the
+    Sequence Delimitation Item if there is one.
+    """
+
+    start: int
+    value_start: int
+    end: int
+    vr: bytes | None
+
+
+class Item:
+    """One Item of a Sequence. `value_end` is before the Item Delimitation Item, `end` after it."""
+
+    __slots__ = ("_data_set", "_is_scanned", "end", "start", "value_end", "value_start")
+
+    def __init__(self, start: int, value_end: int, end: int, data_set: DataSet) -> None:
+        self.start, self.value_start, self.value_end, self.end = start, start + 8, value_end, end
+        self._data_set = data_set
+        self._is_scanned = self.is_undefined_length
+
+    @property
+    def is_undefined_length(self) -> bool:
+        """True if a delimiter ends the Item."""
+        return self.end != self.value_end
+
+    @property
+    def data_set(self) -> DataSet:
+        """What is in the Item. Raises: MalformedHeaderError."""
+        if not self._is_scanned:
+            try:
+                self._data_set.scan_item(self.value_end, is_delimited=False)
+            except Overrun as overrun:
+                name = "a Data Element" if overrun.tag is None else format_tag(overrun.tag)
+                raise MalformedHeaderError(
+                    f"{name} runs past the end of its Item", overrun.offset
+                ) from None
+            self._is_scanned = True
+        return self._data_set
+
+    def rebase(self, data: bytes) -> None:
+        """See DataSet.rebase."""
+        self._data_set.rebase(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One Data Element: offsets in the header's data. `vr` is what it means, `encoded_vr` what
+    stands there: None in Implicit VR, "UN" where a system knew no better.
+    """
+
+    tag: int
+    vr: str
+    encoded_vr: str | None
+    start: int
+    value_start: int
+    value_end: int
+    end: int
+    items: tuple[Item, ...]
+
+    @property
+    def is_undefined_length(self) -> bool:
+        """True if a delimiter ends the value."""
+        return self.end != self.value_end
+
+
+class DataSet:
+    """The top-level data set, the File Meta Information, or one Item's data set."""
+
+    __slots__ = (
+        "_character_set",
+        "_items",
+        "data",
+        "depth",
+        "end",
+        "entries",
+        "is_implicit_vr",
+        "is_in_order",
+        "is_little_endian",
+        "parent",
+        "start",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        *,
+        is_implicit_vr: bool,
+        is_little_endian: bool,
+        parent: DataSet | None = None,
+        character_set: CharacterSet | None = None,
+    ) -> None:
+        """Nothing is scanned yet; `character_set` is inherited where the data set names none."""
+        self.data, self.start, self.end = data, start, start
+        self.is_implicit_vr, self.is_little_endian = is_implicit_vr, is_little_endian
+        self.parent = parent
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.entries: dict[int, tuple[int, int, int, bytes | None]] = {}
+        self.is_in_order = True  # tags ascend, and none comes twice
+        self._items: dict[int, tuple[Item, ...]] = {}
+        self._character_set = character_set
+
+    # ---- what is in it ----------------------------------------------------------------------
+
+    @property
+    def character_set(self) -> CharacterSet:
+        """Of its own Specific Character Set, else of what is around it."""
+        if SPECIFIC_CHARACTER_SET in self.entries:
+            _, value_start, end, _ = self.entries[SPECIFIC_CHARACTER_SET]
+            values = decode("CS", self.data[value_start:end], True, DEFAULT)
+            return character_set(terms_of(values))
+        if self._character_set is not None:
+            return self._character_set
+        return self.parent.character_set if self.parent else DEFAULT
+
+    def entry(self, tag: int) -> Entry | None:
+        """Where the Data Element is; the last one where a tag comes twice."""
+        found = self.entries.get(tag)
+        return Entry(*found) if found else None
+
+    def value_end(self, entry: Entry) -> int:
+        """Where the value ends, without a Sequence Delimitation Item."""
+        return entry.end - 8 if self.is_undefined_length(entry) else entry.end
+
+    def is_undefined_length(self, entry: Entry) -> bool:
+        """True if a Sequence Delimitation Item ends the value."""
+        if entry.end - entry.value_start < 8 or entry.value_start - entry.start < 8:
+            return False
+        if entry.value_start - entry.start == 8 and entry.vr is not None:
+            return False  # a 16-bit length
+        return self.data[entry.value_start - 4 : entry.value_start] == b"\xff\xff\xff\xff"
+
+    def vr(self, tag: int) -> str:
+        """The VR that the value means: the encoded one, or the dictionary's for UN and Implicit VR.
+
+        A choice in the dictionary is settled by Pixel Representation (PS3.5 A.1).
+        """
+        entry = self.entry(tag)
+        if entry is None:
+            raise KeyError(tag)
+        encoded = entry.vr
+        if encoded in _MEANT:
+            return encoded.decode("latin-1")
+        if self.is_undefined_length(entry):
+            return "OB" if tag in PIXEL_DATA_TAGS else "SQ"
+        if tag >> 16 & 1:
+            vr = self._private_vr(tag)
+        elif encoded is not None and entry.end - entry.value_start >= 0xFFFF:
+            vr = None  # a value that long was written as UN for its length (PS3.5 6.2.2 note 2)
+        else:
+            vr = dictionary.vr_for_tag(tag)
+        if vr is None or vr == "NONE":
+            return "UN"
+        if vr == "SQ" and (encoded is not None or tag >> 16 & 1) and not self._has_items(tag):
+            return "UN"  # a guess that its bytes refute
+        return self.choose_vr(vr) if " or " in vr else vr
+
+    def choose_vr(self, choice: str) -> str:
+        """Settle "US or SS" and the like by Pixel Representation; bytes as OW."""
+        if choice.startswith("US or SS"):
+            signed = self._pixel_representation() == 1
+            return "SS" if signed else "US"
+        return "OW"
+
+    def values(self, tag: int) -> tuple[Value, ...]:
+        """The Values. Raises: KeyError if absent, ValueError for a Sequence."""
+        vr = self.vr(tag)
+        if vr == "SQ":
+            raise ValueError(f"{format_tag(tag)} is a Sequence: it has Items, not Values")
+        entry = Entry(*self.entries[tag])
+        end = self.value_end(entry)
+        # What is UN was Implicit VR Little Endian before (PS3.5 6.2.2).
+        is_little_endian = self.is_little_endian or entry.vr == b"UN"
+        raw = self.data[entry.value_start : end]
+        return decode(vr, raw, is_little_endian, self.character_set)
+
+    def element(self, tag: int) -> Element:
+        """Raises: KeyError if absent, MalformedHeaderError if its Items cannot be walked."""
+        entry = self.entry(tag)
+        if entry is None:
+            raise KeyError(tag)
+        encoded = entry.vr.decode("latin-1") if entry.vr is not None else None
+        vr = self.vr(tag)
+        return Element(
+            tag,
+            vr,
+            encoded,
+            entry.start,
+            entry.value_start,
+            self.value_end(entry),
+            entry.end,
+            self.items(tag) if vr == "SQ" else (),
+        )
+
+    def items(self, tag: int) -> tuple[Item, ...]:
+        """The Items of a Sequence. Raises: MalformedHeaderError."""
+        entry = Entry(*self.entries[tag])
+        known = self._items.get(entry.start)
+        if known is None:
+            try:
+                known, _ = self._scan_items(entry.value_start, entry.end, entry.vr, False)
+            except Overrun as overrun:
+                name = "an Item" if overrun.tag is None else format_tag(overrun.tag)
+                raise MalformedHeaderError(
+                    f"{name} runs past the end of {format_tag(tag)}", overrun.offset
+                ) from None
+            self._items[entry.start] = known
+        return known
+
+    def tag(self, step: Step) -> int | None:
+        """The tag of this step here, None if a private creator has no block or it is absent."""
+        if not step.creator:
+            return step.tag if step.tag in self.entries else None
+        block = self.private_block(step.tag >> 16, step.creator)
+        if block is None:
+            return None
+        tag = step.tag & 0xFFFF0000 | block << 8 | step.tag & 0xFF
+        return tag if tag in self.entries else None
+
+    def private_block(self, group: int, creator: str) -> int | None:
+        """The block (10..FF) that the creator has reserved (PS3.5 7.8.1)."""
+        first = group << 16 | 0x10
+        for tag in range(first, first + 0xF0):
+            if tag in self.entries and self.creator_text(tag) == creator:
+                return tag & 0xFF
+        return None
+
+    def creator_text(self, creator_tag: int) -> str:
+        """The Private Creator's name at (gggg,00bb), "" if absent."""
+        found = self.entries.get(creator_tag)
+        if found is None:
+            return ""
+        raw = self.data[found[1] : found[2]]
+        return self.character_set.decode(raw).strip(" \0")
+
+    def find(self, steps: tuple[Step, ...]) -> Iterator[tuple[DataSet, int]]:
+        """Each place the steps lead to: a data set and a tag that is in it."""
+        step = steps[0]
+        tag = self.tag(step)
+        if tag is None:
+            return
+        if step.item is None:
+            yield self, tag
+            return
+        if self.vr(tag) != "SQ":
+            return
+        items = self.items(tag)
+        if step.item != ANY_ITEM:
+            items = items[step.item : step.item + 1]
+        for item in items:
+            yield from item.data_set.find(steps[1:])
+
+    def walk(self, prefix: tuple[Step, ...] = ()) -> Iterator[tuple[AttributePath, Element]]:
+        """Every Data Element in the order of the bytes, a Sequence before what is in it."""
+        for tag in self.entries:
+            element = self.element(tag)
+            yield AttributePath((*prefix, Step(tag))), element
+            for position, item in enumerate(element.items):
+                yield from item.data_set.walk((*prefix, Step(tag, "", position)))
+
+    def occurrences(self) -> list[tuple[int, Entry]]:
+        """Every Data Element in the order of the bytes, also those whose tag comes again."""
+        if self.is_in_order:
+            return [(tag, Entry(*found)) for tag, found in self.entries.items()]
+        found: list[tuple[int, Entry]] = []
+        position = self.start
+        while position < self.end:
+            single = DataSet(
+                self.data,
+                position,
+                is_implicit_vr=self.is_implicit_vr,
+                is_little_endian=self.is_little_endian,
+                parent=self.parent,
+            )
+            position = single._scan(self.end, is_single=True)
+            found.extend((tag, Entry(*entry)) for tag, entry in single.entries.items())
+        return found
+
+    def _private_vr(self, tag: int) -> str | None:
+        element = tag & 0xFFFF
+        if 0x10 <= element <= 0xFF:
+            return "LO"  # Private Creator
+        if element < 0x1000:
+            return "UL" if element == 0 else None
+        creator = self.creator_text(tag & 0xFFFF0000 | element >> 8)
+        return dictionary.private_vr(creator, tag) if creator else None
+
+    def _has_items(self, tag: int) -> bool:
+        """True if the value can be walked as a Sequence, all the way down."""
+        try:
+            for item in self.items(tag):
+                for _ in item.data_set.walk():
+                    pass
+        except MalformedHeaderError:
+            return False
+        return True
+
+    def _pixel_representation(self) -> int | None:
+        found = self.entries.get(PIXEL_REPRESENTATION)
+        if found is not None and found[2] - found[1] == 2:
+            return int.from_bytes(
+                self.data[found[1] : found[2]], "little" if self.is_little_endian else "big"
+            )
+        return self.parent._pixel_representation() if self.parent else None
+
+    def rebase(self, data: bytes) -> None:
+        """Look into `data`, an equal start of the bytes that were scanned, and let those go."""
+        self.data = data
+        for items in self._items.values():
+            for item in items:
+                item.rebase(data)
+
+    # ---- the scan ---------------------------------------------------------------------------
+
+    def scan_top_level(self, end: int) -> int:
+        """Index up to the Body or `end`; returns where that is.
+
+        Raises: Overrun, MalformedHeaderError.
+        """
+        self.end = self._scan(end, stop=_FIRST_PIXEL_DATA_TAG)
+        return self.end
+
+    def scan_group(self, group: int, end: int) -> int:
+        """Index while the group is this one (File Meta: PS3.10 7.1). Raises: Overrun."""
+        data, position = self.data, self.start
+        wanted = struct.pack("<H" if self.is_little_endian else ">H", group)
+        while data[position : position + 2] == wanted:
+            position = self._scan(end, start=position, is_single=True)
+        self.end = position
+        return position
+
+    def scan_item(self, end: int, is_delimited: bool) -> int:
+        """Index an Item's data set; returns where it ends (a delimiter's start if it has one).
+
+        Raises: Overrun, MalformedHeaderError.
+        """
+        if self.depth > MAX_DEPTH:
+            raise MalformedHeaderError(
+                f"Sequences are nested deeper than {MAX_DEPTH} levels", self.start
+            )
+        self.end = self._scan(end, stop=_DELIMITER_GROUP)
+        at_delimiter = self.end < end
+        if at_delimiter != is_delimited and (is_delimited or self.end != end):
+            if is_delimited:
+                raise Overrun(None, self.end, end + 8)
+            raise MalformedHeaderError("a delimiter inside an Item of defined length", self.end)
+        return self.end
+
+    def _scan(
+        self,
+        end: int,
+        *,
+        stop: int = 1 << 32,
+        start: int | None = None,
+        is_single: bool = False,
+    ) -> int:
+        """Index from `start` until `end` or a tag from `stop` on that ends the data set."""
+        data, entries = self.data, self.entries
+        position: int = self.start if start is None else start
+        is_implicit = self.is_implicit_vr
+        is_top_level = stop == _FIRST_PIXEL_DATA_TAG
+        largest = MAX_HEADER_VALUE_BYTES if is_top_level else UNDEFINED
+        little = self.is_little_endian
+        explicit_head = (_EXPLICIT_LE if little else _EXPLICIT_BE).unpack_from
+        implicit_head = (_IMPLICIT_LE if little else _IMPLICIT_BE).unpack_from
+        long_length = (_LENGTH_LE if little else _LENGTH_BE).unpack_from
+        short, long = _SHORT, _LONG
+        vr: bytes | None
+        length: int
+        last = -1
+        try:
+            while position < end:
+                if is_implicit:
+                    group, element, length = implicit_head(data, position)
+                    vr, value_start = None, position + 8
+                else:
+                    group, element, vr, length = explicit_head(data, position)
+                    value_start = position + 8
+                tag = group << 16 | element
+                if tag >= stop:
+                    if not is_top_level:
+                        if group == 0xFFFE:
+                            return position
+                    elif tag in PIXEL_DATA_TAGS:
+                        return position
+                if vr in short:
+                    next_position = value_start + length
+                else:
+                    if vr in long:
+                        (length,) = long_length(data, value_start)
+                        value_start += 4
+                    elif vr is not None and vr != b"  " and not (vr.isalpha() and vr.isupper()):
+                        # Some writers fall back to Implicit VR for single Data Elements; others
+                        # write two spaces and a 16-bit length for a VR that they do not know.
+                        group, element, length = implicit_head(data, position)
+                        vr = None
+                    if length == UNDEFINED:
+                        next_position = self._scan_undefined(position, value_start, tag, vr, end)
+                    elif length > largest and vr != b"SQ":
+                        return position
+                    else:
+                        next_position = value_start + length
+                if next_position > end:
+                    raise Overrun(tag, position, next_position)
+                if tag <= last:
+                    if is_top_level and not group:
+                        return position  # zeros after the last Data Element: padding
+                    self.is_in_order = False
+                last = tag
+                entries[tag] = (position, value_start, next_position, vr)
+                position = next_position
+                if is_single:
+                    return position
+        except struct.error:
+            raise Overrun(None, position, position + 12) from None
+        return position
+
+    def _scan_undefined(
+        self, start: int, value_start: int, tag: int, vr: bytes | None, end: int
+    ) -> int:
+        """Walk a value of undefined length; returns the offset after its delimiter."""
+        if vr == b"SQ" or vr == b"UN" or (vr is None and tag not in PIXEL_DATA_TAGS):
+            self._items[start], position = self._scan_items(value_start, end, vr, True)
+            return position
+        return self._skip_fragments(value_start, end)
+
+    def _scan_items(
+        self, position: int, end: int, vr: bytes | None, is_delimited: bool
+    ) -> tuple[tuple[Item, ...], int]:
+        data = self.data
+        items: list[Item] = []
+        little = self.is_little_endian
+        if vr == b"UN":  # Implicit VR Little Endian by PS3.5 6.2.2, whatever is around it
+            little = data[position : position + 2] == b"\xfe\xff"
+        head = (_IMPLICIT_LE if little else _IMPLICIT_BE).unpack_from
+        while position < end:
+            if position + 8 > end:
+                raise Overrun(None, position, position + 8)
+            group, element, length = head(data, position)
+            tag = group << 16 | element
+            value_start = position + 8
+            if tag == _SEQUENCE_DELIMITER:
+                return tuple(items), value_start
+            if tag != _ITEM:
+                raise MalformedHeaderError("no Item where a Sequence must have one", position)
+            data_set = DataSet(
+                data,
+                value_start,
+                is_implicit_vr=self._is_item_implicit(value_start, vr, length),
+                is_little_endian=little,
+                parent=self,
+            )
+            if length == UNDEFINED:
+                value_end = data_set.scan_item(end, True)
+                group, element, _ = head(data, value_end)
+                if group << 16 | element != _ITEM_DELIMITER:
+                    raise MalformedHeaderError("an Item has no end", value_end)
+                item_end = value_end + 8
+            else:
+                item_end = value_end = value_start + length
+                if item_end > end:
+                    raise Overrun(None, position, item_end)
+            items.append(Item(position, value_end, item_end, data_set))
+            position = item_end
+        if is_delimited:
+            raise Overrun(None, position, position + 8)
+        return tuple(items), position
+
+    def _is_item_implicit(self, start: int, vr: bytes | None, length: int) -> bool:
+        """An Item's VRs show in its first Data Element: UN and some writers switch to Implicit."""
+        if self.is_implicit_vr and vr != b"UN":
+            return True
+        if length < 8 or self.data[start : start + 2] in (b"\xfe\xff", b"\xff\xfe"):
+            return self.is_implicit_vr or vr == b"UN"
+        return not looks_like_vr(self.data[start + 4 : start + 6])
+
+    def _skip_fragments(self, position: int, end: int) -> int:
+        """Past encapsulated Pixel Data (PS3.5 A.4): an Icon Image has it too."""
+        head = (_IMPLICIT_LE if self.is_little_endian else _IMPLICIT_BE).unpack_from
+        while position + 8 <= end:
+            group, element, length = head(self.data, position)
+            tag = group << 16 | element
+            position += 8
+            if tag == _SEQUENCE_DELIMITER:
+                return position
+            if tag != _ITEM or length == UNDEFINED:
+                raise MalformedHeaderError("no fragment where one must be", position - 8)
+            position += length
+        raise Overrun(None, position, position + 8)
+
+
+def looks_like_vr(code: bytes) -> bool:
+    """True for two capital letters, which a length or a tag in their place hardly ever is."""
+    return len(code) == 2 and code.isalpha() and code.isupper()
+
+
+_FIRST_PIXEL_DATA_TAG: Final = min(PIXEL_DATA_TAGS)
+_DELIMITER_GROUP: Final = 0xFFFE0000
+_ITEM: Final = 0xFFFEE000
+_ITEM_DELIMITER: Final = 0xFFFEE00D
+_SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
+_LONG: Final = frozenset(vr.encode() for vr in LONG_VRS)
+_SHORT: Final = frozenset(vr.encode() for vr in KNOWN_VRS - LONG_VRS)
+# UN and what no edition knows mean what the dictionary says.
+_MEANT: Final = (_LONG | _SHORT) - {b"UN"}
+_EXPLICIT_LE: Final = struct.Struct("<HH2sH")
+_EXPLICIT_BE: Final = struct.Struct(">HH2sH")
+_IMPLICIT_LE: Final = struct.Struct("<HHL")
+_IMPLICIT_BE: Final = struct.Struct(">HHL")
+_LENGTH_LE: Final = struct.Struct("<L")
+_LENGTH_BE: Final = struct.Struct(">L")
