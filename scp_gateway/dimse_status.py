@@ -1,0 +1,70 @@
+"""DIMSE Status of a C-STORE response, as a table over our errors (PS3.4 B.2.3, PS3.7 C)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from shared.errors import (
+    AxiomError,
+    InstanceTooLargeError,
+    PermanentError,
+    SopInstanceMismatchError,
+    TransientError,
+)
+
+# VR LO (PS3.5 6.2).
+_MAX_COMMENT_CHARACTERS = 64
+
+
+class Status(IntEnum):
+    """The Status codes (0000,0900) that the gateway answers with."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    INVALID_SOP_INSTANCE = 0x0117
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+# The first class that an error is an instance of decides, so particular ones stand above general.
+_STATUS_OF_ERRORS: tuple[tuple[type[BaseException], Status], ...] = (
+    (SopInstanceMismatchError, Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+    (InstanceTooLargeError, Status.OUT_OF_RESOURCES),
+    # Overloaded, storage unavailable: A7xxH is what tells an SCU to try again later.
+    (TransientError, Status.OUT_OF_RESOURCES),
+    # Not DICOM, malformed, truncated, invalid.
+    (PermanentError, Status.CANNOT_UNDERSTAND),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a C-STORE response says: Status and Error Comment (0000,0902), "" for none."""
+
+    status: Status
+    comment: str = ""
+
+
+SUCCESS = Answer(Status.SUCCESS)
+
+
+def answer_for(error: BaseException) -> Answer:
+    """The answer that this error deserves.
+
+    The comment is the text of an error of ours, which holds no patient's Values; of any other
+    error, which is a bug here, the sender learns no more than that.
+    """
+    for kind, status in _STATUS_OF_ERRORS:
+        if isinstance(error, kind):
+            return Answer(status, _comment(error))
+    return Answer(Status.PROCESSING_FAILURE, "processing failure, see the gateway's log")
+
+
+def _comment(error: BaseException) -> str:
+    text = str(error) if isinstance(error, AxiomError) else type(error).__name__
+    # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
+    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
+    return plain[:_MAX_COMMENT_CHARACTERS]

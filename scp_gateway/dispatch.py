@@ -1,0 +1,91 @@
+"""Whose message is it: C-STORE is ours, any other is for pynetdicom's DIMSE provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scp_gateway.command_set import C_STORE_RQ, MalformedCommandSetError, parse_command
+from scp_gateway.message_reader import AbortReason, ProtocolError
+from scp_gateway.storage import StorageScp, Tally
+
+# An identifier, an attribute list: the data set of a message that is not stored.
+_MAX_OTHER_DATA_SET_BYTES = 1 << 20
+
+# Message Control Headers (PS3.8 E.2).
+_COMMAND_LAST, _DATA, _DATA_LAST = b"\x03", b"\x00", b"\x02"
+
+
+class Dispatch:
+    """The MessageHandler of one association.
+
+    `pass_on` takes a context ID and a Presentation Data Value, Message Control Header included.
+    """
+
+    def __init__(self, pass_on: Callable[[int, bytes], None]) -> None:
+        self._pass_on = pass_on
+        self._storage: StorageScp | None = None
+        self._is_store = False
+        self._context_id = 0
+        self._has_data_set = False
+        self._other_bytes = 0
+
+    def open(self, storage: StorageScp) -> None:
+        """Presentation Contexts are agreed on: messages may come."""
+        self._storage = storage
+
+    @property
+    def tally(self) -> Tally:
+        """What was stored and refused so far."""
+        return self._storage.tally if self._storage is not None else Tally()
+
+    def abandon(self) -> None:
+        """The association is over; twice is once."""
+        if self._storage is not None:
+            self._storage.abandon()
+
+    # ---- MessageHandler
+
+    def command(self, context_id: int, command: bytes) -> bool:
+        """Start a message. Raises: ProtocolError."""
+        if self._storage is None or not self._storage.accepts(context_id):
+            raise ProtocolError(
+                AbortReason.INVALID_PDU_PARAMETER_VALUE,
+                "a message in a Presentation Context that was not accepted",
+            )
+        try:
+            request = parse_command(command)
+        except MalformedCommandSetError as error:
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, f"Command Set: {error}") from None
+        self._context_id, self._has_data_set = context_id, request.has_data_set
+        self._is_store = request.field == C_STORE_RQ
+        if self._is_store:
+            self._storage.begin(context_id, request)
+        else:
+            self._other_bytes = 0
+            self._pass(_COMMAND_LAST + command)
+        return request.has_data_set
+
+    def data(self, fragments: list[memoryview]) -> None:
+        """More of the data set. Raises: ProtocolError."""
+        if self._is_store and self._storage is not None:
+            self._storage.write(*fragments)
+            return
+        for fragment in fragments:
+            self._other_bytes += len(fragment)
+            if self._other_bytes > _MAX_OTHER_DATA_SET_BYTES:
+                raise ProtocolError(AbortReason.NOT_SPECIFIED, "a data set is too long")
+            self._pass(_DATA + fragment)
+
+    def end(self) -> None:
+        """Answer, or have it answered. Raises: ProtocolError, OSError."""
+        if self._is_store and self._storage is not None:
+            self._storage.finish()
+        elif self._has_data_set:
+            self._pass(_DATA_LAST)
+
+    def _pass(self, value: bytes) -> None:
+        try:
+            self._pass_on(self._context_id, value)
+        except Exception:
+            # The decoder raises whatever it stumbles over; each time the message is at fault.
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, "a message cannot be decoded") from None

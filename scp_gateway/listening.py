@@ -1,0 +1,162 @@
+"""One listener: its socket, the thread that accepts, the associations it has."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import cast
+
+from pynetdicom import AE, _config
+from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
+
+from scp_gateway.admission import LOCAL_LIMIT_EXCEEDED, Rejection
+from scp_gateway.association import GatewayAssociation
+from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_gateway.storage import Receiver
+from shared.config.entities import Listener
+
+log = logging.getLogger(__name__)
+
+# Its log handlers format every PDU and message as text, for a log that is switched off.
+_config.LOG_HANDLER_LEVEL = "none"
+
+# Connections beyond `max_associations` that may wait for their A-ASSOCIATE-RJ.
+_ROOM_FOR_REJECTIONS = 16
+# Out of descriptors or memory: accepting at once again would fail at once again.
+_ACCEPT_FAILED_WAIT_S = 0.1
+# An association that was told to abort needs CLOSE_TIMEOUT_S if its peer does not close.
+_ABORTED_WITHIN_S = 1.0
+
+
+class ListeningServer(AssociationServer):
+    """Accepts associations for one listener from the moment it is built until `close`.
+
+    Raises (when built): OSError if the port cannot be had.
+    """
+
+    request_queue_size = 128
+
+    def __init__(self, listener: Listener, receiver: Receiver) -> None:
+        # What the next association is judged by; running ones keep what they began with.
+        self.listener = listener
+        self._receiver = receiver
+        self._lock = threading.Lock()
+        self._connections: set[GatewayAssociation] = set()
+        self._admitted: set[GatewayAssociation] = set()
+        self._closing = threading.Event()
+        ae = AE(listener.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        super().__init__(
+            ae, (listener.host, listener.port), listener.ae_title, [], request_handler=_Handler
+        )
+        # pynetdicom gives the listening socket the network timeout; accepting has none.
+        cast(socket.socket, self.socket).settimeout(None)
+        self._thread = threading.Thread(
+            target=self._accept, name=f"listener-{listener.name}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, also when any free port was asked for."""
+        return int(self.server_address[1])
+
+    @property
+    def associations(self) -> int:
+        """How many associations are open."""
+        return len(self._admitted)
+
+    def close(self) -> None:
+        """Stop accepting; associations go on. Twice is once."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        # Wakes the thread that accepts.
+        self.server_close()
+        self._thread.join()
+
+    def stop_associations(self, grace_s: float) -> None:
+        """Abort idle associations now, each other once its message is answered.
+
+        After `grace_s` the rest is aborted as it is. Returns once all have ended, or 1 s later.
+        """
+        for association in self._open():
+            association.stop()
+        self._await_end(grace_s)
+        for association in self._open():
+            association.stop_now()
+        self._await_end(_ABORTED_WITHIN_S)
+
+    # ---- for associations
+
+    def admit(self, association: GatewayAssociation) -> Rejection | None:
+        """Count the association in, unless there are as many as may be."""
+        with self._lock:
+            if len(self._admitted) >= self.listener.max_associations:
+                return LOCAL_LIMIT_EXCEEDED
+            self._admitted.add(association)
+        return None
+
+    def dismiss(self, association: GatewayAssociation) -> None:
+        """Its place is free; twice is once."""
+        with self._lock:
+            self._admitted.discard(association)
+
+    def ended(self, association: GatewayAssociation) -> None:
+        """Its connection is closed."""
+        with self._lock:
+            self._connections.discard(association)
+
+    def start_association(self, connection: socket.socket, peer: AddressInformation) -> None:
+        """Run an association on a new connection, in a thread of its own."""
+        most = self.listener.max_associations + _ROOM_FOR_REJECTIONS
+        if self._closing.is_set() or len(self._open()) >= most:
+            # Without a word: whoever opens connections in such numbers does not read either.
+            connection.close()
+            return
+        association = GatewayAssociation(self.ae, connection, peer, self, self._receiver)
+        with self._lock:
+            self._connections.add(association)
+        try:
+            association.start()
+        except RuntimeError:
+            self.ended(association)
+            raise
+
+    # ---- inside
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, address = self.get_request()
+            except OSError:
+                if self._closing.wait(_ACCEPT_FAILED_WAIT_S):
+                    return
+                log.exception("cannot accept", extra={"listener": self.listener.name})
+                continue
+            try:
+                self.finish_request(connection, address)
+            except Exception:
+                log.exception("cannot start association", extra={"listener": self.listener.name})
+                connection.close()
+
+    def _open(self) -> list[GatewayAssociation]:
+        with self._lock:
+            return list(self._connections)
+
+    def _await_end(self, within_s: float) -> None:
+        deadline_s = time.monotonic() + within_s
+        for association in self._open():
+            association.join(max(deadline_s - time.monotonic(), 0))
+
+
+class _Handler(RequestHandler):
+    """Hands a connection to the server instead of building pynetdicom's own Association."""
+
+    def handle(self) -> None:
+        """Start the association."""
+        server = cast(ListeningServer, self.server)
+        server.start_association(cast(socket.socket, self.request), self.remote)

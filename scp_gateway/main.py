@@ -1,0 +1,89 @@
+"""The gateway's process: `python -m scp_gateway.main`.
+
+SIGTERM or SIGINT stops it: nobody new gets in, C-STORE requests that have begun are answered within
+a grace time, the rest is aborted. It has ended within 8 seconds.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+
+from scp_gateway.gateway import Gateway
+from shared import bootstrap, logs
+from shared.bootstrap import Environment
+from shared.config.entities import Configuration, Listener
+from shared.errors import AxiomError
+
+log = logging.getLogger(__name__)
+
+# How soon a changed configuration is noticed.
+_LOOK_EVERY_S = 1.0
+_GRACE_S = 5.0
+
+# The listener that the environment asks for.
+_ENVIRONMENT_LISTENER = "environment"
+
+
+def main() -> None:
+    """Listen until told to stop."""
+    logs.configure("gateway")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    environment = Environment.read()
+    ports = bootstrap.from_environment()
+    gateway = Gateway(ports.receiver)
+    known: Configuration | None = None
+    failed = ""
+    while True:
+        try:
+            configuration = ports.configuration.get()
+        except AxiomError:
+            # The listeners that there are go on; the next look may work.
+            log.exception("the configuration cannot be read")
+        else:
+            if configuration is not known or failed:
+                faults = gateway.apply(listeners(configuration, environment))
+                if faults and str(faults) != failed:
+                    log.error("some listeners cannot listen", extra={"faults": dict(faults)})
+                known, failed = configuration, str(faults) if faults else ""
+        if stopped.wait(_LOOK_EVERY_S):
+            break
+    gateway.stop(_GRACE_S)
+    logging.shutdown()
+    # Threads of associations whose peers do not close must not hold the process up.
+    os._exit(0)
+
+
+def listeners(configuration: Configuration, environment: Environment) -> Sequence[Listener]:
+    """The listeners of this gateway: those configured for it, and the environment's.
+
+    A configured listener on the environment's port takes the place of the environment's.
+    """
+    configured = [
+        listener
+        for listener in configuration.listeners
+        if not environment.instance
+        or not listener.instance_filter
+        or fnmatch.fnmatchcase(environment.instance, listener.instance_filter)
+    ]
+    if any(entry.port == environment.dimse_port and entry.enabled for entry in configured):
+        return configured
+    return [
+        *configured,
+        Listener(
+            name=_ENVIRONMENT_LISTENER,
+            ae_title=environment.ae_title,
+            host=environment.dimse_host,
+            port=environment.dimse_port,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
