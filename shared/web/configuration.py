@@ -1,0 +1,234 @@
+"""Routes of the configuration: /api/v1/config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from shared.config.entities import Configuration, Destination, Listener, Settings
+from shared.errors import Fault, InvalidConfigurationError
+from shared.web.access import acting
+from shared.web.documents_in import YAML, received_document
+from shared.web.documents_out import (
+    document_response,
+    is_what_client_knows,
+    json_or_yaml_response,
+    json_response,
+)
+from shared.web.media_types import JSON
+from shared.web.problems import PROBLEM_RESPONSES, ProblemError
+
+if TYPE_CHECKING:
+    from shared.config.service import ConfigurationService
+
+URL_PREFIX = "/api/v1/config"
+
+
+class RulesetDocument(RootModel[dict[str, Any]]):
+    """A ruleset: its name, execution mode and rules."""
+
+    model_config = ConfigDict(title="Ruleset")
+
+
+class DestinationDocument(RootModel[Destination]):
+    """A destination; `type` says of which kind."""
+
+    model_config = ConfigDict(title="Destination")
+
+
+class EntityPath(BaseModel):
+    """Path parameters of one entity."""
+
+    name: str = Field(description="The entity's name.")
+
+
+# Kind in ConfigurationService, what one is called, its schema, and the paths it is reachable at.
+_KINDS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
+    ("rulesets", "ruleset", RulesetDocument, ("rulesets",)),
+    ("destinations", "destination", DestinationDocument, ("destinations", "storage-backends")),
+    ("listeners", "listener", Listener, ("listeners", "dimse-listeners")),
+)
+
+
+def blueprint(service: ConfigurationService) -> APIBlueprint:
+    """The routes below `URL_PREFIX`."""
+    routes = APIBlueprint(
+        "configuration",
+        __name__,
+        url_prefix=URL_PREFIX,
+        abp_tags=[
+            Tag(name="configuration", description="What is received, changed and sent where")
+        ],
+        abp_responses=PROBLEM_RESPONSES,
+        abp_security=[{"apiKey": []}],
+    )
+    for kind, noun, schema, paths in _KINDS:
+        for path in paths:
+            _add_entity_routes(routes, service, kind, noun, schema, path)
+    _add_settings_routes(routes, service)
+    _add_whole_routes(routes, service)
+    return routes
+
+
+def _add_entity_routes(
+    routes: APIBlueprint,
+    service: ConfigurationService,
+    kind: str,
+    noun: str,
+    schema: type[BaseModel],
+    collection: str,
+) -> None:
+    of_all, of_one = f"/{collection}", f"/{collection}/<name>"
+    called = collection.replace("-", "_")
+    body = _body_of(schema)
+
+    def location_of(stored: Mapping[str, Any]) -> str:
+        return f"{URL_PREFIX}/{collection}/{quote(stored['name'])}"
+
+    @routes.get(
+        of_all,
+        endpoint=f"list_{called}",
+        operation_id=f"list_{called}",
+        summary=f"All {kind}",
+        responses={200: _items_of(schema)},
+    )
+    def list_entities() -> Response:
+        return json_response({"items": service.list(kind)})
+
+    @routes.post(
+        of_all,
+        endpoint=f"create_{called}",
+        operation_id=f"create_{called}",
+        summary=f"Add a {noun}",
+        responses={201: schema},
+        openapi_extensions=body,
+    )
+    def create() -> Response:
+        stored = service.create(kind, received_document(), by=acting())
+        return document_response(stored, 201, location=location_of(stored))
+
+    @routes.get(
+        of_one,
+        endpoint=f"read_{called}",
+        operation_id=f"read_{called}",
+        summary=f"One {noun}",
+        responses={200: schema},
+    )
+    def read(path: EntityPath) -> Response:
+        return document_response(service.read(kind, path.name))
+
+    @routes.put(
+        of_one,
+        endpoint=f"replace_{called}",
+        operation_id=f"replace_{called}",
+        summary=f"Replace a {noun}, its name included",
+        description="With If-Match it is refused if somebody else was first.",
+        responses={200: schema},
+        openapi_extensions=body,
+    )
+    def replace(path: EntityPath) -> Response:
+        document = {"name": path.name, **received_document()}
+        stored = service.replace(
+            kind, path.name, document, by=acting(), if_unchanged=is_what_client_knows
+        )
+        return document_response(stored, location=location_of(stored))
+
+    @routes.delete(
+        of_one,
+        endpoint=f"delete_{called}",
+        operation_id=f"delete_{called}",
+        summary=f"Remove a {noun} that nothing uses",
+        responses={204: None},
+    )
+    def delete(path: EntityPath) -> Response:
+        try:
+            service.delete(kind, path.name, by=acting(), if_unchanged=is_what_client_knows)
+        except InvalidConfigurationError as error:
+            raise ProblemError(
+                409,
+                "still-used",
+                f"The {noun} is still used.",
+                hint="Change what uses it first.",
+                faults=error.faults,
+            ) from None
+        return Response(status=204)
+
+
+def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
+    def effective(configuration: Mapping[str, Any]) -> dict[str, Any]:
+        stored = Settings.model_validate(configuration["settings"])
+        plain: dict[str, Any] = stored.model_dump(mode="json")
+        return plain
+
+    @routes.get("/settings", operation_id="read_settings", responses={200: Settings})
+    def read_settings() -> Response:
+        """The settings, defaults included."""
+        return document_response(effective(service.export()))
+
+    @routes.put(
+        "/settings",
+        operation_id="replace_settings",
+        responses={200: Settings},
+        openapi_extensions=_body_of(Settings),
+    )
+    def replace_settings() -> Response:
+        """Replace the settings; what is left out goes back to its default."""
+        try:
+            stored = service.apply(
+                {"settings": received_document()},
+                by=acting(),
+                if_unchanged=lambda known: is_what_client_knows(effective(known)),
+            )
+        except InvalidConfigurationError as error:
+            raise InvalidConfigurationError(*map(_below_settings, error.faults)) from None
+        return document_response(effective(stored))
+
+
+def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
+    @routes.get("", operation_id="export_configuration", responses={200: Configuration})
+    def export_configuration() -> Response:
+        """The whole configuration, as JSON or (Accept: application/yaml) as YAML."""
+        return json_or_yaml_response(service.export())
+
+    @routes.put(
+        "",
+        operation_id="import_configuration",
+        responses={200: Configuration},
+        openapi_extensions=_body_of(Configuration, JSON, YAML[0]),
+    )
+    def import_configuration() -> Response:
+        """Replace the parts that the document has (listeners, destinations, rulesets, settings).
+
+        All of it is checked first; with any fault nothing is applied.
+        """
+        stored = service.apply(
+            received_document(yaml_too=True), by=acting(), if_unchanged=is_what_client_knows
+        )
+        return json_or_yaml_response(stored)
+
+
+def _below_settings(fault: Fault) -> Fault:
+    return Fault(fault.path.removeprefix("settings."), fault.message, fault.hint)
+
+
+def _reference(schema: type[BaseModel]) -> dict[str, str]:
+    title = schema.model_config.get("title") or schema.__name__
+    return {"$ref": f"#/components/schemas/{title}"}
+
+
+def _body_of(schema: type[BaseModel], *media_types: str) -> dict[str, Any]:
+    """The request body for the OpenAPI document: its checking is the service's, which finds all."""
+    content = {name: {"schema": _reference(schema)} for name in media_types or (JSON,)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _items_of(schema: type[BaseModel]) -> dict[str, Any]:
+    items = {"type": "array", "items": _reference(schema)}
+    listing = {"type": "object", "properties": {"items": items}, "required": ["items"]}
+    return {"description": "OK", "content": {JSON: {"schema": listing}}}

@@ -1,0 +1,127 @@
+"""Documents that clients send: JSON, or YAML where a resource takes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import yaml
+from flask import request
+
+from shared.errors import Fault
+from shared.web.media_types import JSON, MediaType
+from shared.web.problems import ProblemError
+from shared.web.request_body import RequestBody, RequestTooLargeError
+
+MAX_DOCUMENT_BYTES = 8 << 20
+YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
+
+def received_document(*, yaml_too: bool = False) -> Mapping[str, Any]:
+    """The object that the request's body is.
+
+    Raises: ProblemError 400 if it cannot be parsed, 413, 415, 422 if it is no object.
+    """
+    content_type = MediaType.parse(request.headers.get("Content-Type", "")).name
+    is_json = content_type == JSON or content_type.endswith("+json")
+    if not is_json and not (yaml_too and content_type in YAML):
+        takes = f"{JSON} or {YAML[0]}" if yaml_too else JSON
+        raise ProblemError(
+            415,
+            "unsupported-media-type",
+            f"The resource takes {takes}.",
+            hint=f"Send the header `Content-Type: {JSON}`.",
+        )
+    text = _body()
+    document = _parse_json(text) if is_json else _parse_yaml(text)
+    if not isinstance(document, Mapping):
+        fault = Fault("(document)", "is no object", "Send `{...}` with the names of its fields.")
+        raise ProblemError(422, "invalid-document", "1 fault", faults=[fault])
+    return document
+
+
+def _body() -> str:
+    length = request.content_length
+    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+        length = 0
+    try:
+        body = RequestBody(request.environ["wsgi.input"], length, max_bytes=MAX_DOCUMENT_BYTES)
+        pieces = []
+        while piece := body.read(MAX_DOCUMENT_BYTES):
+            pieces.append(piece)
+    except RequestTooLargeError as error:
+        raise ProblemError(
+            413, "request-too-large", f"The document is larger than {error.args[0]} bytes."
+        ) from None
+    except ValueError:
+        raise ProblemError(400, "malformed-body", "The body breaks off.") from None
+    try:
+        return b"".join(pieces).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ProblemError(400, "malformed-document", "The document is not UTF-8.") from None
+
+
+def _parse_json(text: str) -> object:
+    try:
+        parsed: object = json.loads(
+            text, object_pairs_hook=_unique_names, parse_constant=_no_constant
+        )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ProblemError(
+            400, "malformed-document", f"The JSON cannot be read: {error.msg} at {where}."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ProblemError(
+            400, "malformed-document", f"The JSON cannot be read: {reason}."
+        ) from None
+    return parsed
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        # Parsers differ in which of the two counts (RFC 8259 4), so neither does.
+        raise ValueError("an object has a name twice")
+    return document
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as far as it is JSON: no dates, and no aliases, which can make much of little."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the name is PyYAML's)
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError
+        return super().compose_node(parent, index)
+
+
+def _parse_yaml(text: str) -> object:
+    try:
+        # A subclass of SafeLoader: it makes plain values alone.
+        parsed: object = yaml.load(text, Loader=_PlainLoader)  # noqa: S506
+        json.dumps(parsed, allow_nan=False)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ProblemError(
+            400, "malformed-document", f"The YAML cannot be read: {error.problem}{where}."
+        ) from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+        raise ProblemError(
+            400,
+            "malformed-document",
+            "The YAML cannot be read.",
+            hint="Aliases, binary values and names that are no text are not taken.",
+        ) from None
+    return parsed

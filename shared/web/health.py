@@ -1,0 +1,87 @@
+"""GET /health: whether every part of the system works."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel
+
+from shared.pipeline.ports import HealthCheck
+from shared.ports import Clock
+from shared.web.access import is_authenticated
+from shared.web.documents_out import json_response
+
+HEALTHY, DEGRADED = "healthy", "degraded"
+
+# Checks write to disk, and anybody may ask: one answer serves everybody for this long.
+_KEEP_S = 1.0
+
+
+class PartHealth(BaseModel):
+    """How one part is; `detail` is for those with a key."""
+
+    status: str
+    detail: str = ""
+
+
+class SystemHealth(BaseModel):
+    """How the system is: healthy only when every part is."""
+
+    status: str
+    checks: dict[str, PartHealth]
+
+
+class HealthReport:
+    """Runs the checks, at most once a second."""
+
+    def __init__(self, checks: Mapping[str, HealthCheck], clock: Clock) -> None:
+        self._checks, self._clock = checks, clock
+        self._lock = threading.Lock()
+        self._faults: dict[str, str | None] = {}
+        self._checked_at_s = float("-inf")
+
+    def faults(self) -> dict[str, str | None]:
+        """For each part None, or in a few words what is wrong with it."""
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if now_s - self._checked_at_s >= _KEEP_S:
+                self._faults = {name: _run(check) for name, check in self._checks.items()}
+                self._checked_at_s = now_s
+            return dict(self._faults)
+
+
+def blueprint(report: HealthReport) -> APIBlueprint:
+    """The route /health."""
+    routes = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
+
+    @routes.get(
+        "/health",
+        operation_id="health",
+        responses={200: SystemHealth, 503: SystemHealth},
+    )
+    def show() -> Response:
+        """200 when every part works, 503 when one does not. Needs no key."""
+        faults = report.faults()
+        checks: dict[str, Any] = {}
+        for name, fault in faults.items():
+            checks[name] = {"status": HEALTHY if fault is None else DEGRADED}
+            if fault is not None and is_authenticated():
+                checks[name]["detail"] = fault
+        degraded = any(fault is not None for fault in faults.values())
+        body = {"status": DEGRADED if degraded else HEALTHY, "checks": checks}
+        return json_response(body, 503 if degraded else 200)
+
+    return routes
+
+
+def _run(check: HealthCheck) -> str | None:
+    try:
+        return check()
+    except Exception as error:
+        # A check that breaks is a part that does not work, whatever the error says.
+        return f"the check failed: {type(error).__name__}"

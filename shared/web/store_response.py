@@ -1,0 +1,160 @@
+"""The Store Instances Response Module (PS3.18 Annex I), as DICOM JSON and Native DICOM Model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from shared.errors import (
+    AxiomError,
+    InstanceTooLargeError,
+    InvalidInstanceError,
+    MalformedHeaderError,
+    NotDicomError,
+    SopInstanceMismatchError,
+    TransientError,
+    TruncatedInstanceError,
+)
+
+# PS3.18 I.2.2; an error is what the first class that fits says, in this order.
+FAILURE_REASONS: tuple[tuple[type[AxiomError], int], ...] = (
+    (InstanceTooLargeError, 0xA700),  # refused: out of resources
+    (TransientError, 0xA700),
+    (SopInstanceMismatchError, 0xA900),  # data set does not match SOP Class, or the request
+    (InvalidInstanceError, 0xA900),
+    (NotDicomError, 0xC000),  # cannot understand
+    (MalformedHeaderError, 0xC000),
+    (TruncatedInstanceError, 0xC000),
+    (AxiomError, 0x0110),  # processing failure (PS3.7 Annex C)
+)
+
+_NATIVE_MODEL = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+# Tag: VR and keyword (PS3.6).
+_ATTRIBUTES = {
+    "00081150": ("UI", "ReferencedSOPClassUID"),
+    "00081155": ("UI", "ReferencedSOPInstanceUID"),
+    "00081190": ("UR", "RetrieveURL"),
+    "00081197": ("US", "FailureReason"),
+    "00081198": ("SQ", "FailedSOPSequence"),
+    "00081199": ("SQ", "ReferencedSOPSequence"),
+    "0008119A": ("SQ", "OtherFailuresSequence"),
+}
+
+DataSet = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """An Instance that was accepted."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedInstance:
+    """An Instance, or what was sent in the place of one, that was not. UIDs are "" if unknown."""
+
+    error: AxiomError
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+
+    @property
+    def failure_reason(self) -> int:
+        """Failure Reason (0008,1197)."""
+        return next(code for kind, code in FAILURE_REASONS if isinstance(self.error, kind))
+
+
+def store_response(
+    stored: Sequence[StoredInstance], failed: Sequence[FailedInstance], *, service_url: str
+) -> DataSet:
+    """The module as DICOM JSON. `service_url` is the DICOMweb base, without a slash at the end.
+
+    Retrieve URL of the Study is empty when the Instances are of several (it is Type 2).
+    """
+    studies = {instance.study_instance_uid for instance in stored}
+    study_url = [f"{service_url}/studies/{uid}" for uid in studies] if len(studies) == 1 else []
+    response: dict[str, Mapping[str, Any]] = {"00081190": _attribute("00081190", study_url)}
+    known = [failure for failure in failed if failure.sop_instance_uid and failure.sop_class_uid]
+    other = [failure for failure in failed if failure not in known]
+    if known:
+        items = [
+            _reference(failure.sop_class_uid, failure.sop_instance_uid) | _reason(failure)
+            for failure in known
+        ]
+        response["00081198"] = _attribute("00081198", items)
+    if stored:
+        items = [
+            _reference(instance.sop_class_uid, instance.sop_instance_uid)
+            | {"00081190": _attribute("00081190", [_instance_url(service_url, instance)])}
+            for instance in stored
+        ]
+        response["00081199"] = _attribute("00081199", items)
+    if other:
+        response["0008119A"] = _attribute("0008119A", [_reason(failure) for failure in other])
+    return response
+
+
+def to_json(response: DataSet) -> bytes:
+    """DICOM JSON Model (PS3.18 Annex F)."""
+    return json.dumps(response, separators=(",", ":")).encode()
+
+
+def to_xml(response: DataSet) -> bytes:
+    """Native DICOM Model (PS3.19 A.1)."""
+    ElementTree.register_namespace("", _NATIVE_MODEL)
+    root = ElementTree.Element(f"{{{_NATIVE_MODEL}}}NativeDicomModel", {"xml:space": "preserve"})
+    _append_attributes(root, response)
+    encoded: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return encoded
+
+
+def _attribute(tag: str, values: Sequence[object]) -> dict[str, Any]:
+    vr = _ATTRIBUTES[tag][0]
+    return {"vr": vr, "Value": list(values)} if values else {"vr": vr}
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> dict[str, Mapping[str, Any]]:
+    return {
+        "00081150": _attribute("00081150", [sop_class_uid]),
+        "00081155": _attribute("00081155", [sop_instance_uid]),
+    }
+
+
+def _reason(failure: FailedInstance) -> dict[str, Mapping[str, Any]]:
+    return {"00081197": _attribute("00081197", [failure.failure_reason])}
+
+
+def _instance_url(service_url: str, instance: StoredInstance) -> str:
+    return (
+        f"{service_url}/studies/{instance.study_instance_uid}"
+        f"/series/{instance.series_instance_uid}/instances/{instance.sop_instance_uid}"
+    )
+
+
+def _append_attributes(parent: ElementTree.Element, data_set: DataSet) -> None:
+    for tag, attribute in data_set.items():
+        vr, keyword = _ATTRIBUTES[tag]
+        element = ElementTree.SubElement(
+            parent,
+            f"{{{_NATIVE_MODEL}}}DicomAttribute",
+            {"tag": tag, "vr": vr, "keyword": keyword},
+        )
+        _append_values(element, vr, attribute.get("Value", ()))
+
+
+def _append_values(element: ElementTree.Element, vr: str, values: Iterable[Any]) -> None:
+    for number, value in enumerate(values, start=1):
+        name = "Item" if vr == "SQ" else "Value"
+        child = ElementTree.SubElement(
+            element, f"{{{_NATIVE_MODEL}}}{name}", {"number": str(number)}
+        )
+        if vr == "SQ":
+            _append_attributes(child, value)
+        else:
+            child.text = str(value)
