@@ -87,13 +87,22 @@ class ConfigurationService:
 
     # ---- changing: each returns what is stored then, and checks the whole before any of it applies
 
-    def apply(self, document: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+    def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        by: str,
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> dict[str, Any]:
         """Replace the parts that the document names (KINDS and settings); keep the others.
 
-        Raises: InvalidConfigurationError with every fault.
+        Raises: InvalidConfigurationError with every fault; DocumentChangedError if `if_unchanged`
+        says so of the whole configuration as it is.
         """
 
         def replaced(plain: dict[str, Any]) -> dict[str, Any]:
+            if not if_unchanged(plain):
+                raise DocumentChangedError(COLLECTION, HEAD)
             return {**plain, **document}
 
         return self._change(replaced, by)
