@@ -99,7 +99,8 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         receiver=Receiver(objects, bus, clock, configuration, exceptions),
         rules=RuleBook(configuration, _pseudonym_key(secret_store)),
         destinations=DestinationPool(
-            configuration, lambda entity: create(entity, secret_store, home / "storage")
+            configuration,
+            lambda entity: create(entity, secret_store, storage_root=home / "storage"),
         ),
         exceptions=exceptions,
         health_checks={

@@ -12,11 +12,17 @@ from types import TracebackType
 from typing import Self
 
 from shared.config.service import ConfigurationService
-from shared.dicom.header import Header, HeaderIncompleteError
+from shared.dicom.header import (
+    FIRST_READ_BYTES,
+    MAX_HEADER_BYTES,
+    Header,
+    HeaderIncompleteError,
+)
 from shared.dicom.validation import check_received
 from shared.errors import (
     AxiomError,
     InstanceTooLargeError,
+    MalformedHeaderError,
     NotDicomError,
     OverloadedError,
     PermanentError,
@@ -38,8 +44,6 @@ from shared.ports import Buffer, Clock, MessageBus, ObjectStore, ObjectWriter, O
 
 log = logging.getLogger(__name__)
 
-_FIRST_HEAD_BYTES = 64 * 1024
-_MAX_HEAD_BYTES = 64 * 1024 * 1024
 _FREE_SPACE_CHECK_S = 1.0
 
 
@@ -109,7 +113,7 @@ class Staging:
         self.source = source
         self._receiver, self._writer, self._max_bytes = receiver, writer, max_bytes
         self._head = bytearray()
-        self._head_wanted = _FIRST_HEAD_BYTES
+        self._head_wanted = FIRST_READ_BYTES
         self._header: Header | None = None
         self._open = True
 
@@ -205,12 +209,15 @@ class Staging:
             self._writer.discard()
 
     def _read_header(self, *, whole: bool) -> None:
+        file_size = self._writer.size if whole else None
         try:
-            self._header = Header.parse(bytes(self._head), whole=whole)
+            self._header = Header.parse(bytes(self._head), file_size=file_size)
             self._head.clear()
         except HeaderIncompleteError:
-            if whole or len(self._head) >= _MAX_HEAD_BYTES:
-                raise
+            if whole or len(self._head) >= MAX_HEADER_BYTES:
+                raise MalformedHeaderError(
+                    f"the header is longer than {MAX_HEADER_BYTES} bytes", len(self._head)
+                ) from None
             self._head_wanted = 2 * len(self._head)
 
     def __enter__(self) -> Self:

@@ -28,4 +28,5 @@ def header_of(receipt: Receipt, reader: ObjectReader) -> Header:
     """The received header: from the message, or read again if it is too large for one."""
     if receipt.header is None:
         return read_header(reader)
-    return Header.parse_plain(receipt.header)
+    file = receipt.file
+    return Header.parse(receipt.header, body_size=max(0, file.size - file.body_offset))
