@@ -202,6 +202,15 @@ class MalformedMessageError(PermanentError):
     template = "{}"
 
 
+class RetriesSpentError(PermanentError):
+    """A message was tried again until its retries were spent. args: attempts, last HTTP status."""
+
+    code = "retries-spent"
+    category = Category.PROCESSING
+    hint = "Mend what the last answer complains of, then retry."
+    template = "given up after {} attempts, the last one answered {}"
+
+
 class RuleFailedError(PermanentError):
     """A rule's action cannot be carried out on this Instance. args: rule, reason."""
 

@@ -139,13 +139,13 @@ class SqliteMessageBus:
         limit: int,
         lease_s: float,
         lanes_busy: Collection[str] = (),
-        lane_room: Callable[[str], int] | None = None,
+        lane_room: Callable[[str, str], int] | None = None,
     ) -> list[Leased]:
         """Up to `limit` messages that are due, for `lease_s` seconds; none of `lanes_busy`.
 
         Lanes take turns. In a lane the messages of high priority come first, but while both kinds
         wait every fourth is a routine one; of each kind the longest due comes first. `lane_room`
-        says how many a lane may get at most. Raises: StorageUnavailableError.
+        says how many a topic's lane may get at most. Raises: StorageUnavailableError.
         """
         while limit > 0:
             now_ms = self._now_ms()
@@ -192,7 +192,8 @@ class SqliteMessageBus:
                 _postpone(connection, [message_id], now_ms + round(delay_s * 1000))
             if handed_back:
                 connection.execute(
-                    "UPDATE messages SET due_ms = ?, attempt = max(0, attempt - 1)"
+                    "UPDATE messages SET due_ms = ?, attempt = max(0, attempt - 1),"
+                    " first_attempt_ms = CASE WHEN attempt > 1 THEN first_attempt_ms END"
                     " WHERE id IN (SELECT value FROM json_each(?))",
                     (now_ms, json.dumps(list(handed_back))),
                 )
@@ -245,7 +246,7 @@ class SqliteMessageBus:
         limit: int,
         now_ms: int,
         lanes_busy: Collection[str],
-        lane_room: Callable[[str], int] | None,
+        lane_room: Callable[[str, str], int] | None,
     ) -> list[int]:
         lanes: dict[tuple[str, str], _Lane] = {}
         with self._database.reading() as connection:
@@ -261,7 +262,7 @@ class SqliteMessageBus:
                 ):
                     lane = lanes.get((topic, name))
                     if lane is None:
-                        room = limit if lane_room is None else lane_room(name)
+                        room = limit if lane_room is None else lane_room(topic, name)
                         lane = lanes[topic, name] = _Lane(room)
                     lane.add(routine, message_id)
         if not lanes:

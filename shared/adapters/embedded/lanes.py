@@ -1,0 +1,126 @@
+"""How hard one lane is worked: how much it holds, when it rests, when it is tried again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Lock
+
+from shared.adapters.embedded.message_bus import Leased
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a message is tried again, and when no more. Delays have full jitter: anything from 0 to
+    the delay, so that what failed together does not come back together.
+    """
+
+    first_delay_s: float = 1.0  # doubles with each attempt
+    longest_delay_s: float = 300.0
+    # A message is given up when it was first tried so long ago and so often: the machine may have
+    # been off in between.
+    budget_s: float = 3 * 24 * 3600.0
+    least_attempts: int = 5
+    # A lane that failed so often in a row gets one message at a time, a probe, until one succeeds.
+    failures_until_probing: int = 5
+    longest_probe_delay_s: float = 15.0
+    # A peer that wishes for more is asked again after this.
+    longest_retry_after_s: float = 3600.0
+
+    def delay_s(self, attempt: int, jitter: float, retry_after_s: float = 0.0) -> float:
+        """Seconds until the next attempt after `attempt` failed; `jitter` is in [0, 1)."""
+        delay_s = jitter * _doubled(self.first_delay_s, attempt - 1, self.longest_delay_s)
+        return max(delay_s, min(retry_after_s, self.longest_retry_after_s))
+
+    def probe_delay_s(self, failures: int, jitter: float, retry_after_s: float = 0.0) -> float:
+        """Seconds until a lane's next probe after `failures` in a row."""
+        doublings = failures - self.failures_until_probing
+        delay_s = jitter * _doubled(self.first_delay_s, doublings, self.longest_probe_delay_s)
+        return max(delay_s, min(retry_after_s, self.longest_retry_after_s))
+
+    def is_spent(self, attempt: int, tried_for_s: float) -> bool:
+        """True if a message that just failed is not tried again."""
+        return attempt >= self.least_attempts and tried_for_s >= self.budget_s
+
+
+class Lane:
+    """One lane of a topic: the messages it holds, and whether it is well.
+
+    Its runner's lock guards it, and is the lock of `has_work`.
+    """
+
+    def __init__(self, policy: RetryPolicy, concurrency: Callable[[], int], lock: Lock) -> None:
+        self.has_work = Condition(lock)
+        self.workers = 0
+        self.running = 0
+        self._policy, self._concurrency = policy, concurrency
+        self._urgent: deque[Leased] = deque()
+        self._routine: deque[Leased] = deque()
+        self._failures = 0
+        self._probe_at_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are held that nobody works on."""
+        return len(self._urgent) + len(self._routine)
+
+    @property
+    def is_probing(self) -> bool:
+        """True if the lane is to be tried with one message at a time."""
+        return self._failures >= self._policy.failures_until_probing
+
+    def concurrency(self) -> int:
+        """How many messages may be worked on at once."""
+        return 1 if self.is_probing else max(1, self._concurrency())
+
+    def room(self, now_s: float) -> int:
+        """How many more messages to lease now: enough for every worker to find its next one, and
+        none until half of that is used up, so that they come in batches.
+        """
+        if self.is_probing:
+            is_idle = not self.running and not self.waiting
+            return 1 if is_idle and now_s >= self._probe_at_s else 0
+        wanted = 8 * self.concurrency()
+        return 0 if self.waiting > wanted // 2 else wanted - self.waiting
+
+    def add(self, leased: Leased) -> None:
+        """Hold one more message."""
+        (self._urgent if leased.high_priority else self._routine).append(leased)
+
+    def take(self) -> Leased | None:
+        """The next message to work on, None if there is none or enough are worked on."""
+        if self.running >= self.concurrency() or not self.waiting:
+            return None
+        self.running += 1
+        return (self._urgent or self._routine).popleft()
+
+    def empty(self) -> list[Leased]:
+        """Give up all messages that nobody works on."""
+        held = [*self._urgent, *self._routine]
+        self._urgent.clear()
+        self._routine.clear()
+        return held
+
+    def succeeded(self) -> None:
+        """A message went through: the lane is well."""
+        self._failures = 0
+
+    def failed(self, now_s: float, jitter: float, retry_after_s: float) -> None:
+        """The lane's far end could not take a message; it may take any other as little."""
+        self._failures += 1
+        if self.is_probing:
+            self._probe_at_s = now_s + self._policy.probe_delay_s(
+                self._failures, jitter, retry_after_s
+            )
+
+    def probe_in_s(self, now_s: float) -> float:
+        """Seconds until the next probe; infinity if none is to come."""
+        if not self.is_probing or self.running or self.waiting:
+            return float("inf")
+        return max(0.0, self._probe_at_s - now_s)
+
+
+def _doubled(first: float, times: int, longest: float) -> float:
+    # 2.0 ** 1024 is too large for a float, and 64 doublings are beyond every limit.
+    return float(min(longest, first * 2.0 ** min(max(times, 0), 64)))

@@ -1,0 +1,341 @@
+"""Runs the stages' entry points on the bus's messages, as Pub/Sub's push does in the cloud."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Condition, Event, Lock, Thread
+
+from shared.adapters.embedded.dead_letters import dead_letter
+from shared.adapters.embedded.lanes import Lane, RetryPolicy
+from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
+from shared.errors import AxiomError
+from shared.pipeline.push import ATTEMPT_HEADER, MESSAGE_ID_HEADER, PushRequest, PushResponse
+from shared.pipeline.times import timestamp
+from shared.ports import Clock, Outgoing
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[PushRequest], PushResponse]
+
+_LEASE_LIMIT = 64
+# A wake-up that was lost costs this much.
+_LONGEST_WAIT_S = 0.5
+_WORKER_IDLE_S = 10.0
+_BUS_DOWN_WAIT_S = 1.0
+# Answers that tell of the far end, not of the message: others would be answered the same.
+_UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
+
+
+class Runner:
+    """Leases messages of the topics of `handlers`, calls these, and settles by their answers.
+
+    2xx acknowledges. Everything else is tried again with exponential backoff, not before a
+    `Retry-After`, until the policy's budget is spent: then one ExceptionRaised takes the message's
+    place, in the same transaction. A handler that raises is a bug: answered 500, logged without the
+    error's text, which may hold a patient's Values.
+
+    Lanes take turns and each has its own threads, `max_concurrency(lane)` of them at most, so a
+    slow or dead destination costs the others nothing; a dead one gets a probe now and then. Leases
+    are kept up while a handler runs, however long. Messages may be delivered twice and in any
+    order.
+    """
+
+    def __init__(
+        self,
+        bus: SqliteMessageBus,
+        handlers: Mapping[str, Handler],
+        clock: Clock,
+        *,
+        max_concurrency: Callable[[str], int] = lambda lane: 4,
+        policy: RetryPolicy | None = None,
+        lease_s: float = 60.0,
+        grace_s: float = 5.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._bus, self._handlers, self._clock = bus, handlers, clock
+        self._max_concurrency = max_concurrency
+        self._policy = policy or RetryPolicy()
+        self._lease_s, self._grace_s, self._jitter = lease_s, grace_s, jitter
+        self._lock = Lock()
+        self._has_settlements = Condition(self._lock)
+        self._is_idle = Condition(self._lock)
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        # What this runner answers for: leased and not settled yet.
+        self._held: dict[int, Leased] = {}
+        self._running: dict[tuple[int, int], Leased] = {}
+        self._settlements: list[_Settlement] = []
+        self._is_stopping = False
+        self._wake = -1
+
+    def run(self, until: Event) -> None:
+        """Work until the event is set; then begin nothing more, hand back what was not begun, give
+        what runs `grace_s` seconds to end and hand back the rest. Call it once.
+        """
+        wake_read, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        settler = Thread(target=self._settle_all, name="settler", daemon=True)
+        settler.start()
+        stopper = Thread(target=self._wake_when, args=(until,), name="stopper", daemon=True)
+        stopper.start()
+        extend_at_s = 0.0
+        try:
+            while not until.is_set():
+                now_s = self._clock.monotonic_s()
+                try:
+                    if now_s >= extend_at_s:
+                        self._keep_leases()
+                        extend_at_s = now_s + self._lease_s / 3
+                    if not self._lease():
+                        self._bus.wait(self._open_topics(), self._wait_s(), also=[wake_read])
+                        _drain(wake_read)
+                except AxiomError as error:
+                    log.error("the queue cannot be used now", extra={"reason": str(error)})
+                    until.wait(_BUS_DOWN_WAIT_S)
+        finally:
+            until.set()
+            self._stop()
+            settler.join()
+            stopper.join()
+            with self._lock:
+                os.close(self._wake)
+                os.close(wake_read)
+                self._wake = -1
+
+    # ---- leasing -----------------------------------------------------------------------------
+
+    def _lease(self) -> bool:
+        """Fill the lanes that have room; False if nothing came."""
+        now_s = self._clock.monotonic_s()
+        leased = self._bus.lease(
+            self._open_topics(),
+            limit=_LEASE_LIMIT,
+            lease_s=self._lease_s,
+            lane_room=lambda topic, lane: self._room(topic, lane, now_s),
+        )
+        with self._lock:
+            for message in leased:
+                self._held[message.message_id] = message
+                lane = self._lane(message.topic, message.lane)
+                lane.add(message)
+                lane.has_work.notify()
+                if lane.workers < min(lane.concurrency(), lane.running + lane.waiting):
+                    lane.workers += 1
+                    Thread(target=self._work, args=(lane,), daemon=True).start()
+        return bool(leased)
+
+    def _open_topics(self) -> list[str]:
+        """The topics to lease from: not those whose one lane is full."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            return [
+                topic
+                for topic in self._handlers
+                if (topic, "") not in self._lanes or self._lanes[topic, ""].room(now_s)
+            ]
+
+    def _room(self, topic: str, lane: str, now_s: float) -> int:
+        with self._lock:
+            return self._lane(topic, lane).room(now_s)
+
+    def _lane(self, topic: str, name: str) -> Lane:
+        lane = self._lanes.get((topic, name))
+        if lane is None:
+            lane = Lane(self._policy, lambda: self._max_concurrency(name), self._lock)
+            self._lanes[topic, name] = lane
+        return lane
+
+    def _wait_s(self) -> float:
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            probes = [lane.probe_in_s(now_s) for lane in self._lanes.values()]
+        return min([_LONGEST_WAIT_S, *probes])
+
+    def _keep_leases(self) -> None:
+        with self._lock:
+            held = list(self._held)
+        self._bus.extend(held, self._lease_s)
+
+    # ---- working -----------------------------------------------------------------------------
+
+    def _work(self, lane: Lane) -> None:
+        """A worker's life: one message after the other, until there has been none for a while."""
+        while True:
+            with self._lock:
+                leased = self._next(lane)
+                if leased is None:
+                    lane.workers -= 1
+                    return
+                self._running[leased.message_id, leased.attempt] = leased
+            answer = self._call(leased)
+            with self._lock:
+                lane.running -= 1
+                # Not if it was handed back because it took too long to stop.
+                if self._running.pop((leased.message_id, leased.attempt), None):
+                    self._judge(lane, leased, answer)
+                if not self._running:
+                    self._is_idle.notify()
+                if lane.room(self._clock.monotonic_s()):
+                    self._wake_up()
+
+    def _next(self, lane: Lane) -> Leased | None:
+        while not self._is_stopping and lane.workers <= lane.concurrency():
+            leased = lane.take()
+            if leased is not None:
+                return leased
+            if not lane.has_work.wait(_WORKER_IDLE_S) and not lane.waiting:
+                return None
+        return None
+
+    def _call(self, leased: Leased) -> _Answer:
+        headers = {name.lower(): value for name, value in leased.attributes.items()}
+        headers["x-goog-pubsub-subscription-name"] = leased.topic
+        headers["x-goog-pubsub-publish-time"] = timestamp(leased.published_at)
+        headers[MESSAGE_ID_HEADER] = str(leased.message_id)
+        headers[ATTEMPT_HEADER] = str(leased.attempt)
+        try:
+            body, status, fields = self._handlers[leased.topic](PushRequest(leased.data, headers))
+        except Exception as error:
+            log.error(
+                "an entry point raised",
+                extra={
+                    "topic": leased.topic,
+                    "message_id": leased.message_id,
+                    "error": type(error).__name__,
+                    # The code's lines alone: the text of the error may hold Values.
+                    "frames": "".join(traceback.format_tb(error.__traceback__)),
+                },
+            )
+            return _Answer(500, f"internal error: {type(error).__name__}", 0.0)
+        return _Answer(status, body, _retry_after_s(fields))
+
+    def _judge(self, lane: Lane, leased: Leased, answer: _Answer) -> None:
+        if 200 <= answer.status < 300:
+            lane.succeeded()
+            self._settle_soon([_Settlement(leased)])
+            return
+        if answer.status in _UNAVAILABLE or lane.is_probing:
+            lane.failed(self._clock.monotonic_s(), self._jitter(), answer.retry_after_s)
+            if lane.is_probing:
+                self._hand_back(lane)
+        self._settle_soon([self._try_again(leased, answer)])
+
+    def _try_again(self, leased: Leased, answer: _Answer) -> _Settlement:
+        now = self._clock.now()
+        tried_for_s = (now - leased.first_attempt_at).total_seconds()
+        if self._policy.is_spent(leased.attempt, tried_for_s):
+            letter = dead_letter(leased, answer.status, answer.words, now)
+            if letter is not None:
+                return _Settlement(leased, publish=letter)
+        delay_s = self._policy.delay_s(leased.attempt, self._jitter(), answer.retry_after_s)
+        return _Settlement(leased, later_s=delay_s)
+
+    def _hand_back(self, lane: Lane) -> None:
+        """Let go of what nobody works on."""
+        self._settle_soon([_Settlement(held, was_begun=False) for held in lane.empty()])
+
+    # ---- settling ----------------------------------------------------------------------------
+
+    def _settle_soon(self, settlements: Sequence[_Settlement]) -> None:
+        self._settlements += settlements
+        self._has_settlements.notify()
+
+    def _settle_all(self) -> None:
+        """The settler's life: all that came while the last transaction ran is the next one."""
+        while True:
+            with self._lock:
+                while not self._settlements:
+                    if self._is_stopping and not self._running:
+                        return
+                    self._has_settlements.wait()
+                settlements, self._settlements = self._settlements, []
+            try:
+                self._settle(settlements)
+            except AxiomError as error:
+                log.error("messages cannot be settled now", extra={"reason": str(error)})
+                with self._lock:
+                    if self._is_stopping:  # their leases end, and they are delivered again
+                        return
+                    self._settlements[:0] = settlements
+                    self._has_settlements.wait(_BUS_DOWN_WAIT_S)
+                continue
+            with self._lock:
+                for one in settlements:
+                    # What is due again may have been leased again already.
+                    if self._held.get(one.leased.message_id) is one.leased:
+                        del self._held[one.leased.message_id]
+
+    def _settle(self, settlements: Sequence[_Settlement]) -> None:
+        acknowledged, handed_back, later = [], [], []
+        for one in settlements:
+            if not one.was_begun:
+                handed_back.append(one.leased.message_id)
+            elif one.later_s is not None:
+                later.append((one.leased.message_id, one.later_s))
+            else:
+                acknowledged.append(one.leased.message_id)
+        self._bus.settle(
+            acknowledged=acknowledged,
+            later=later,
+            publish=[one.publish for one in settlements if one.publish is not None],
+            handed_back=handed_back,
+        )
+
+    # ---- stopping ----------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._is_stopping = True
+            for lane in self._lanes.values():
+                self._hand_back(lane)
+                lane.has_work.notify_all()
+            # Real seconds: how long a person waits for the process to end.
+            self._is_idle.wait_for(lambda: not self._running, self._grace_s)
+            self._settle_soon([_Settlement(one, later_s=0.0) for one in self._running.values()])
+            self._running.clear()
+
+    def _wake_when(self, until: Event) -> None:
+        until.wait()
+        with self._lock:
+            self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._wake >= 0:
+            with suppress(BlockingIOError):  # full: it wakes already
+                os.write(self._wake, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    words: str
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Settlement:
+    """What is to become of a message: gone, or due again in `later_s` seconds, or at once as if it
+    had not been leased if nobody began it.
+    """
+
+    leased: Leased
+    later_s: float | None = None
+    publish: Outgoing | None = None
+    was_begun: bool = True
+
+
+def _retry_after_s(fields: Mapping[str, str]) -> float:
+    """Seconds that the answer asks to wait; 0.0 if it does not say so in digits."""
+    for name, value in fields.items():
+        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
+            return float(value)
+    return 0.0
+
+
+def _drain(fd: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(fd, 65536)
