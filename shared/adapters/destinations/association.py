@@ -1,0 +1,334 @@
+"""One association as a Storage SCU (PS3.4 Annex B, PS3.8), and the only reader of its socket.
+
+Data sets go out as they lie in the received file: 12 bytes of framing, then sendfile(2), so that
+neither a decoder nor this process's memory ever sees the pixels. Nothing here polls; an idle
+association costs a socket.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations.command_set import Response
+from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
+from shared.dicom.outgoing import FileRange, Part
+from shared.errors import TruncatedInstanceError
+
+# A peer without a limit gets PDUs of this size: framing costs nothing then, and a peer that holds
+# a PDU in memory holds no more.
+_LARGEST_PDU_BYTES = 1 << 20
+_LARGEST_ANSWER_BYTES = 1 << 20
+_LARGEST_COMMAND_BYTES = 1 << 16
+_GATHER_BUFFERS = 256  # sendmsg(2) takes at most 1024
+_GATHER_BYTES = 1 << 20
+_RECEIVE_BYTES = 1 << 16
+_PARTING_S = 2.0
+
+# Linux; elsewhere exchanges are the same, only slower.
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class AssociationRejectedError(Exception):
+    """The peer answered with an A-ASSOCIATE-RJ."""
+
+    def __init__(self, rejected: Rejected) -> None:
+        super().__init__(rejected)
+        self.rejected = rejected
+
+
+class AssociationLostError(ConnectionError):
+    """The association ended while an answer was awaited; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom to associate with, and as whom."""
+
+    host: str
+    port: int
+    called_ae_title: str
+    calling_ae_title: str
+    max_pdu_size: int  # of what the peer sends to us; 0 is no limit
+    timeout_s: float  # without progress, in either direction
+
+
+class Association:
+    """An established association, used by one thread at a time.
+
+    After any error it is of no more use: `abort` it. Raises, besides what each method says: OSError
+    (AssociationLostError, and BlockingIOError where `timeout_s` went by), ProtocolError.
+    """
+
+    def __init__(
+        self, peer: Peer, contexts: Sequence[Context], *, accept_within_s: float | None = None
+    ) -> None:
+        """Connect and negotiate `contexts`, at most `upper_layer.MAX_CONTEXTS` of them.
+
+        Raises: AssociationRejectedError.
+        """
+        within_s = accept_within_s or peer.timeout_s
+        self._buffer = bytearray()
+        self._message_id = 0
+        self._timeout_s = peer.timeout_s
+        self._socket = socket.create_connection((peer.host, peer.port), within_s)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._limit_waiting(within_s)
+            self._send(
+                [
+                    upper_layer.associate_request(
+                        peer.called_ae_title, peer.calling_ae_title, contexts, peer.max_pdu_size
+                    )
+                ]
+            )
+            accepted = self._negotiated(within_s)
+            self._limit_waiting(peer.timeout_s)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.implementation = accepted.implementation
+        self._context_ids = {
+            context: upper_layer.context_id(index)
+            for index, context in enumerate(contexts)
+            if accepted.transfer_syntaxes.get(upper_layer.context_id(index))
+            == context.transfer_syntax
+        }
+        limit = min(accepted.max_pdu_size or _LARGEST_PDU_BYTES, _LARGEST_PDU_BYTES)
+        # A fragment has an even number of bytes (PS3.8 E.1).
+        self._fragment_bytes = (limit - upper_layer.PDV_HEADER_BYTES) & ~1
+        if self._fragment_bytes < 2:
+            self.abort()
+            raise ProtocolError(f"the peer takes PDUs of {limit} bytes, which hold nothing")
+
+    def accepts(self, context: Context) -> bool:
+        """True if the peer accepted this Presentation Context."""
+        return context in self._context_ids
+
+    @property
+    def has_contexts(self) -> bool:
+        return bool(self._context_ids)
+
+    @property
+    def was_used(self) -> bool:
+        """True once a message was sent, so that the peer may have ended it meanwhile."""
+        return self._message_id > 0
+
+    def store(
+        self,
+        context: Context,
+        sop_instance_uid: str,
+        data_set: Sequence[Part],
+    ) -> Response:
+        """C-STORE one Instance whose data set is encoded as `context` says.
+
+        Raises: TruncatedInstanceError if the received file is shorter than it was.
+        """
+        message_id = self._next_message_id()
+        request = command_set.store_request(message_id, context.abstract_syntax, sop_instance_uid)
+        number = self._context_ids[context]
+        try:
+            self._send_message(number, request, data_set)
+        except ConnectionError:
+            # The peer may have told us why before it closed.
+            self._limit_waiting(_PARTING_S)
+            with suppress(BlockingIOError):
+                return self._response(number, command_set.C_STORE_RQ, message_id, _PARTING_S)
+            raise
+        return self._response(number, command_set.C_STORE_RQ, message_id, self._timeout_s)
+
+    def echo(self, context: Context) -> Response:
+        """C-ECHO (PS3.4 Annex A)."""
+        message_id = self._next_message_id()
+        number = self._context_ids[context]
+        self._send_message(number, command_set.echo_request(message_id), [])
+        return self._response(number, command_set.C_ECHO_RQ, message_id, self._timeout_s)
+
+    @property
+    def is_quiet(self) -> bool:
+        """False if the peer has sent something unasked, or ended the association: it is over."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not self._buffer and not poll.poll(0)
+
+    def release(self) -> None:
+        """End the association in order (PS3.8 7.2); never raises, and takes two seconds at most."""
+        with suppress(OSError, ProtocolError):
+            self._limit_waiting(_PARTING_S)
+            self._send([upper_layer.RELEASE_RQ])
+            deadline_s = time.monotonic() + _PARTING_S
+            while True:
+                kind, _ = self._receive_pdu(deadline_s)
+                if kind == upper_layer.A_RELEASE_RQ:
+                    # Both ask at once: the requestor answers first (PS3.8 7.2.2.7).
+                    self._send([upper_layer.RELEASE_RP])
+                else:
+                    break
+        self._socket.close()
+
+    def abort(self) -> None:
+        """End the association at once; never raises."""
+        with suppress(OSError):
+            # Where a PDU was cut short the peer cannot read this, and sees the connection close.
+            self._socket.send(upper_layer.ABORT, socket.MSG_DONTWAIT)
+        self._socket.close()
+
+    # ---- sending ----------------------------------------------------------------------------
+
+    def _send_message(self, number: int, command: bytes, data_set: Sequence[Part]) -> None:
+        gathered: list[bytes | memoryview] = []
+        for fragment, is_last in _fragments(command, self._fragment_bytes):
+            control = upper_layer.COMMAND | (upper_layer.LAST if is_last else 0)
+            gathered += [upper_layer.pdata_header(number, control, len(fragment)), fragment]
+        self._send_data_set(number, data_set, gathered)
+
+    def _send_data_set(
+        self, number: int, data_set: Sequence[Part], gathered: list[bytes | memoryview]
+    ) -> None:
+        """Send what is `gathered`, then the data set in P-DATA-TFs, one PDV in each."""
+        left = sum(map(len, data_set))
+        room = 0  # bytes that are still to come in the PDU that was begun
+        for piece in _pieces(data_set):
+            done = 0
+            while done < len(piece):
+                if not room:
+                    room = min(self._fragment_bytes, left)
+                    control = upper_layer.LAST if room == left else 0
+                    gathered.append(upper_layer.pdata_header(number, control, room))
+                count = min(room, len(piece) - done)
+                if isinstance(piece, FileRange):
+                    self._send(gathered, _MSG_MORE)
+                    gathered = []
+                    self._send_file(piece, done, count)
+                else:
+                    gathered.append(piece[done : done + count])
+                    if len(gathered) >= _GATHER_BUFFERS or count >= _GATHER_BYTES:
+                        self._send(gathered)
+                        gathered = []
+                done += count
+                room -= count
+                left -= count
+        self._send(gathered)
+
+    def _send(self, buffers: Sequence[bytes | memoryview], flags: int = 0) -> None:
+        if not buffers:
+            return
+        sent = self._socket.sendmsg(buffers, [], flags)
+        for buffer in buffers:
+            # Most often all went out at once, and this finds nothing to do.
+            if sent < len(buffer):
+                rest = memoryview(buffer)[sent:]
+                while rest:
+                    rest = rest[self._socket.send(rest, flags) :]
+            sent = max(0, sent - len(buffer))
+
+    def _send_file(self, piece: FileRange, start: int, count: int) -> None:
+        file = piece.reader.fileno()
+        assert file is not None
+        offset, end = piece.offset + start, piece.offset + start + count
+        while offset < end:
+            sent = os.sendfile(self._socket.fileno(), file, offset, end - offset)
+            if not sent:
+                raise TruncatedInstanceError("the received file", end, offset)
+            offset += sent
+
+    # ---- receiving --------------------------------------------------------------------------
+
+    def _negotiated(self, within_s: float) -> upper_layer.Accepted:
+        kind, body = self._receive_pdu(time.monotonic() + within_s)
+        if kind == upper_layer.A_ASSOCIATE_AC:
+            return upper_layer.parse_associate_accept(body)
+        if kind == upper_layer.A_ASSOCIATE_RJ:
+            raise AssociationRejectedError(upper_layer.parse_associate_reject(body))
+        if kind == upper_layer.A_ABORT:
+            raise AssociationLostError(f"aborted {upper_layer.abort_reason(body)}")
+        raise ProtocolError(f"PDU type {kind:02X}H answers an A-ASSOCIATE-RQ")
+
+    def _response(self, number: int, request: int, message_id: int, within_s: float) -> Response:
+        deadline_s = time.monotonic() + within_s
+        command = bytearray()
+        response: Response | None = None
+        while True:
+            kind, body = self._receive_pdu(deadline_s)
+            if kind == upper_layer.A_ABORT:
+                raise AssociationLostError(f"aborted {upper_layer.abort_reason(body)}")
+            if kind == upper_layer.A_RELEASE_RQ:
+                raise AssociationLostError("released before it answered")
+            if kind != upper_layer.P_DATA_TF:
+                raise ProtocolError(f"PDU type {kind:02X}H where a response is due")
+            for pdv_number, control, fragment in upper_layer.pdvs(body):
+                if pdv_number != number:
+                    raise ProtocolError("the answer came in another Presentation Context")
+                if control & upper_layer.COMMAND:
+                    command += fragment
+                    if len(command) > _LARGEST_COMMAND_BYTES:
+                        raise ProtocolError("the answer's command set is too large")
+                    if control & upper_layer.LAST:
+                        response = command_set.parse_response(bytes(command), request, message_id)
+                        if not response.has_data_set:
+                            return response
+                elif response is not None and control & upper_layer.LAST:
+                    # No response to C-STORE or C-ECHO has a data set; one that has is read past.
+                    return response
+
+    def _receive_pdu(self, deadline_s: float) -> tuple[int, bytes]:
+        kind, length = upper_layer.parse_pdu_header(
+            self._receive(upper_layer.PDU_HEADER_BYTES, deadline_s)
+        )
+        if length > _LARGEST_ANSWER_BYTES:
+            raise ProtocolError(f"a PDU of {length} bytes where an answer is due")
+        return kind, self._receive(length, deadline_s)
+
+    def _receive(self, count: int, deadline_s: float) -> bytes:
+        while len(self._buffer) < count:
+            if time.monotonic() > deadline_s:
+                raise BlockingIOError("the answer is too slow")
+            if _QUICKACK is not None:
+                # Without it a peer that uses Nagle's algorithm and writes its answer in two pieces
+                # waits 40 ms for our delayed acknowledgement, for each Instance. It wears off.
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            received = self._socket.recv(_RECEIVE_BYTES)
+            if not received:
+                raise AssociationLostError("the peer closed the connection")
+            self._buffer += received
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _next_message_id(self) -> int:
+        self._message_id = self._message_id % 0xFFFF + 1
+        return self._message_id
+
+    def _limit_waiting(self, seconds: float) -> None:
+        # The kernel's own limits, so that sendfile(2) is under them too; Python's time-outs would
+        # make the socket non-blocking.
+        self._socket.settimeout(None)
+        whole = int(seconds)
+        limit = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+def _fragments(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size], start + size >= len(data)
+
+
+def _pieces(parts: Sequence[Part]) -> Iterator[memoryview | FileRange]:
+    """The parts, those that sendfile(2) cannot take as memory of at most 1 MiB."""
+    for part in parts:
+        if not isinstance(part, FileRange):
+            yield memoryview(part)
+        elif part.reader.fileno() is not None:
+            yield part
+        else:
+            for chunk in part.chunks():
+                yield memoryview(chunk)

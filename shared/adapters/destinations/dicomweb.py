@@ -1,0 +1,290 @@
+"""Delivery by STOW-RS (PS3.18 10.5) to a DICOMweb server, one Instance in each request.
+
+The Instance is streamed from the received file. Its answer is believed only if it is one: an HTML
+page with a 200 is somebody's login page.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from shared.adapters.destinations import authorization as sign_in
+from shared.adapters.destinations import outcomes, stow_answer
+from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
+from shared.adapters.destinations.multipart import MultipartBody
+from shared.adapters.destinations.outcomes import Outcome, Verdict
+from shared.adapters.destinations.stored_copy import Comparison, compare
+from shared.adapters.destinations.stow_answer import Failed, StowAnswer
+from shared.config import entities
+from shared.dicom.outgoing import OutgoingInstance
+from shared.errors import AxiomError, InstanceConflictError, SecretMissingError
+from shared.ports import SecretStore
+
+_LONGEST_ANSWER_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 16
+_LONGEST_RETRY_AFTER_S: Final = 3600.0
+_UNAUTHORIZED: Final = 401
+_REDIRECTS_THAT_KEEP_THE_METHOD: Final = frozenset({307, 308})
+_TAKEN: Final = "already exists"  # the Healthcare API's words for a duplicate
+
+_JSON = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
+
+
+def authorization(entity: entities.DicomwebDestination, secrets: SecretStore) -> Authorization:
+    """How `entity` signs in; its secret is read when it is first needed."""
+    given = entity.credentials
+
+    def secret(name: str | None, in_clear: str | None) -> Callable[[], str]:
+        return lambda: secrets.get(name) if name else in_clear or ""
+
+    if entity.auth_type == "basic":
+        return sign_in.basic(given.username or "", secret(given.password_secret, given.password))
+    if entity.auth_type == "bearer_token":
+        return sign_in.bearer(secret(given.token_secret, given.token))
+    return sign_in.none()
+
+
+class DicomwebDestination:
+    """A Destination that takes STOW-RS below `base_url`. Connections are kept and reused."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        authorization: Authorization,
+        timeout_s: float = 60.0,
+        max_connections: int = 4,
+    ) -> None:
+        """`timeout_s` limits each wait for the server: connect, take bytes, answer."""
+        self._name, self._base_url = name, base_url.rstrip("/")
+        self._authorization, self._timeout_s = authorization, timeout_s
+        self._session = requests.Session()
+        # A server's cookies are nothing to us, and threads share the session.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers["User-Agent"] = "axiom-flow"
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=max_connections)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def deliver(self, instance: OutgoingInstance) -> str:
+        """As Destination; returns the HTTP status code, with the warning if there is one."""
+        body = MultipartBody(instance.part10_parts())
+        with (
+            self._errors(),
+            self._request(
+                "POST", "/studies", {**_JSON, "Content-Type": body.content_type}, body
+            ) as response,
+        ):
+            return self._judge(response, _read(response), instance)
+
+    def check(self) -> str:
+        """Ask for one Study by QIDO-RS (PS3.18 10.6)."""
+        with self._errors(), self._request("GET", "/studies?limit=1", _JSON) as response:
+            verdict = outcomes.http_status(response.status_code)
+            if response.status_code == requests.codes.no_content:
+                return "QIDO-RS 204"
+            if verdict.outcome is not Outcome.SUCCESS:
+                raise self._failure(verdict, response, stow_answer.parse(_read(response)).words)
+            if "json" not in response.headers.get("Content-Type", ""):
+                raise self._no_dicomweb(response)
+            return f"QIDO-RS {response.status_code}"
+
+    def close(self) -> None:
+        """As Destination."""
+        self._session.close()
+
+    # ---- the answer -------------------------------------------------------------------------
+
+    def _judge(self, response: requests.Response, body: bytes, instance: OutgoingInstance) -> str:
+        verdict = outcomes.http_status(response.status_code)
+        answer = stow_answer.parse(body)
+        uid = instance.sop_instance_uid
+        failed = _failed(answer, uid)
+        if verdict.outcome is Outcome.TRANSIENT:
+            raise self._failure(verdict, response, failed.words if failed else answer.words)
+        if failed is not None:
+            return self._judge_failed(failed, response, instance)
+        if not verdict.outcome.is_stored:
+            if response.status_code == requests.codes.conflict and _TAKEN in answer.words.lower():
+                return self._compare_with_stored(response, instance)
+            raise self._failure(verdict, response, answer.words)
+        if body and not answer.is_dicom:
+            raise self._no_dicomweb(response)
+        if uid in answer.stored:
+            warning = answer.stored[uid]
+            if warning is None:
+                return str(response.status_code)
+            meaning = outcomes.dimse_status(warning).meaning
+            return f"{response.status_code}: {meaning}, {warning:04X}H"
+        if not answer.stored and verdict.outcome is Outcome.SUCCESS:
+            # 200 says that all was stored, and older servers say no more.
+            return str(response.status_code)
+        unnamed = Verdict(Outcome.PERMANENT, "the answer does not name the Instance")
+        raise self._failure(unnamed, response)
+
+    def _judge_failed(
+        self, failed: Failed, response: requests.Response, instance: OutgoingInstance
+    ) -> str:
+        """Raises; returns only if the Instance turns out to be stored already."""
+        verdict = (
+            Verdict(Outcome.PERMANENT, "not stored")
+            if failed.reason is None
+            else outcomes.dimse_status(failed.reason)
+        )
+        if verdict.outcome is Outcome.CONFLICT or _TAKEN in failed.words.lower():
+            return self._compare_with_stored(response, instance)
+        if verdict.outcome.is_stored:
+            verdict = Verdict(Outcome.PERMANENT, verdict.meaning)
+        reason = "" if failed.reason is None else f"{failed.reason:04X}H"
+        raise self._failure(verdict, response, ", ".join(filter(None, [reason, failed.words])))
+
+    def _compare_with_stored(self, response: requests.Response, instance: OutgoingInstance) -> str:
+        """Success if what the server has under this SOP Instance UID are the bytes we sent.
+
+        File Meta is left out of it: a server writes its own.
+        Raises: InstanceConflictError; what asking the server again raises.
+        """
+        path = (
+            f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
+            f"/instances/{instance.sop_instance_uid}"
+        )
+        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        with self._request("GET", path, headers) as retrieved:
+            verdict = outcomes.http_status(retrieved.status_code)
+            if verdict.outcome is Outcome.TRANSIENT:
+                raise self._failure(verdict, retrieved, "reading what is stored")
+            if verdict.outcome is Outcome.SUCCESS:
+                comparison = compare(
+                    retrieved.iter_content(_PIECE_BYTES),
+                    retrieved.headers.get("Content-Type", ""),
+                    instance.data_set_parts(),
+                )
+            else:
+                comparison = Comparison.without_copy(instance.data_set_parts())
+        if comparison.are_equal:
+            return f"{response.status_code}: equal bytes are stored already"
+        raise InstanceConflictError(
+            instance.sop_instance_uid, comparison.stored_crc32c, comparison.sent_crc32c
+        )
+
+    def _no_dicomweb(self, response: requests.Response) -> AxiomError:
+        kind = response.headers.get("Content-Type", "no Content-Type").split(";")[0][:64]
+        verdict = Verdict(Outcome.MISCONFIGURED, "answers, but not as a DICOMweb server")
+        return self._failure(verdict, response, kind)
+
+    def _failure(
+        self, verdict: Verdict, response: requests.Response, words: str = ""
+    ) -> AxiomError:
+        text = ", ".join(filter(None, [f"HTTP {response.status_code}", words]))
+        wait = retry_after_s(response.headers, datetime.now(UTC))
+        return outcomes.failure(verdict, self._name, text, retry_after_s=wait)
+
+    # ---- the request ------------------------------------------------------------------------
+
+    @contextmanager
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: MultipartBody | None = None,
+    ) -> Iterator[requests.Response]:
+        """Send; once more with a newer secret after a 401, or to where the same server redirects.
+
+        Raises: DestinationMisconfiguredError for a redirect to another server.
+        """
+        url = self._base_url + path
+        response = self._send(method, url, headers, body)
+        try:
+            if response.status_code == _UNAUTHORIZED and self._authorization.renew():
+                response.close()
+                response = self._send(method, url, headers, body)
+            if response.is_redirect:
+                target = urljoin(url, response.headers["Location"])
+                if response.status_code not in _REDIRECTS_THAT_KEEP_THE_METHOD or _origin(
+                    target
+                ) != _origin(url):
+                    # Whoever answers there was not configured, and shall see neither the Instance
+                    # nor the secret.
+                    raise self._failure(
+                        outcomes.http_status(response.status_code),
+                        response,
+                        f"to {_origin(target)[1]}",
+                    )
+                response.close()
+                response = self._send(method, target, headers, body)
+            yield response
+        finally:
+            response.close()
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: MultipartBody | None
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            url,
+            data=body,
+            headers=headers,
+            auth=self._authorization,
+            timeout=self._timeout_s,
+            allow_redirects=False,
+            stream=True,
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SecretMissingError as error:
+            verdict = Verdict(Outcome.MISCONFIGURED, str(error))
+            raise outcomes.failure(verdict, self._name) from error
+        except (requests.RequestException, OSError, UnusableSecretError) as error:
+            # The text of these errors may quote the URL with whatever is in it.
+            raise outcomes.failure(outcomes.client_error(error), self._name) from error
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The server's wish in seconds (RFC 9110 10.2.3), an hour at most; None if it has none."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return min(float(text), _LONGEST_RETRY_AFTER_S)
+    try:
+        wanted = parsedate_to_datetime(text)
+        seconds = (wanted.replace(tzinfo=wanted.tzinfo or UTC) - now).total_seconds()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+
+
+def _failed(answer: StowAnswer, sop_instance_uid: str) -> Failed | None:
+    # One Instance was sent: if one failed it is ours, whatever UID the server read in it.
+    return answer.failed.get(sop_instance_uid) or next(iter(answer.failed.values()), None)
+
+
+def _read(response: requests.Response) -> bytes:
+    """The start of the answer, 1 MiB at most: much more than one Instance's answer takes."""
+    body = bytearray()
+    deadline_s = time.monotonic() + 60
+    for piece in response.iter_content(_PIECE_BYTES):
+        body += piece
+        if len(body) > _LONGEST_ANSWER_BYTES or time.monotonic() > deadline_s:
+            break
+    return bytes(body)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, f"{parts.hostname}:{parts.port or default}"

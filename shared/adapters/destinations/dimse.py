@@ -1,0 +1,141 @@
+"""Delivery by C-STORE (PS3.4 Annex B) to a Storage SCP.
+
+An Instance is sent in its own Transfer Syntax and never converted: a peer that does not take it
+refuses it. Whether equal bytes are stored already C-STORE cannot ask: a peer that answers 0111H
+(duplicate) is a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import google_crc32c
+
+from shared.adapters.destinations import outcomes
+from shared.adapters.destinations.association import (
+    Association,
+    AssociationLostError,
+    AssociationRejectedError,
+    Peer,
+)
+from shared.adapters.destinations.association_pool import (
+    AssociationPool,
+    ContextRefusedError,
+    NoAssociationError,
+    PoolClosedError,
+)
+from shared.adapters.destinations.command_set import VERIFICATION, Response
+from shared.adapters.destinations.outcomes import Outcome
+from shared.adapters.destinations.upper_layer import Context, ProtocolError
+from shared.dicom.outgoing import OutgoingInstance, chunks
+from shared.errors import DestinationRefusedError, InstanceConflictError
+
+_IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+_LONGEST_WORDS = 256
+
+
+class StorageScpDestination:
+    """A Destination that is a Storage SCP."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        host: str,
+        port: int,
+        called_ae_title: str,
+        calling_ae_title: str,
+        max_pdu_size: int = 131072,
+        timeout_s: float = 60.0,
+        pool: AssociationPool | None = None,
+    ) -> None:
+        """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer."""
+        self._name = name
+        self._peer = Peer(host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s)
+        self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
+
+    def deliver(self, instance: OutgoingInstance) -> str:
+        """As Destination; returns the DIMSE Status, with its meaning if it is a warning."""
+        context = Context(instance.sop_class_uid, instance.transfer_syntax_uid)
+        if not context.abstract_syntax or not instance.sop_instance_uid:
+            raise DestinationRefusedError(self._name, "C-STORE needs SOP Class and Instance UID")
+        data_set = instance.data_set_parts()
+
+        def store(association: Association) -> Response:
+            return association.store(context, instance.sop_instance_uid, data_set)
+
+        with self._errors():
+            response = self._exchange(context, store)
+        verdict = outcomes.dimse_status(response.status)
+        answer = f"{response.status:04X}H"
+        words = ", ".join(filter(None, [answer, _printable(response.words)]))
+        if verdict.outcome is Outcome.SUCCESS:
+            return answer
+        if verdict.outcome is Outcome.WARNING:
+            return f"{verdict.meaning}: {words}"
+        if verdict.outcome is Outcome.CONFLICT:
+            raise InstanceConflictError(instance.sop_instance_uid, "unknown", _crc32c(instance))
+        raise outcomes.failure(verdict, self._name, words)
+
+    def check(self) -> str:
+        """C-ECHO; a peer that accepts an association but no Verification is there too."""
+        context = Context(VERIFICATION, _IMPLICIT_VR_LITTLE_ENDIAN)
+        with self._errors():
+            try:
+                response = self._exchange(context, lambda association: association.echo(context))
+            except ContextRefusedError:
+                return "association accepted, C-ECHO not supported"
+        verdict = outcomes.dimse_status(response.status)
+        if not verdict.outcome.is_stored:
+            raise outcomes.failure(verdict, self._name, f"C-ECHO {response.status:04X}H")
+        return f"C-ECHO {response.status:04X}H"
+
+    def close(self) -> None:
+        """As Destination."""
+        self._pool.close()
+
+    def _exchange(self, context: Context, ask: Callable[[Association], Response]) -> Response:
+        was_used = False
+        try:
+            with self._pool.borrow(context) as association:
+                was_used = association.was_used
+                return ask(association)
+        except ConnectionError:
+            # The peer may have ended an idle association just as it was taken up again. Storing
+            # twice leaves what storing once leaves, so a new one is tried at once.
+            if not was_used:
+                raise
+        with self._pool.borrow(context, fresh=True) as association:
+            return ask(association)
+
+    def _open(self, contexts: Sequence[Context], within_s: float | None) -> Association:
+        return Association(self._peer, contexts, accept_within_s=within_s)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what goes wrong with the peer into the errors that a Destination raises."""
+        try:
+            yield
+        except AssociationRejectedError as error:
+            rejected = error.rejected
+            verdict = outcomes.association_rejection(
+                rejected.result, rejected.source, rejected.reason
+            )
+            raise outcomes.failure(verdict, self._name, "association rejected") from error
+        except (AssociationLostError, ProtocolError) as error:
+            # Their texts are ours.
+            raise outcomes.failure(outcomes.client_error(error), self._name, str(error)) from error
+        except (OSError, ContextRefusedError, NoAssociationError, PoolClosedError) as error:
+            raise outcomes.failure(outcomes.client_error(error), self._name) from error
+
+
+def _crc32c(instance: OutgoingInstance) -> str:
+    crc = 0
+    for piece in chunks(instance.part10_parts()):
+        crc = google_crc32c.extend(crc, piece)
+    return f"{crc:08X}"
+
+
+def _printable(words: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in words[:_LONGEST_WORDS])

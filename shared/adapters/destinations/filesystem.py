@@ -1,0 +1,263 @@
+"""Delivery into a folder, one file for each Instance.
+
+A file is there whole, durable and under its name, or it is not there. Folders are opened one below
+the other without following symbolic links, so that no path can lead out of the root. Modes of
+files and folders are left to the umask and to the folders' own set-group-id bit, so that a group
+can share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import google_crc32c
+
+from shared.adapters.destinations import outcomes
+from shared.adapters.destinations.path_template import DEFAULT_TEMPLATE, PathTemplate
+from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
+from shared.errors import DestinationMisconfiguredError, InstanceConflictError
+
+_PIECE_BYTES = 1 << 20
+# One call copies as much as it can; the kernel itself stops just below 2 GiB.
+_COPY_BYTES = 1 << 30
+_O_TMPFILE = getattr(os, "O_TMPFILE", 0)  # Linux
+# What a file system says that has no files without names, no hard links, no in-kernel copy.
+_UNSUPPORTED = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.EPERM, errno.EXDEV}
+)
+_NO_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
+
+
+class FolderDestination:
+    """A Destination that writes Part 10 files below `root`, which is made if it is not there."""
+
+    def __init__(self, name: str, root: Path, template: str = DEFAULT_TEMPLATE) -> None:
+        """Raises: DestinationMisconfiguredError if the template is unusable."""
+        self._name, self._root = name, root
+        try:
+            self._template = PathTemplate.parse(template)
+        except ValueError as error:
+            raise DestinationMisconfiguredError(name, str(error)) from None
+        # Where a file system has no hard links, finding a name free and taking it are two steps.
+        self._naming = threading.Lock()
+
+    def deliver(self, instance: OutgoingInstance) -> str:
+        """As Destination; returns the path below the root."""
+        *folders, file_name = self._template.render(instance)
+        parts = instance.part10_parts()
+        with self._errors(), self._opened_folder(folders) as folder:
+            if not self._is_stored(folder, file_name, parts, instance.sop_instance_uid):
+                self._store(folder, file_name, parts, instance.sop_instance_uid)
+        return "/".join([*folders, file_name])
+
+    def check(self) -> str:
+        """Write, sync and delete a file in the root."""
+        with (
+            self._errors(),
+            self._opened_folder([]) as folder,
+            _new_file(folder) as (file, temporary_name),
+        ):
+            os.write(file, b"axiom")
+            os.fsync(file)
+            if temporary_name:
+                os.unlink(temporary_name, dir_fd=folder)
+        return f"{self._root} is writable"
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise outcomes.failure(outcomes.client_error(error), self._name) from error
+
+    @contextlib.contextmanager
+    def _opened_folder(self, names: Iterable[str]) -> Iterator[int]:
+        """A descriptor of the folder `names` lead to; what is missing is made, durably."""
+        if not self._root.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self._root.parent)
+        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name in names:
+                inner = _open_or_make(folder, name)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _is_stored(
+        self, folder: int, file_name: str, parts: list[Part], sop_instance_uid: str
+    ) -> bool:
+        """True if the file is there with these bytes.
+
+        Raises: InstanceConflictError if it is there with others.
+        """
+        try:
+            stored = os.open(file_name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        try:
+            if not _has_bytes(stored, parts):
+                raise InstanceConflictError(
+                    sop_instance_uid, _crc32c(_read(stored)), _crc32c(chunks(parts))
+                )
+            # Whoever wrote it may have ended before it was durable.
+            os.fsync(stored)
+            os.fsync(folder)
+            return True
+        finally:
+            os.close(stored)
+
+    def _store(self, folder: int, file_name: str, parts: list[Part], sop_instance_uid: str) -> None:
+        with _new_file(folder) as (file, temporary_name):
+            _write(file, parts)
+            os.fsync(file)
+            try:
+                self._give_name(folder, file, temporary_name, file_name)
+            except FileExistsError:
+                # Another thread or process was faster.
+                self._is_stored(folder, file_name, parts, sop_instance_uid)
+            finally:
+                if temporary_name:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temporary_name, dir_fd=folder)
+        os.fsync(folder)
+
+    def _give_name(self, folder: int, file: int, temporary_name: str, file_name: str) -> None:
+        """Raises: FileExistsError if the name is taken; whatever has it is never replaced."""
+        if not temporary_name:
+            os.link(f"/proc/self/fd/{file}", file_name, dst_dir_fd=folder, follow_symlinks=True)
+            return
+        try:
+            os.link(temporary_name, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            with self._naming:
+                if _exists(folder, file_name):
+                    raise FileExistsError(errno.EEXIST, "exists") from None
+                os.rename(temporary_name, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _open_or_make(folder: int, name: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+        os.fsync(folder)
+        return os.open(name, flags, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _new_file(folder: int) -> Iterator[tuple[int, str]]:
+    """A file to write to: its descriptor, and its name, "" where it has none and cannot stay."""
+    name = ""
+    try:
+        if not _O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no files without names")
+        # "." is the folder itself.
+        file = os.open(".", os.O_RDWR | _O_TMPFILE, 0o666, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        name = f".{uuid.uuid4().hex}.part"
+        file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    try:
+        yield file, name
+    except BaseException:
+        if name:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+        raise
+    finally:
+        os.close(file)
+
+
+def _write(file: int, parts: Iterable[Part]) -> None:
+    for part in parts:
+        if isinstance(part, FileRange) and _copy_in_kernel(part, file):
+            continue
+        for piece in chunks([part]):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(file, view) :]
+
+
+def _copy_in_kernel(part: FileRange, file: int) -> bool:
+    """Append by copy_file_range(2), which also shares blocks where the file system can.
+
+    False if it cannot be done here: nothing of `part` has been written then.
+    """
+    source = part.reader.fileno()
+    if source is None or not hasattr(os, "copy_file_range"):
+        return False
+    done = 0
+    while done < part.length:
+        try:
+            count = os.copy_file_range(
+                source, file, min(_COPY_BYTES, part.length - done), part.offset + done
+            )
+        except OSError as error:
+            if done or error.errno not in _NO_COPY:
+                raise
+            return False
+        if not count:
+            if done:
+                raise OSError(errno.EIO, "the received file is shorter than it was")
+            # Some file systems say 0 where they mean that they cannot.
+            return False
+        done += count
+    return True
+
+
+def _has_bytes(file: int, parts: list[Part]) -> bool:
+    if os.fstat(file).st_size != sum(map(len, parts)):
+        return False
+    offset = 0
+    for piece in chunks(parts):
+        if os.pread(file, len(piece), offset) != piece:
+            return False
+        offset += len(piece)
+    return True
+
+
+def _read(file: int) -> Iterator[bytes]:
+    offset = 0
+    while piece := os.pread(file, _PIECE_BYTES, offset):
+        yield piece
+        offset += len(piece)
+
+
+def _crc32c(pieces: Iterable[bytes]) -> str:
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+    return f"{crc:08X}"
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
