@@ -132,6 +132,7 @@ def _truncation(header: Header, size: int, body_start: bytes) -> PermanentError 
     tags = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
     lengths = [length for tag in tags if (length := image.native_length(tag)) is not None]
     received -= 8 if header.is_implicit_vr else 12
-    if lengths and min(lengths) > max(received, 0):
-        return TruncatedInstanceError("PixelData", min(lengths), max(received, 0))
+    # Pixel Data that is there and empty is no truncation: some de-identify that way.
+    if received > 0 and lengths and min(lengths) > received:
+        return TruncatedInstanceError("PixelData", min(lengths), received)
     return None

@@ -157,6 +157,9 @@ class _Walk:
         return (yield from self._native(keyword, start))
 
     def _native(self, keyword: str, start: ElementStart) -> Generator[Finding, None, bool]:
+        if not start.length:
+            yield kinds.PIXEL_DATA_MISSING(keyword, f"{keyword} is empty")
+            return True
         received = self._source.skip(start.length)
         if received < start.length:
             yield kinds.PIXEL_DATA_TRUNCATED(

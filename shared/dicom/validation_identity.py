@@ -48,7 +48,7 @@ _SAFE_UID = re.compile(r"[0-9][0-9.]{0,63}", re.ASCII)
 
 
 class Mismatch(NamedTuple):
-    """A UID that File Meta and the data set give differently."""
+    """A UID that File Meta and the data set give differently, as it may be shown."""
 
     kind: Kind
     keyword: str
@@ -109,7 +109,7 @@ def mismatches(header: Header) -> Iterator[Mismatch]:
     ):
         in_meta, in_data_set = text(header, f"MediaStorage{keyword}"), text(header, keyword)
         if in_meta and in_data_set and in_meta != in_data_set:
-            yield Mismatch(kind, keyword, in_meta, in_data_set)
+            yield Mismatch(kind, keyword, _shown(in_meta), _shown(in_data_set))
 
 
 def text(header: Header, keyword: str) -> str | None:
@@ -153,8 +153,7 @@ def _file_meta(header: Header) -> Iterator[Finding]:
     for kind, keyword, in_meta, in_data_set in mismatches(header):
         yield kind(
             f"MediaStorage{keyword}",
-            f"{keyword} is {_shown(in_meta)} in File Meta Information"
-            f" and {_shown(in_data_set)} in the data set",
+            f"{keyword} is {in_meta} in File Meta Information and {in_data_set} in the data set",
         )
 
 

@@ -134,8 +134,8 @@ def number(header: Header, keyword: str) -> int | None:
             return None
         value = values[0]
         if isinstance(value, bytes):  # VR UN
-            order = "little" if header.is_little_endian else "big"
-            parsed = int.from_bytes(value, order) if len(value) in (2, 4) else -1
+            ordered = value if header.is_little_endian else value[::-1]
+            parsed = int.from_bytes(ordered, "little") if len(value) in (2, 4) else -1
         else:
             parsed = int(value)
     except (ValueError, OverflowError):

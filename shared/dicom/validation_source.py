@@ -11,8 +11,9 @@ from typing import Protocol
 from shared.ports import ObjectReader
 
 _WINDOW_BYTES = 64 * 1024
-# After a jump, what is wanted is a few bytes between two large payloads.
+# After a longer jump, what is wanted is a few bytes between two large payloads.
 _SPARSE_WINDOW_BYTES = 512
+_LONG_JUMP_BYTES = 16 * 1024
 
 # Pixel Data has a length of 32 bits, so an honest data set ends before this; a bomb's does not.
 MAX_INFLATED_BYTES = 5 * 1024**3
@@ -48,8 +49,8 @@ class PlainSource:
     def read(self, length: int) -> bytes:
         start = self.position - self._window_start
         if start + length > len(self._window):
-            near = start <= len(self._window) + _SPARSE_WINDOW_BYTES
-            size = max(length, _WINDOW_BYTES if near else _SPARSE_WINDOW_BYTES)
+            is_near = self._window and start - len(self._window) < _LONG_JUMP_BYTES
+            size = max(length, _WINDOW_BYTES if is_near else _SPARSE_WINDOW_BYTES)
             self._window = self._reader.read_at(self.position, size)
             self._window_start, start = self.position, 0
         data = self._window[start : start + length]

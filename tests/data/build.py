@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
@@ -17,6 +18,8 @@ from pydicom.data import get_testdata_file
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
@@ -44,12 +47,14 @@ def ct(
     series: str = "ct-series",
     study: str = "study",
     patient_id: str = "TEST-0001",
+    transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN,
     changes: Mapping[int, bytes | None] | None = None,
 ) -> bytes:
     """A CT Image, 16 bit, with Sequences (one of undefined length) and two private blocks.
 
     `instance`, `series` and `study` name the UIDs (`uid` of that name). `changes` are encoded Data
-    Elements to put in (see `element`), by tag; None leaves that Data Element out.
+    Elements to put in (see `element`), by tag; None leaves that Data Element out. The data set is
+    deflated if the Transfer Syntax says so, and Explicit VR Little Endian in any case.
     """
     elements = _image(CT_IMAGE_STORAGE, "CT", rows, columns, instance, series, study, patient_id)
     elements |= {
@@ -68,7 +73,7 @@ def ct(
         0x00291001: element(0x00291001, "OB", bytes(range(256))),
         0x00291102: sequence(0x00291102, element(0x00080104, "LO", "nested"), b""),
     }
-    return part10_file(elements, changes)
+    return part10_file(elements, changes, transfer_syntax_uid)
 
 
 def mr(
@@ -79,6 +84,7 @@ def mr(
     series: str = "mr-series",
     study: str = "study",
     patient_id: str = "TEST-0001",
+    transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN,
     changes: Mapping[int, bytes | None] | None = None,
 ) -> bytes:
     """An MR Image, 16 bit, without private Data Elements; arguments as those of `ct`."""
@@ -87,7 +93,7 @@ def mr(
         0x00180015: element(0x00180015, "CS", "BRAIN"),
         0x00180087: element(0x00180087, "DS", "1.5"),
     }
-    return part10_file(elements, changes)
+    return part10_file(elements, changes, transfer_syntax_uid)
 
 
 def compressed() -> bytes:
@@ -262,16 +268,24 @@ def part10(
         0x00020012: element(0x00020012, "UI", uid("tests")),
     }
     group = b"".join(e for _, e in sorted({**meta, **(meta_changes or {})}.items()) if e)
+    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)  # bare, without zlib's header (PS3.5 A.5)
+        data_set = deflate.compress(data_set) + deflate.flush()
     length = element(0x00020000, "UL", struct.pack("<I", len(group)))
     return b"\0" * 128 + b"DICM" + length + group + data_set
 
 
-def part10_file(elements: Elements, changes: Mapping[int, bytes | None] | None = None) -> bytes:
+def part10_file(
+    elements: Elements,
+    changes: Mapping[int, bytes | None] | None = None,
+    transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN,
+) -> bytes:
     """A Part 10 file; File Meta names what `elements` name, whatever `changes` do to them."""
     return part10(
         data_set(elements, changes),
         sop_class_uid=_text(elements[SOP_CLASS_UID]),
         sop_instance_uid=_text(elements[SOP_INSTANCE_UID]),
+        transfer_syntax_uid=transfer_syntax_uid,
     )
 
 
