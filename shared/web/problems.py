@@ -152,13 +152,13 @@ class ProblemError(Exception):
 
 
 def of_validation_error(error: ValidationError) -> Response:
-    """Query or path parameters that do not fit, every one named."""
+    """Parameters, or a small document, that do not fit: every fault named."""
     faults = [
         Fault(".".join(map(str, fault["loc"])), fault["msg"])
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     return ProblemError(
-        422, "invalid-parameters", "The parameters of the request do not fit.", faults=faults
+        422, "invalid-request", "What the request says does not fit.", faults=faults
     ).response()
 
 
@@ -195,5 +195,6 @@ def install(app: Flask) -> None:
 
     app.register_error_handler(ProblemError, of_problem)
     app.register_error_handler(AxiomError, of_axiom_error)
+    app.register_error_handler(ValidationError, of_validation_error)
     app.register_error_handler(HTTPException, of_http_exception)
     app.register_error_handler(Exception, of_bug)

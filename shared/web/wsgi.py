@@ -13,7 +13,9 @@ from shared.web import (
     configuration,
     dicomweb,
     documentation,
+    exceptions,
     health,
+    instances,
     problems,
 )
 from shared.web.keys import ApiKeys
@@ -58,6 +60,8 @@ def create_app(
     app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
     if API in serving:
         app.register_api(configuration.blueprint(ports.configuration))
+        app.register_api(exceptions.blueprint(ports.exceptions))
+        app.register_api(instances.blueprint(ports))
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
         app.register_blueprint(

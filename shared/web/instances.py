@@ -1,0 +1,180 @@
+"""Routes of what was received and where it went: /api/v1/instances and /api/v1/deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, Field
+
+from shared.errors import DocumentMissingError
+from shared.pipeline.times import timestamp
+from shared.ports import Filter, Page
+from shared.web.documents_out import json_response
+from shared.web.listing import Listing, Since, fetch, page_response
+from shared.web.problems import PROBLEM_RESPONSES, ProblemError
+
+if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
+
+URL_PREFIX = "/api/v1"
+
+_INSTANCES, _DELIVERIES, _EXCEPTIONS = "instances", "deliveries", "exceptions"
+
+# One Instance has at most so many deliveries and exceptions in its timeline.
+_TIMELINE_LIMIT = 500
+
+
+class InstanceQuery(Listing):
+    """Which Instances to list; several conditions must all hold."""
+
+    state: Literal["routed", "held", "discarded", "released"] | None = None
+    study_uid: str | None = Field(default=None, description="Study Instance UID")
+    sop_instance_uid: str | None = None
+    since: Since | None = Field(default=None, description="Received at or after this")
+
+
+class DeliveryQuery(Listing):
+    """Which Deliveries to list; several conditions must all hold."""
+
+    state: Literal["delivered", "retrying", "failed"] | None = None
+    destination: str | None = None
+    study_uid: str | None = Field(default=None, description="Study Instance UID")
+    receipt_id: str | None = None
+    since: Since | None = Field(default=None, description="Last tried at or after this")
+
+
+class InstancePath(BaseModel):
+    """Path parameters of one Instance."""
+
+    receipt_id: str
+
+
+def blueprint(ports: Ports) -> APIBlueprint:
+    """The routes below `URL_PREFIX`."""
+    routes = APIBlueprint(
+        "instances",
+        __name__,
+        url_prefix=URL_PREFIX,
+        abp_tags=[Tag(name="instances", description="What was received, and where it went")],
+        abp_responses=PROBLEM_RESPONSES,
+        abp_security=[{"apiKey": []}],
+    )
+
+    def listed(
+        collection: str,
+        order_by: str,
+        where: Mapping[str, str | None],
+        listing: Listing,
+        since: Any,
+    ) -> Page:
+        filters = [Filter(name, "==", value) for name, value in where.items() if value]
+        if since is not None:
+            filters.append(Filter(order_by, ">=", timestamp(since)))
+        return fetch(
+            lambda limit, cursor: ports.documents.query(
+                collection,
+                filters,
+                order_by=order_by,
+                descending=True,
+                limit=limit,
+                cursor=cursor,
+            ),
+            listing,
+        )
+
+    def of_receipt(collection: str, order_by: str, receipt_id: str) -> list[Mapping[str, Any]]:
+        page = ports.documents.query(
+            collection,
+            [Filter("receipt_id", "==", receipt_id)],
+            order_by=order_by,
+            limit=_TIMELINE_LIMIT,
+        )
+        return [document.data for document in page.documents]
+
+    @routes.get("/instances", operation_id="list_instances")
+    def list_instances(query: InstanceQuery) -> Response:
+        """Instances that rules have decided about, the newest first, without their Changes."""
+        where = {
+            "state": query.state,
+            "study_instance_uid": query.study_uid,
+            "sop_instance_uid": query.sop_instance_uid,
+        }
+        page = listed(_INSTANCES, "received_at", where, query, query.since)
+        return page_response(page, _summary)
+
+    @routes.get("/instances/<receipt_id>", operation_id="read_instance")
+    def read_instance(path: InstancePath) -> Response:
+        """One Instance: rules matched, Changes old and new, Deliveries, exceptions.
+
+        Before rules decide, or if validation refuses it, only its exceptions are known.
+        """
+        found = ports.documents.get(_INSTANCES, path.receipt_id)
+        exceptions = of_receipt(_EXCEPTIONS, "last_at", path.receipt_id)
+        if found is None and not exceptions:
+            raise DocumentMissingError(_INSTANCES, path.receipt_id)
+        deliveries = of_receipt(_DELIVERIES, "updated_at", path.receipt_id)
+        known = _detail(found.data, deliveries) if found else {"receipt_id": path.receipt_id}
+        shown = [_exception(entry) for entry in exceptions]
+        return json_response({"state": "undecided", **known, "exceptions": shown})
+
+    @routes.post("/instances/<receipt_id>/reprocess", operation_id="reprocess_instance")
+    def reprocess_instance(path: InstancePath) -> Response:
+        """Have the current rules decide anew about an Instance that is held or was discarded."""
+        from shared.pipeline import rules
+
+        known = ports.documents.get(_INSTANCES, path.receipt_id)
+        if known is not None and known.data["state"] == rules.ROUTED:
+            raise ProblemError(
+                409,
+                "already-routed",
+                "The Instance is routed already.",
+                hint="Retry a delivery of it from the exception log instead.",
+            )
+        rules.release(path.receipt_id, ports)
+        return json_response({"receipt_id": path.receipt_id, "state": rules.RELEASED}, 202)
+
+    @routes.get("/deliveries", operation_id="list_deliveries")
+    def list_deliveries(query: DeliveryQuery) -> Response:
+        """Deliveries that were tried, the last tried first."""
+        where = {
+            "state": query.state,
+            "destination": query.destination,
+            "study_instance_uid": query.study_uid,
+            "receipt_id": query.receipt_id,
+        }
+        page = listed(_DELIVERIES, "updated_at", where, query, query.since)
+        return page_response(page, dict)
+
+    return routes
+
+
+def _summary(instance: Mapping[str, Any]) -> dict[str, Any]:
+    destinations = [plan["destination"] for plan in instance["deliveries"]]
+    return {**_without(instance, "deliveries"), "destinations": destinations}
+
+
+def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """An Instance with each planned Delivery as it was decided, and as it went so far."""
+    went = {delivery["destination"]: delivery for delivery in deliveries}
+    planned = [
+        {
+            "state": "pending",
+            **went.get(plan["destination"], {"destination": plan["destination"]}),
+            "changes": [_without(c, "old_element", "new_element") for c in plan["changes"]],
+        }
+        for plan in instance["deliveries"]
+    ]
+    return {**_without(instance, "deliveries"), "deliveries": planned}
+
+
+def _exception(entry: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("id", "status", "category", "stage", "code", "message", "destination", "last_at")
+    return {name: entry[name] for name in names}
+
+
+def _without(document: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in names}

@@ -1,0 +1,158 @@
+"""The `http` process of the embedded mode: `python -m shared.web.server`.
+
+Gunicorn with one worker process of threads. Its parent only watches it: when the parent dies the
+worker notices within a second and ends by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+from shared import logs
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+GRACEFUL_TIMEOUT_S = 8
+
+# A peer that neither sends nor takes a byte for so long is gone.
+SILENCE_TIMEOUT_S = 60
+# A request line and its headers come within this, however small the pieces.
+HEADER_TIMEOUT_S = 30.0
+
+
+def main() -> None:
+    """Serve until SIGTERM, as the environment says."""
+    from shared import bootstrap
+
+    logs.configure("http")
+    environment = bootstrap.Environment.read()
+    Server(environment.http_host, environment.http_port, _create_app).run()
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """Serves what `load` gives on `host` and `port` (0: a free one, told in the log)."""
+
+    def __init__(self, host: str, port: int, load: Callable[[], WSGIApplication]) -> None:
+        self._host, self._port, self._load = host, port, load
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called by gunicorn: its settings, none of them from elsewhere."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        settings: dict[str, Any] = {
+            "bind": f"{host}:{self._port}",
+            "workers": 1,
+            "worker_class": BoundedWorker,
+            "threads": THREADS,
+            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "keepalive": 15,
+            "control_socket_disable": True,
+            "accesslog": None,
+            "loglevel": "warning",
+            "logger_class": StructuredLog,
+            "when_ready": _tell_address,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApplication:
+        """Called by gunicorn in the worker, so that no connection is shared with the parent."""
+        return self._load()
+
+
+class BoundedWorker(ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's threads, which it lets a silent or trickling peer keep for ever, with limits."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._reading_header: dict[Any, float] = {}
+
+    def enqueue_req(self, conn: Any) -> None:
+        """A connection has something to read: hand it to a thread."""
+        timeout = struct.pack("ll", SILENCE_TIMEOUT_S, 0)  # struct timeval
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, timeout)
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """In a thread: read one request and answer it."""
+        with self._lock:
+            self._reading_header[conn] = time.monotonic()
+        try:
+            return super().handle(conn)
+        finally:
+            self._header_is_read(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """In a thread: answer a request whose header is read."""
+        self._header_is_read(conn)
+        return super().handle_request(req, conn)
+
+    def notify(self) -> None:
+        """In the main thread, at least once a second."""
+        super().notify()
+        late_s = time.monotonic() - HEADER_TIMEOUT_S
+        with self._lock:
+            late = [conn for conn, since_s in self._reading_header.items() if since_s < late_s]
+        for conn in late:
+            try:
+                # Wakes the thread that reads; closing the socket is left to it.
+                conn.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                log.debug("a peer that was too slow has gone by itself")
+
+    def _header_is_read(self, conn: Any) -> None:
+        with self._lock:
+            self._reading_header.pop(conn, None)
+
+
+class StructuredLog(Logger):  # type: ignore[misc]
+    """Gunicorn's log as ours, without what clients sent: paths, header fields, bodies."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn when it starts."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Gunicorn quotes a request that it cannot parse, so its text is left out."""
+        if msg.startswith("Invalid request"):
+            msg, args = "a request cannot be parsed", ()
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Gunicorn adds the URI of the request, so its arguments are left out."""
+        super().exception(msg.replace("%s", "").strip(), **kwargs)
+
+
+def _tell_address(arbiter: Any) -> None:
+    host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
+    log.info("listening", extra={"host": host, "port": port})
+
+
+def _create_app() -> WSGIApplication:
+    from shared import bootstrap
+    from shared.web.wsgi import create_app
+
+    preset_key = bootstrap.Environment.read().api_key
+    return create_app(bootstrap.from_environment(), preset_key=preset_key)
+
+
+if __name__ == "__main__":
+    main()
