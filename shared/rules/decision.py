@@ -1,0 +1,85 @@
+"""What the rules are told about an Instance, and what they decide about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from shared.dicom.changes import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an Instance beside its header."""
+
+    source_type: str
+    source_name: str  # the listener's or source's name in the configuration
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str  # IP address without the port, "" if there is none
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    size: int  # bytes of the received file
+    received_at: datetime  # timezone-aware
+    # The loop guard's answer: these very bytes left from here to a destination before.
+    returned: bool = False
+
+
+class Verdict(StrEnum):
+    """What becomes of the Instance."""
+
+    ROUTE = "route"  # to the planned deliveries; without any, to the default route
+    HOLD = "hold"  # kept until a person releases it
+    DISCARD = "discard"  # on purpose to no destination; recorded, the received file may go
+    REJECT = "reject"  # to the exception log
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDelivery:
+    """One destination, with all the Changes for it: the common ones first, then its own."""
+
+    destination: str
+    changes: tuple[Change, ...]
+    # The Transfer Syntax UID that a rule wishes for this delivery, "" for the received one.
+    transfer_syntax_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFailure:
+    """A rule that could not be carried out; nothing of it was done.
+
+    `reason` names actions, Attributes and lengths, never a patient's Values.
+    """
+
+    rule: str  # "ruleset/rule"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer that a sender gets when a rule refuses its Instance."""
+
+    status: int  # DIMSE Status (PS3.7 C): A700H to CFFFH
+    reason: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All that the rules decided about one Instance.
+
+    The verdict ROUTE without deliveries means that no rule chose a destination: the caller takes
+    the default route, or holds. With HOLD, the deliveries are what a release would send.
+    """
+
+    matched_rules: tuple[str, ...]  # "ruleset/rule", in the order of evaluation
+    changes: tuple[Change, ...]  # common to all deliveries
+    deliveries: tuple[PlannedDelivery, ...]
+    verdict: Verdict
+    failures: tuple[RuleFailure, ...] = ()
+    reason: str = ""
+    high_priority: bool = False
+    refusal: Refusal | None = None  # with REJECT
+    # Study rules ("ruleset/rule") that want this Instance collected until its study is complete.
+    collect_for: tuple[str, ...] = ()
