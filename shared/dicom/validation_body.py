@@ -267,6 +267,8 @@ class _Walk:
         group = start.tag >> 16
         if start.tag in PIXEL_KEYWORDS or start.tag <= previous_tag:
             return start.tag > previous_tag
+        if not previous_tag:  # the header ends at a value that is too large for it
+            return True
         if not self._header.is_implicit_vr and start.vr not in _SHORT_FORM_VRS | _LONG_FORM_VRS:
             return False
         # After Pixel Data come private Data Elements, signatures and padding.
