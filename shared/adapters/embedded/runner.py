@@ -40,10 +40,11 @@ class Runner:
     place, in the same transaction. A handler that raises is a bug: answered 500, logged without the
     error's text, which may hold a patient's Values.
 
-    Lanes take turns and each has its own threads, `max_concurrency(lane)` of them at most, so a
-    slow or dead destination costs the others nothing; a dead one gets a probe now and then. Leases
-    are kept up while a handler runs, however long. Messages may be delivered twice and in any
-    order.
+    Lanes take turns and each has its own threads, so a slow or dead destination costs the others
+    nothing; a dead one gets a probe now and then. `max_concurrency` says how many messages of a
+    lane may be worked on at once ("" is the lane of the stages' own topics); it is asked for each
+    message, so it has to be quick. Leases are kept up while a handler runs, however long. Messages
+    may be delivered twice and in any order.
     """
 
     def __init__(
@@ -121,6 +122,10 @@ class Runner:
             for message in leased:
                 self._held[message.message_id] = message
                 lane = self._lane(message.topic, message.lane)
+                if lane.is_probing and not lane.room(now_s):
+                    # It began to fail while these were leased.
+                    self._settle_soon([_Settlement(message, was_begun=False)])
+                    continue
                 lane.add(message)
                 lane.has_work.notify()
                 if lane.workers < min(lane.concurrency(), lane.running + lane.waiting):

@@ -1,0 +1,31 @@
+"""Fakes of the ports that have nothing real to test with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+
+
+class FakeClock:
+    """A Clock that moves when told to; it starts on 2026-11-21T10:00:00Z."""
+
+    def __init__(self, now: datetime = datetime(2026, 11, 21, 10, tzinfo=UTC)) -> None:
+        self._lock = Lock()
+        self._now = now
+        self._monotonic_s = 1000.0
+
+    def now(self) -> datetime:
+        """The time it was told."""
+        with self._lock:
+            return self._now
+
+    def monotonic_s(self) -> float:
+        """Moves with `now`."""
+        with self._lock:
+            return self._monotonic_s
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        with self._lock:
+            self._now += timedelta(seconds=seconds)
+            self._monotonic_s += seconds
