@@ -529,5 +529,9 @@ class GatewayAssociation(Association):
 
     def _pass_on(self, context_id: int, value: bytes) -> None:
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [(context_id, value)]
-        self.dimse.receive_primitive(primitive)
+        primitive.presentation_data_value_list.append((context_id, value))
+        try:
+            self.dimse.receive_primitive(primitive)
+        except Exception:
+            # The decoder raises whatever it stumbles over; each time the message is at fault.
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, "a message cannot be decoded") from None

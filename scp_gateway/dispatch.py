@@ -18,7 +18,8 @@ _COMMAND_LAST, _DATA, _DATA_LAST = b"\x03", b"\x00", b"\x02"
 class Dispatch:
     """The MessageHandler of one association.
 
-    `pass_on` takes a context ID and a Presentation Data Value, Message Control Header included.
+    `pass_on` takes a context ID and a Presentation Data Value, Message Control Header included, and
+    raises ProtocolError.
     """
 
     def __init__(self, pass_on: Callable[[int, bytes], None]) -> None:
@@ -62,7 +63,7 @@ class Dispatch:
             self._storage.begin(context_id, request)
         else:
             self._other_bytes = 0
-            self._pass(_COMMAND_LAST + command)
+            self._pass_on(self._context_id, _COMMAND_LAST + command)
         return request.has_data_set
 
     def data(self, fragments: list[memoryview]) -> None:
@@ -74,18 +75,11 @@ class Dispatch:
             self._other_bytes += len(fragment)
             if self._other_bytes > _MAX_OTHER_DATA_SET_BYTES:
                 raise ProtocolError(AbortReason.NOT_SPECIFIED, "a data set is too long")
-            self._pass(_DATA + fragment)
+            self._pass_on(self._context_id, _DATA + fragment)
 
     def end(self) -> None:
         """Answer, or have it answered. Raises: ProtocolError, OSError."""
         if self._is_store and self._storage is not None:
             self._storage.finish()
         elif self._has_data_set:
-            self._pass(_DATA_LAST)
-
-    def _pass(self, value: bytes) -> None:
-        try:
-            self._pass_on(self._context_id, value)
-        except Exception:
-            # The decoder raises whatever it stumbles over; each time the message is at fault.
-            raise ProtocolError(AbortReason.NOT_SPECIFIED, "a message cannot be decoded") from None
+            self._pass_on(self._context_id, _DATA_LAST)
