@@ -21,3 +21,6 @@ class Change:
     old_element: bytes | None
     new_element: bytes | None
     by: str  # who decided: "ruleset/rule/action number", or "original-attributes"
+    # Which of its data set's Data Elements it is, from 0; None where tag order tells. Needed only
+    # where Data Elements are out of order, to put one back where it stood.
+    position: int | None = None

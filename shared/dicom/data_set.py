@@ -8,7 +8,7 @@ kept. So each byte is walked once, and a declared length never allocates anythin
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -254,7 +254,7 @@ class DataSet:
         block = self.private_block(step.tag >> 16, step.creator)
         if block is None:
             return None
-        tag = step.tag & 0xFFFF0000 | block << 8 | step.tag & 0xFF
+        tag = private_tag(step.tag, block)
         return tag if tag in self.entries else None
 
     def private_block(self, group: int, creator: str) -> int | None:
@@ -264,6 +264,10 @@ class DataSet:
             if tag in self.entries and self.creator_text(tag) == creator:
                 return tag & 0xFF
         return None
+
+    def free_private_block(self, group: int) -> int | None:
+        """The first block that nobody has reserved or uses; None if all are taken."""
+        return free_private_block(self.entries, group)
 
     def creator_text(self, creator_tag: int) -> str:
         """The Private Creator's name at (gggg,00bb), "" if absent."""
@@ -322,7 +326,7 @@ class DataSet:
             return "LO"  # Private Creator
         if element < 0x1000:
             return "UL" if element == 0 else None
-        creator = self.creator_text(tag & 0xFFFF0000 | element >> 8)
+        creator = self.creator_text(creator_tag(tag))
         return dictionary.private_vr(creator, tag) if creator else None
 
     def _has_items(self, tag: int) -> bool:
@@ -359,6 +363,10 @@ class DataSet:
         """
         self.end = self._scan(end, stop=_FIRST_PIXEL_DATA_TAG)
         return self.end
+
+    def scan_elements(self, end: int) -> None:
+        """Index all up to `end`, whatever they are. Raises: Overrun, MalformedHeaderError."""
+        self.end = self._scan(end)
 
     def scan_group(self, group: int, end: int) -> int:
         """Index while the group is this one (File Meta: PS3.10 7.1). Raises: Overrun."""
@@ -527,6 +535,23 @@ class DataSet:
                 raise MalformedHeaderError("no fragment where one must be", position - 8)
             position += length
         raise Overrun(None, position, position + 8)
+
+
+def private_tag(tag: int, block: int) -> int:
+    """The tag of a private Data Element in this block."""
+    return tag & 0xFFFF0000 | block << 8 | tag & 0xFF
+
+
+def creator_tag(tag: int) -> int:
+    """The tag of the Private Creator of the block that a private Data Element is in."""
+    return tag & 0xFFFF0000 | tag >> 8 & 0xFF
+
+
+def free_private_block(tags: Iterable[int], group: int) -> int | None:
+    """The first block (10..FF) of which no tag is there; None if all are taken (PS3.5 7.8.1)."""
+    elements = [tag & 0xFFFF for tag in tags if tag >> 16 == group]
+    used = {element >> 8 or element for element in elements}
+    return next((block for block in range(0x10, 0x100) if block not in used), None)
 
 
 def looks_like_vr(code: bytes) -> bool:
