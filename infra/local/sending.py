@@ -1,6 +1,7 @@
 """A Storage SCU: files go out as they are, in the Transfer Syntax that each one has.
 
-No data set is decoded or held whole; pynetdicom reads each file in pieces while it sends.
+Of a file only its File Meta Information is read; the data set goes from the file to the socket
+without being decoded or held, broken ones too, so that a receiver can be shown them.
 """
 
 from __future__ import annotations
@@ -9,34 +10,36 @@ import glob
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from pydicom.uid import UID
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
-from pynetdicom.dsutils import split_dataset
-from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
-
-# PS3.8 9.3.2: Presentation Context IDs are the odd numbers from 1 to 255.
-MAX_CONTEXTS = 128
-
-_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-
-_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 120.0
+from shared.adapters.destinations import outcomes
+from shared.adapters.destinations.association import (
+    Association,
+    AssociationRejectedError,
+    Peer,
+)
+from shared.adapters.destinations.outcomes import Outcome
+from shared.adapters.destinations.upper_layer import MAX_CONTEXTS, Context, ProtocolError
+from shared.dicom.data_set import DataSet, Overrun
+from shared.dicom.outgoing import FileRange
+from shared.errors import MalformedHeaderError, TruncatedInstanceError
 
 SENT, WARNED, FAILED, SKIPPED = "sent", "warning", "failed", "skipped"
 
+# PS3.10 7.1: preamble and prefix come before the File Meta Information, whose last Data Element is
+# private and small in all that we know.
+_META_START = 132
+_META_READ_BYTES = 1 << 16
+_MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
+_MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
+_TRANSFER_SYNTAX_UID = 0x00020010
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A Storage SCP, and who we say that we are."""
+_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
-    host: str
-    port: int
-    called_ae_title: str
-    calling_ae_title: str
+_STREAM_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class SendResult:
     transfer_syntax_uid: str = ""
     dimse_status: str = ""
     ms: float = 0.0
+    data_set_offset: int = field(default=0, repr=False)
+
+    @property
+    def context(self) -> Context:
+        """The Presentation Context that it needs."""
+        return Context(self.sop_class_uid, self.transfer_syntax_uid)
 
 
 def find_files(arguments: Sequence[str]) -> list[Path]:
@@ -75,45 +84,82 @@ def examine(path: Path) -> SendResult:
     """The file with the UIDs of its File Meta, outcome open (""), or why it cannot be sent."""
     size = 0
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return SendResult(path, size, FAILED, "not a DICOM Part 10 file")
-        meta, _ = split_dataset(path)
-        sop_class_uid = str(meta.get("MediaStorageSOPClassUID", ""))
-        sop_instance_uid = str(meta.get("MediaStorageSOPInstanceUID", ""))
-        transfer_syntax_uid = str(meta.get("TransferSyntaxUID", ""))
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(_META_READ_BYTES)
     except OSError as error:
         return SendResult(path, size, FAILED, error.strerror or "unreadable")
-    except Exception:
-        # pydicom raises errors of many kinds for broken files, and may quote Values in them.
+    if head[128:_META_START] != b"DICM":
+        return SendResult(path, size, FAILED, "not a DICOM Part 10 file")
+    meta = DataSet(head, _META_START, is_implicit_vr=False, is_little_endian=True)
+    try:
+        end = meta.scan_group(0x0002, len(head))
+        sop_class_uid = _text(meta, _MEDIA_STORAGE_SOP_CLASS_UID)
+        sop_instance_uid = _text(meta, _MEDIA_STORAGE_SOP_INSTANCE_UID)
+        transfer_syntax_uid = _text(meta, _TRANSFER_SYNTAX_UID)
+    except (Overrun, MalformedHeaderError):
         return SendResult(path, size, FAILED, "its File Meta Information cannot be read")
     if not (sop_class_uid and sop_instance_uid and transfer_syntax_uid):
         return SendResult(path, size, FAILED, "its File Meta Information lacks a UID")
     if sop_class_uid == _MEDIA_STORAGE_DIRECTORY:
         return SendResult(path, size, SKIPPED, "a DICOMDIR is no Instance")
-    return SendResult(path, size, "", "", sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+    return SendResult(
+        path, size, "", "", sop_class_uid, sop_instance_uid, transfer_syntax_uid,
+        data_set_offset=end,
+    )  # fmt: skip
 
 
 def send(files: Iterable[SendResult], peer: Peer) -> Iterator[SendResult]:
     """Send the files that `examine` found fit, in batches of as many contexts as fit.
 
     An association that breaks fails the file it broke on; the others go on over a new one. A peer
-    that cannot be reached fails all that are left.
+    that cannot be reached fails all that are left of the batch.
     """
-    _config.STORE_SEND_CHUNKED_DATASET = True
     for batch in _batches(files):
-        waiting = list(batch)
+        waiting = list(reversed(batch))
         while waiting:
-            association = _associate(waiting, peer)
-            if not association.is_established:
-                reason = _refusal(association, peer)
-                yield from (replace(file, outcome=FAILED, reason=reason) for file in waiting)
+            contexts = list(dict.fromkeys(file.context for file in reversed(waiting)))
+            try:
+                association = Association(peer, contexts)
+            except (OSError, ProtocolError, AssociationRejectedError) as error:
+                reason = _refusal(error, peer)
+                yield from (replace(file, outcome=FAILED, reason=reason) for file in waiting[::-1])
                 break
-            while waiting and association.is_established:
-                yield _send_one(association, waiting.pop(0), message_id=len(waiting) % 65535 + 1)
-            if association.is_established:
-                association.release()
+            try:
+                yield from _send_while_it_lasts(association, waiting)
+            finally:
+                association.abort()
+
+
+class _File:
+    """A RangeReader over a file on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        end = os.fstat(self._file.fileno()).st_size if length is None else offset + length
+        while offset < end:
+            count = min(_STREAM_PIECE_BYTES, end - offset)
+            piece = os.pread(self._file.fileno(), count, offset)
+            if not piece:
+                return
+            yield piece
+            offset += len(piece)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._file.close()
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -127,70 +173,60 @@ def _files_of(path: Path) -> list[Path]:
     )
 
 
+def _text(meta: DataSet, tag: int) -> str:
+    values = meta.values(tag) if tag in meta.entries else None
+    return str(values[0]) if values else ""
+
+
 def _batches(files: Iterable[SendResult]) -> Iterator[list[SendResult]]:
     """The files in groups that need at most MAX_CONTEXTS contexts."""
-    by_context: dict[tuple[str, str], list[SendResult]] = {}
+    by_context: dict[Context, list[SendResult]] = {}
     for file in files:
-        by_context.setdefault((file.sop_class_uid, file.transfer_syntax_uid), []).append(file)
+        by_context.setdefault(file.context, []).append(file)
     groups = list(by_context.values())
     for start in range(0, len(groups), MAX_CONTEXTS):
         yield [file for group in groups[start : start + MAX_CONTEXTS] for file in group]
 
 
-def _associate(files: Sequence[SendResult], peer: Peer) -> Association:
-    ae = AE(ae_title=peer.calling_ae_title)
-    ae.connection_timeout = _CONNECT_TIMEOUT_S
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _ANSWER_TIMEOUT_S
-    return ae.associate(
-        peer.host,
-        peer.port,
-        contexts=_contexts(files),
-        ae_title=peer.called_ae_title,
-        max_pdu=131072,
-    )
+def _send_while_it_lasts(
+    association: Association, waiting: list[SendResult]
+) -> Iterator[SendResult]:
+    """Send from the end of `waiting` and shorten it, until it is empty or the association ends."""
+    while waiting:
+        file = waiting.pop()
+        if not association.accepts(file.context):
+            reason = "the peer does not take its SOP Class in its Transfer Syntax"
+            yield replace(file, outcome=FAILED, reason=reason)
+            continue
+        began_s = time.perf_counter()
+        try:
+            with _File(file.path) as reader:
+                body = FileRange(reader, file.data_set_offset, file.size - file.data_set_offset)
+                response = association.store(file.context, file.sop_instance_uid, [body])
+        except (OSError, ProtocolError, TruncatedInstanceError) as error:
+            # Its texts are ours, or the operating system's.
+            reason = f"the association ended: {error}"
+            yield replace(file, outcome=FAILED, reason=reason, ms=_ms_since(began_s))
+            return
+        verdict = outcomes.dimse_status(response.status)
+        outcome = {Outcome.SUCCESS: SENT, Outcome.WARNING: WARNED}.get(verdict.outcome, FAILED)
+        yield replace(
+            file,
+            outcome=outcome,
+            reason="" if outcome == SENT else response.words or verdict.meaning,
+            dimse_status=f"{response.status:04X}H",
+            ms=_ms_since(began_s),
+        )
+    association.release()
 
 
-def _contexts(files: Sequence[SendResult]) -> list[PresentationContext]:
-    wanted = dict.fromkeys((file.sop_class_uid, file.transfer_syntax_uid) for file in files)
-    return [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in wanted]
+def _refusal(error: Exception, peer: Peer) -> str:
+    if isinstance(error, AssociationRejectedError):
+        rejected = error.rejected
+        verdict = outcomes.association_rejection(rejected.result, rejected.source, rejected.reason)
+        return f"the association was rejected: {verdict.meaning}"
+    return f"no association with {peer.host}:{peer.port}: {error}"
 
 
-def _refusal(association: Association, peer: Peer) -> str:
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return f"the association was rejected: {answer.reason_str}"
-    if association.rejected_contexts and not association.accepted_contexts:
-        return "the peer takes none of the SOP Classes and Transfer Syntaxes"
-    if answer is not None:
-        return "the association was aborted"
-    return f"no answer from {peer.host}:{peer.port}"
-
-
-def _send_one(association: Association, file: SendResult, *, message_id: int) -> SendResult:
-    if not any(
-        context.abstract_syntax == file.sop_class_uid
-        and context.transfer_syntax[0] == file.transfer_syntax_uid
-        for context in association.accepted_contexts
-    ):
-        wanted = f"{UID(file.sop_class_uid).name} in {UID(file.transfer_syntax_uid).name}"
-        return replace(file, outcome=FAILED, reason=f"the peer does not take {wanted}")
-    began_s = time.perf_counter()
-    try:
-        answer = association.send_c_store(file.path, msg_id=message_id)
-    except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        return replace(file, outcome=FAILED, reason=str(error))
-    ms = round(1000 * (time.perf_counter() - began_s), 1)
-    if "Status" not in answer:
-        reason = "the association broke before the peer answered"
-        return replace(file, outcome=FAILED, reason=reason, ms=ms)
-    status = int(answer.Status)
-    category, meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("Failure", ""))
-    outcome = {"Success": SENT, "Warning": WARNED}.get(category, FAILED)
-    comment = str(answer.get("ErrorComment", ""))
-    return replace(
-        file,
-        outcome=outcome,
-        reason="" if outcome == SENT else comment or meaning,
-        dimse_status=f"{status:04X}H",
-        ms=ms,
-    )
+def _ms_since(began_s: float) -> float:
+    return round(1000 * (time.perf_counter() - began_s), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,6 +17,21 @@ if TYPE_CHECKING:
 
 # More rows than this tell a person less than the failures alone.
 _MAX_ROWS = 60
+
+_REPORTED = (
+    "path",
+    "size",
+    "outcome",
+    "reason",
+    "sop_class_uid",
+    "sop_instance_uid",
+    "transfer_syntax_uid",
+    "dimse_status",
+    "ms",
+)
+
+_MAX_PDU_SIZE = 131072
+_TIMEOUT_S = 120.0
 
 
 @click.command("send", help="Send files and folders over C-STORE, as a modality would.")
@@ -37,9 +51,9 @@ def command(
 ) -> int:
     """Exit status 1 if a file was not stored."""
     from infra.local.addresses import reachable, read_addresses
-    from infra.local.sending import FAILED, Peer, examine, find_files, send
+    from infra.local.sending import FAILED, examine, find_files, send
+    from shared.adapters.destinations.association import Peer
 
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     terminal = Terminal(as_json)
     environment = read_environment()
     running = read_addresses(environment.home)
@@ -48,6 +62,8 @@ def command(
         port=port or (running.dimse_port if running else environment.dimse_port),
         called_ae_title=called_ae or environment.ae_title,
         calling_ae_title=calling_ae,
+        max_pdu_size=_MAX_PDU_SIZE,
+        timeout_s=_TIMEOUT_S,
     )
     try:
         found = find_files(files)
@@ -99,7 +115,10 @@ def _report(terminal: Terminal, results: Sequence[SendResult], host: str, port: 
         {
             "peer": f"{host}:{port}",
             "counts": dict(counts),
-            "files": [{**asdict(result), "path": str(result.path)} for result in results],
+            "files": [
+                {name: value for name, value in asdict(result).items() if name in _REPORTED}
+                for result in results
+            ],
         }
     )
     shown = [r for r in results if len(results) <= _MAX_ROWS or r.outcome != SENT]

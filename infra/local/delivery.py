@@ -1,0 +1,10 @@
+"""The `delivery` process: one lane for each destination, none of which waits for another."""
+
+from __future__ import annotations
+
+from functions.deliver_instance.main import deliver_instance
+from infra.local.work import run_handlers
+from shared.messages import Topic
+
+if __name__ == "__main__":
+    run_handlers("delivery", {Topic.DELIVERY_REQUESTED: deliver_instance})

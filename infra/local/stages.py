@@ -1,0 +1,19 @@
+"""The `stages` process: validation, rules and the exception log, on the queue's messages."""
+
+from __future__ import annotations
+
+from functions.apply_rules.main import apply_rules
+from functions.record_exception.main import record_exception
+from functions.validate_instance.main import validate_instance
+from infra.local.work import run_handlers
+from shared.messages import Topic
+
+if __name__ == "__main__":
+    run_handlers(
+        "stages",
+        {
+            Topic.INSTANCE_RECEIVED: validate_instance,
+            Topic.INSTANCE_ACCEPTED: apply_rules,
+            Topic.EXCEPTION_RAISED: record_exception,
+        },
+    )

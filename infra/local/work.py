@@ -1,0 +1,45 @@
+"""What the processes that work on the queue have in common."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from shared import bootstrap, logs
+from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.adapters.embedded.runner import Handler, Runner
+
+# At once in one process, where a lane has no limit of its own.
+_STAGE_CONCURRENCY = 2
+
+
+# What functions-framework's decorator makes of an entry point, for it knows Flask's types alone.
+EntryPoint = Callable[..., Any]
+
+
+def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
+    """Run the entry points on the messages of their topics until SIGTERM or SIGINT."""
+    logs.configure(part)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _set_soon(stopped))
+    ports = bootstrap.from_environment()
+    assert isinstance(ports.bus, SqliteMessageBus)
+    destinations = ports.destinations
+    runner = Runner(
+        ports.bus,
+        cast(Mapping[str, Handler], entry_points),
+        ports.clock,
+        max_concurrency=lambda lane: (
+            destinations.max_concurrency(lane) if lane else _STAGE_CONCURRENCY
+        ),
+    )
+    runner.run(stopped)
+    destinations.close()
+
+
+def _set_soon(stopped: threading.Event) -> None:
+    # A signal may come while this thread holds the event's own lock, which `set` waits for.
+    threading.Thread(target=stopped.set).start()
