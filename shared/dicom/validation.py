@@ -12,7 +12,13 @@ from types import MappingProxyType
 
 from shared.dicom.header import Header
 from shared.dicom.paths import format_tag
-from shared.dicom.validation_body import UNDEFINED_LENGTH, body_findings, parse_element_start
+from shared.dicom.validation_body import (
+    UNDEFINED_LENGTH,
+    ElementStart,
+    body_findings,
+    parse_element_start,
+    pixel_element_findings,
+)
 from shared.dicom.validation_findings import DEFAULT_SEVERITIES, Finding, Severity
 from shared.dicom.validation_identity import (
     element_findings,
@@ -24,6 +30,7 @@ from shared.dicom.validation_pixels import (
     DOUBLE_FLOAT_PIXEL_DATA,
     FLOAT_PIXEL_DATA,
     PIXEL_DATA,
+    PIXEL_KEYWORDS,
     Image,
     is_encapsulated,
 )
@@ -59,8 +66,8 @@ def check_received(
     """Refuse what the sender must not be told Success for. Cheap: nothing is read.
 
     `size` is that of the received file. `body_start` are its first 12 bytes from
-    `header.body_offset` on; without them the length of native Pixel Data is taken from the image's
-    Attributes. `severities` override the defaults.
+    `header.body_offset` on, as they were received; without them the length of native Pixel Data is
+    taken from the image's Attributes. `severities` override the defaults.
 
     Raises: SopInstanceMismatchError, TruncatedInstanceError, InvalidInstanceError.
     """
@@ -75,8 +82,13 @@ def check_received(
                     mismatch.keyword, mismatch.in_meta, mismatch.in_data_set
                 )
     raise_if_rejected(identity_findings(header), severities)
-    if rejects("pixel-data-truncated") and (error := _truncation(header, size, body_start)):
+    image = Image.of(header)
+    start = None if header.is_deflated else _element_start(header, body_start)
+    if rejects("pixel-data-truncated") and (error := _truncation(header, size, image, start)):
         raise error
+    if start is not None and start.tag in PIXEL_KEYWORDS:
+        pixels = pixel_element_findings(start, image, header.transfer_syntax_uid)
+        raise_if_rejected(pixels, severities)
 
 
 def validate(header: Header, reader: ObjectReader) -> tuple[Finding, ...]:
@@ -107,9 +119,16 @@ def raise_if_rejected(
     return tuple(found[Severity.WARN])
 
 
-def _truncation(header: Header, size: int, body_start: bytes) -> PermanentError | None:
+def _element_start(header: Header, data: bytes) -> ElementStart | None:
+    return parse_element_start(
+        data, is_implicit_vr=header.is_implicit_vr, is_little_endian=header.is_little_endian
+    )
+
+
+def _truncation(
+    header: Header, size: int, image: Image, start: ElementStart | None
+) -> PermanentError | None:
     """What the received size shows about the length of native Pixel Data."""
-    image = Image.of(header)
     if header.is_deflated:
         expected = image.native_length(PIXEL_DATA) or 0
         room = size * _MAX_INFLATION
@@ -117,11 +136,6 @@ def _truncation(header: Header, size: int, body_start: bytes) -> PermanentError 
     received = size - header.body_offset
     if received <= 0:
         return None
-    start = parse_element_start(
-        body_start,
-        is_implicit_vr=header.is_implicit_vr,
-        is_little_endian=header.is_little_endian,
-    )
     if start is not None:
         received -= start.size
         if start.length == UNDEFINED_LENGTH or start.length <= received or not start.tag:

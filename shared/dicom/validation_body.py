@@ -74,6 +74,38 @@ def parse_element_start(
     return ElementStart(tag, b"", struct.unpack_from(order + "L", data, 4)[0], 8)
 
 
+def pixel_element_findings(
+    start: ElementStart, image: Image, transfer_syntax_uid: str
+) -> Iterator[Finding]:
+    """What the start of Pixel Data alone shows: its form, and its length against the Attributes."""
+    keyword = PIXEL_KEYWORDS[start.tag]
+    encapsulated = is_encapsulated(transfer_syntax_uid) if start.tag == PIXEL_DATA else False
+    yield from image.findings(start.tag)
+    if start.length == UNDEFINED_LENGTH:
+        if encapsulated is False:
+            yield kinds.ENCAPSULATED_IN_NATIVE_SYNTAX(
+                keyword, f"{keyword} is encapsulated, which the Transfer Syntax is not"
+            )
+        return
+    if encapsulated:
+        yield kinds.NATIVE_IN_ENCAPSULATED_SYNTAX(
+            keyword, f"{keyword} has a length of {start.length}, so it is not encapsulated"
+        )
+        return
+    if not start.length:
+        yield kinds.PIXEL_DATA_MISSING(keyword, f"{keyword} is empty")
+        return
+    if start.length % 2:
+        yield kinds.ODD_LENGTH(keyword, f"{keyword} has an odd length of {start.length}")
+    expected = image.native_length(start.tag)
+    if expected is not None:
+        message = f"{keyword} has {start.length} bytes, its Attributes say {expected}"
+        if start.length < expected:
+            yield kinds.PIXEL_DATA_TOO_SHORT(keyword, message)
+        elif start.length > expected + expected % 2:
+            yield kinds.PIXEL_DATA_TOO_LONG(keyword, message)
+
+
 def body_findings(header: Header, reader: ObjectReader) -> Iterator[Finding]:
     """Walk from Pixel Data to the end of the file."""
     if not header.is_deflated:
@@ -100,7 +132,6 @@ class _Walk:
     def __init__(self, header: Header, source: ForwardSource) -> None:
         self._header, self._source = header, source
         self._image = Image.of(header)
-        self._encapsulated = is_encapsulated(header.transfer_syntax_uid)
 
     def findings(self) -> Iterator[Finding]:
         header, source = self._header, self._source
@@ -143,39 +174,15 @@ class _Walk:
     def _pixel_element(self, start: ElementStart) -> Generator[Finding, None, bool]:
         """Check one of the three; returns True if what follows it can be read."""
         keyword = PIXEL_KEYWORDS[start.tag]
-        yield from self._image.findings(start.tag)
+        yield from pixel_element_findings(start, self._image, self._header.transfer_syntax_uid)
         if start.length == UNDEFINED_LENGTH:
-            if self._encapsulated is False or start.tag != PIXEL_DATA:
-                yield kinds.ENCAPSULATED_IN_NATIVE_SYNTAX(
-                    keyword, f"{keyword} is encapsulated, which the Transfer Syntax is not"
-                )
             return (yield from self._fragments(keyword))
-        if self._encapsulated and start.tag == PIXEL_DATA:
-            yield kinds.NATIVE_IN_ENCAPSULATED_SYNTAX(
-                keyword, f"{keyword} has a length of {start.length}, so it is not encapsulated"
-            )
-        return (yield from self._native(keyword, start))
-
-    def _native(self, keyword: str, start: ElementStart) -> Generator[Finding, None, bool]:
-        if not start.length:
-            yield kinds.PIXEL_DATA_MISSING(keyword, f"{keyword} is empty")
-            return True
         received = self._source.skip(start.length)
         if received < start.length:
             yield kinds.PIXEL_DATA_TRUNCATED(
                 keyword, f"{keyword} declares {start.length} bytes, {received} are there"
             )
-            return False
-        if start.length % 2:
-            yield kinds.ODD_LENGTH(keyword, f"{keyword} has an odd length of {start.length}")
-        expected = self._image.native_length(start.tag)
-        if expected is not None and not self._encapsulated:
-            message = f"{keyword} has {start.length} bytes, its Attributes say {expected}"
-            if start.length < expected:
-                yield kinds.PIXEL_DATA_TOO_SHORT(keyword, message)
-            elif start.length > expected + expected % 2:
-                yield kinds.PIXEL_DATA_TOO_LONG(keyword, message)
-        return True
+        return received == start.length
 
     def _fragments(self, keyword: str) -> Generator[Finding, None, bool]:
         """Check the Items of encapsulated Pixel Data (PS3.5 A.4) to their delimiter."""

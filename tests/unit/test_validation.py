@@ -287,7 +287,7 @@ class TestNativePixelData:
         for knows_body_start in (True, False):
             with pytest.raises(TruncatedInstanceError):
                 receive(data, knows_body_start=knows_body_start)
-        assert codes(data) == ["pixel-data-truncated"]
+        assert codes(data) == ["pixel-data-too-short", "pixel-data-truncated"]
 
     def test_a_deflated_claim_that_no_deflation_reaches_is_refused(self) -> None:
         data = ct(
@@ -360,6 +360,21 @@ class TestNativePixelData:
     def test_without_rows_and_columns_rejects(self) -> None:
         data = build.without(build.ROWS, COLUMNS)
         assert codes(data) == ["image-size-missing", "image-size-missing"]
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            with_pixels(510),
+            build.without(build.ROWS),
+            ct(transfer_syntax_uid=build.RLE_LOSSLESS),
+            ct(changes={PIXEL_DATA: encapsulated(b"ab")}),
+        ],
+    )
+    def test_that_does_not_fit_the_header_is_refused_while_the_sender_waits(
+        self, data: bytes
+    ) -> None:
+        with pytest.raises(InvalidInstanceError):
+            receive(data)
 
     def test_absent_from_an_image_warns(self) -> None:
         assert codes(build.without(PIXEL_DATA)) == ["pixel-data-missing"]

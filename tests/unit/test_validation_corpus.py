@@ -206,6 +206,14 @@ def test_reception_lets_in_what_validation_passes(corpus: Path) -> None:
             receive(data)
 
 
+def test_reception_refuses_whatever_needs_no_walk_over_fragments(corpus: Path) -> None:
+    """So that the sender knows, and not only the exception log."""
+    for file, data in files(corpus):
+        if BY_FILE.get(file, ("fragments-malformed",)) != ("fragments-malformed",):
+            with pytest.raises(PermanentError):
+                receive(data)
+
+
 def test_every_passing_file_cut_in_its_body_is_refused(corpus: Path) -> None:
     """Native Pixel Data while the sender waits; of fragments only a walk shows it."""
     for file, data in files(corpus):
