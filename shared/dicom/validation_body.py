@@ -27,7 +27,7 @@ from shared.dicom.validation_source import ForwardSource, InflatingSource, Plain
 from shared.ports import ObjectReader
 
 # Whole slide images have some 100 000 fragments; a Body that is all Items is an attack.
-MAX_ITEMS = 2_000_000
+MAX_ITEMS = 1_000_000
 _MAX_DEPTH = 64
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
