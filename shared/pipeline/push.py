@@ -39,12 +39,19 @@ ATTEMPT_HEADER = "x-goog-pubsub-delivery-attempt"
 PushResponse = tuple[str, int, dict[str, str]]
 
 
+class HeaderFields(Protocol):
+    """Header fields: of Flask in any case, of the embedded runner in lower case."""
+
+    def get(self, name: str, /) -> str | None:
+        """One field; None if it is absent."""
+
+
 class Pushed(Protocol):
     """The part of `flask.Request` that an entry point needs."""
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Header fields, names in any case for Flask, in lower case for the embedded runner."""
+    def headers(self) -> HeaderFields:
+        """The header fields."""
 
     def get_data(self) -> bytes:
         """The body."""

@@ -11,6 +11,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
+from shared.config.entities import Settings
 from shared.config.service import ConfigurationService
 from shared.dicom.header import (
     FIRST_READ_BYTES,
@@ -18,7 +19,7 @@ from shared.dicom.header import (
     Header,
     HeaderIncompleteError,
 )
-from shared.dicom.validation import check_received
+from shared.dicom.validation import Severity, check_received
 from shared.errors import (
     AxiomError,
     InstanceTooLargeError,
@@ -45,6 +46,11 @@ from shared.ports import Buffer, Clock, MessageBus, ObjectStore, ObjectWriter, O
 log = logging.getLogger(__name__)
 
 _FREE_SPACE_CHECK_S = 1.0
+# The longest start of a Data Element: tag, VR, reserved bytes, length (PS3.5 7.1.2).
+_BODY_START_BYTES = 12
+# A person or a later setting can mend it, and many modalities send a refused Instance never again:
+# it is taken, and `validate_instance` decides.
+_LEFT_TO_VALIDATION = {"patient-id-missing": Severity.IGNORE}
 
 
 class Receiver:
@@ -74,9 +80,7 @@ class Receiver:
         # Sorts by time, and is a folder of an hour on a file system.
         receipt_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
         name = f"received/{now:%Y%m%d}/{now:%H}/{receipt_id}.dcm"
-        return Staging(
-            self, source, receipt_id, self._objects.create(name), settings.max_instance_bytes
-        )
+        return Staging(self, source, receipt_id, self._objects.create(name), settings)
 
     def _admit(self, min_free_bytes: int) -> None:
         now_s = self._clock.monotonic_s()
@@ -107,14 +111,17 @@ class Staging:
         source: Source,
         receipt_id: str,
         writer: ObjectWriter,
-        max_bytes: int,
+        settings: Settings,
     ) -> None:
         self.receipt_id = receipt_id
         self.source = source
-        self._receiver, self._writer, self._max_bytes = receiver, writer, max_bytes
+        self._receiver, self._writer = receiver, writer
+        self._max_bytes = settings.max_instance_bytes
+        self._severities = {**settings.validation, **_LEFT_TO_VALIDATION}
         self._head = bytearray()
         self._head_wanted = FIRST_READ_BYTES
         self._header: Header | None = None
+        self._body_start = b""
         self._open = True
 
     @property
@@ -169,7 +176,9 @@ class Staging:
                     found = header.text(name)
                     if wanted is not None and found and found != wanted:
                         raise SopInstanceMismatchError(name, wanted, found)
-                check_received(header, self._writer.size)
+                check_received(
+                    header, self._writer.size, self._severities, body_start=self._body_start
+                )
             except PermanentError as error:
                 self.refuse(error)
                 raise
@@ -211,7 +220,11 @@ class Staging:
     def _read_header(self, *, whole: bool) -> None:
         file_size = self._writer.size if whole else None
         try:
-            self._header = Header.parse(bytes(self._head), file_size=file_size)
+            header = Header.parse(bytes(self._head), file_size=file_size)
+            if not header.is_deflated:
+                start = header.body_offset
+                self._body_start = bytes(self._head[start : start + _BODY_START_BYTES])
+            self._header = header
             self._head.clear()
         except HeaderIncompleteError:
             if whole or len(self._head) >= MAX_HEADER_BYTES:

@@ -159,7 +159,7 @@ class TestConfiguration:
         names = {entity["name"] for entity in service_in(tmp_path).list("destinations")}
         assert names == {f"a{i}" for i in range(16)}
         documents = SqliteDocumentStore(tmp_path / "documents.db")
-        assert documents.count(HISTORY) == services[0].current()[0] == 16
+        assert documents.count(HISTORY) == service_in(tmp_path).current()[0] == 16
 
     @pytest.mark.parametrize(
         "bad", [{"nonsense": []}, {"destinations": 3}, {"rulesets": [3]}, {"listeners": [{}]}]

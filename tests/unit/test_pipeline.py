@@ -199,7 +199,7 @@ class TestAnInstance:
         assert entry.data["hint"]
         settings = ports.configuration.export()["settings"]
         ports.configuration.apply(
-            {"settings": {**settings, "validation": {"patient-id-absent": "warn"}}}, by="test"
+            {"settings": {**settings, "validation": {"patient-id-missing": "warn"}}}, by="test"
         )
         ports.exceptions.retry(entry.key, by="test")
         pump(ports)
