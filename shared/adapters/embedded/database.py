@@ -28,7 +28,8 @@ _CHECKPOINT_PAGES = 4096
 class Database:
     """One file in WAL mode, committed with synchronous=FULL: what `write` returned is on disk.
 
-    Connections are opened on first use, so that a process may fork before it.
+    Connections are opened on first use, so that a process may fork before it. The statements of
+    `schema` run whenever the file is opened: each says IF NOT EXISTS.
     """
 
     def __init__(self, path: Path, schema: Sequence[str]) -> None:

@@ -281,8 +281,9 @@ class _Directory:
 
     def __init__(self, path: Path) -> None:
         self.fd = -1
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._syncs: GroupCommit[None] = GroupCommit(lambda _: os.fsync(self.fd))
+        self.fd = fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Without `self` in the lambda: no cycle delays the closing.
+        self._syncs: GroupCommit[None] = GroupCommit(lambda _: os.fsync(fd))
 
     def sync(self) -> None:
         self._syncs.submit(None)
