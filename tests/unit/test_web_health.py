@@ -1,0 +1,74 @@
+"""/health: open to everybody, honest, and cheap to ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.pipeline.ports import HealthCheck
+from tests.unit.web_fakes import AUTHORIZED, FakeClock, FakeReception, client_over, fake_ports
+
+
+def works() -> str | None:
+    return None
+
+
+def broken() -> str | None:
+    return "/var/axiom is full"
+
+
+class TestHealth:
+    def test_is_200_without_a_key_when_every_part_works(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"documents": works, "objects": works}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        response = client.get("/health")
+        assert response.status_code == 200
+        assert response.get_json() == {
+            "status": "healthy",
+            "checks": {"documents": {"status": "healthy"}, "objects": {"status": "healthy"}},
+        }
+
+    def test_is_503_when_one_part_does_not(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"documents": works, "objects": broken}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        response = client.get("/health")
+        assert response.status_code == 503
+        assert response.get_json()["status"] == "degraded"
+        assert response.get_json()["checks"]["objects"] == {"status": "degraded"}
+
+    def test_says_what_is_wrong_to_those_with_a_key(self, tmp_path: Path) -> None:
+        """Paths and host names are nobody else's business."""
+        checks: dict[str, HealthCheck] = {"objects": broken}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        detail = client.get("/health", headers=AUTHORIZED).get_json()["checks"]["objects"]
+        assert detail == {"status": "degraded", "detail": "/var/axiom is full"}
+
+    def test_a_check_that_breaks_is_a_part_that_does_not_work(self, tmp_path: Path) -> None:
+        def breaks() -> str | None:
+            raise OSError
+
+        client = client_over(
+            fake_ports(tmp_path, FakeReception(), health_checks={"objects": breaks})
+        )
+        assert client.get("/health").status_code == 503
+
+    def test_runs_its_checks_once_a_second_at_most(self, tmp_path: Path) -> None:
+        """Anybody may ask, and a check writes to the disk."""
+        clock, asked = FakeClock(), []
+
+        def check() -> str | None:
+            asked.append(1)
+            return None
+
+        ports = fake_ports(tmp_path, FakeReception(), clock=clock, health_checks={"objects": check})
+        client = client_over(ports)
+        for _ in range(3):
+            client.get("/health")
+        assert len(asked) == 1
+        clock.s += 1
+        client.get("/health")
+        assert len(asked) == 2
+
+    def test_answers_head_without_a_body(self, tmp_path: Path) -> None:
+        client = client_over(fake_ports(tmp_path, FakeReception()))
+        response = client.head("/health")
+        assert (response.status_code, response.data) == (200, b"")

@@ -1,0 +1,157 @@
+"""Gunicorn as we run it: bounded against slow peers, graceful, gone with its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+# An application that says how many bytes it was sent; its limits are short, so that tests are.
+SERVER = """
+from shared import logs
+from shared.web import server
+
+server.HEADER_TIMEOUT_S = 0.5
+server.SILENCE_TIMEOUT_S = 3
+
+def count(environ, start_response):
+    received = 0
+    try:
+        while piece := environ["wsgi.input"].read(65536):
+            received += len(piece)
+    except OSError:
+        received = -1
+    if environ["PATH_INFO"] == "/bug":
+        raise RuntimeError("Doe^John")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(received).encode()]
+
+logs.configure("http")
+server.Server("127.0.0.1", 0, lambda: count).run()
+"""
+
+
+class Running:
+    """A server in a process of its own, and the lines it logged."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stderr=subprocess.PIPE, text=True
+        )
+        self.port: int = self.logged("listening")["port"]
+
+    def logged(self, message: str) -> dict[str, Any]:
+        """The next line of the log with this message; pytest's timeout bounds the wait."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            entry: dict[str, Any] = json.loads(line)
+            if entry["message"] == message:
+                return entry
+        raise AssertionError(f"never logged: {message}")
+
+    def rest_of_log(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    running = Running()
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+    running.process.wait(timeout=15)
+
+
+def answer(peer: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    received = b""
+    while piece := peer.recv(4096):
+        received += piece
+    return received
+
+
+def eventually(claim: Callable[[], bool], within_s: float = 10) -> bool:
+    deadline_s = time.monotonic() + within_s
+    while not claim():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return True
+    return False
+
+
+class TestServer:
+    def test_listens_on_a_free_port_and_tells_it(self, server: Running) -> None:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/", body=b"x" * 100_000)
+        assert connection.getresponse().read() == b"100000"
+
+    def test_cuts_a_peer_that_trickles_its_header(self, server: Running) -> None:
+        """Sixteen of them would otherwise hold every thread, and need no key for it."""
+        with server.connect() as peer:
+            began_s = time.monotonic()
+            peer.sendall(b"GET / HTTP/1.1\r\n")
+            try:
+                while time.monotonic() - began_s < 10:
+                    peer.sendall(b"X: 1\r\n")
+                    time.sleep(0.05)
+            except OSError:
+                pass
+            assert time.monotonic() - began_s < 9
+
+    def test_gives_up_on_a_peer_that_falls_silent_within_its_body(self, server: Running) -> None:
+        with server.connect() as peer:
+            peer.sendall(b"POST / HTTP/1.0\r\nContent-Length: 1000\r\n\r\nhalf")
+            assert answer(peer).endswith(b"-1")
+
+    def test_finishes_what_it_has_begun_when_told_to_stop(self, server: Running) -> None:
+        with server.connect() as peer:
+            peer.sendall(
+                b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"Expect: 100-continue\r\nContent-Length: 8\r\n\r\nhalf"
+            )
+            assert b" 100 " in peer.recv(4096)
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.process.wait(timeout=1)
+            peer.sendall(b"half")
+            assert b"\r\n8\r\n" in answer(peer)
+        assert server.process.wait(timeout=10) == 0
+
+    def test_ends_when_its_parent_is_killed(self, server: Running) -> None:
+        server.process.kill()
+        assert eventually(lambda: is_refused(server.port))
+
+    def test_logs_nothing_that_a_peer_has_sent(self, server: Running) -> None:
+        for request in (
+            b"GET / HTTP/1.1\r\nDoe^John: \x01\r\n\r\n",
+            b"Doe^John\r\n\r\n",
+            b"GET /bug?q=Doe%5EJohn HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        ):
+            with server.connect() as peer:
+                peer.sendall(request)
+                answer(peer)
+        os.kill(server.process.pid, signal.SIGTERM)
+        logged = server.rest_of_log()
+        assert "RuntimeError" in logged
+        assert "Doe" not in logged
