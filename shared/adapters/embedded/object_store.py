@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Self
-from weakref import WeakValueDictionary
 
 import google_crc32c
 
@@ -47,7 +46,7 @@ class FolderObjectStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = Lock()
-        self._directories: WeakValueDictionary[str, _Directory] = WeakValueDictionary()
+        self._directories: dict[str, _Directory] = {}  # those in use
         self._durable: set[str] = set()
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -116,36 +115,47 @@ class FolderObjectStore:
     def _link(self, source: str, name: str) -> None:
         """Give the file `source` its name, durably. Raises: ObjectExistsError; OSError."""
         folder, _, last = name.rpartition("/")
-        directory = self._directory(folder)
-        try:
-            # With a directory's descriptor os.link is linkat(2), which follows /proc/self/fd.
-            os.link(source, last, dst_dir_fd=directory.fd, follow_symlinks=True)
-        except FileExistsError:
-            # The caller may take that for success, so the other one's name has to be durable.
-            directory.sync()
-            raise ObjectExistsError(name) from None
-        try:
-            directory.sync()
-        except OSError:
-            with suppress(OSError):
-                os.unlink(last, dir_fd=directory.fd)
-            raise
+        with self._directory(folder) as directory:
+            try:
+                # With a directory's descriptor os.link is linkat(2), which follows /proc/self/fd.
+                os.link(source, last, dst_dir_fd=directory.fd, follow_symlinks=True)
+            except FileExistsError:
+                # The caller may take that for success, so the other one's name has to be durable.
+                directory.sync()
+                raise ObjectExistsError(name) from None
+            try:
+                directory.sync()
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(last, dir_fd=directory.fd)
+                raise
 
-    def _directory(self, folder: str) -> _Directory:
-        """The open directory, itself durable; one value for all who use it at the same time."""
+    @contextmanager
+    def _directory(self, folder: str) -> Iterator[_Directory]:
+        """The directory, itself durable, opened once for all who use it at the same time."""
         with self._lock:
             directory = self._directories.get(folder)
             if directory is None:
-                if folder not in self._durable:
-                    self._make_durable(folder)
-                try:
-                    directory = _Directory(self._root / folder)
-                except FileNotFoundError:  # somebody cleaned up by hand
-                    self._durable.clear()
-                    self._make_durable(folder)
-                    directory = _Directory(self._root / folder)
-                self._directories[folder] = directory
-            return directory
+                directory = self._directories[folder] = self._open_directory(folder)
+            directory.users += 1
+        try:
+            yield directory
+        finally:
+            with self._lock:
+                directory.users -= 1
+                if not directory.users:
+                    del self._directories[folder]
+                    os.close(directory.fd)
+
+    def _open_directory(self, folder: str) -> _Directory:
+        if folder not in self._durable:
+            self._make_durable(folder)
+        try:
+            return _Directory(self._root / folder)
+        except FileNotFoundError:  # somebody cleaned up by hand
+            self._durable.clear()
+            self._make_durable(folder)
+            return _Directory(self._root / folder)
 
     def _make_durable(self, folder: str) -> None:
         path = self._root
@@ -280,17 +290,12 @@ class _Directory:
     """An open directory; one fsync serves all who linked into it before that fsync began."""
 
     def __init__(self, path: Path) -> None:
-        self.fd = -1
-        self.fd = fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        # Without `self` in the lambda: no cycle delays the closing.
-        self._syncs: GroupCommit[None] = GroupCommit(lambda _: os.fsync(fd))
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.users = 0
+        self._syncs: GroupCommit[None] = GroupCommit(lambda _: os.fsync(self.fd))
 
     def sync(self) -> None:
         self._syncs.submit(None)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 def _check_name(name: str) -> None:

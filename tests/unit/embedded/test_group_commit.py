@@ -37,7 +37,8 @@ class TestGroupCommit:
         assert batches == [[0], [1, 2, 3, 4, 5, 6, 7]]
 
     def test_every_job_runs_once_and_no_two_batches_at_once(self) -> None:
-        running, done = Lock(), []
+        running = Lock()
+        done: list[int] = []
 
         def step(jobs: Sequence[int]) -> None:
             assert running.acquire(blocking=False)
