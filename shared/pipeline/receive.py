@@ -175,7 +175,7 @@ class Staging:
                 ):
                     found = header.text(name)
                     if wanted is not None and found and found != wanted:
-                        raise SopInstanceMismatchError(name, wanted, found)
+                        raise SopInstanceMismatchError(name, wanted, _shown(found))
                 check_received(
                     header, self._writer.size, self._severities, body_start=self._body_start
                 )
@@ -243,3 +243,8 @@ class Staging:
         tb: TracebackType | None,
     ) -> None:
         self.discard()
+
+
+def _shown(uid: str) -> str:
+    # A sender that mixes up its elements may have put a name there.
+    return uid if uid.replace(".", "").isdecimal() else "no UID"
