@@ -145,6 +145,8 @@ class Settings(BaseModel):
     # What a finding of `validate_instance` does, where it differs from the default.
     validation: dict[str, Severity] = {}
     max_instance_bytes: Annotated[int, Field(ge=1)] = 8 << 30
+    # Of one STOW-RS request, which may bring a whole Study.
+    max_request_bytes: Annotated[int, Field(ge=1)] = 64 << 30
     # Below this nothing is accepted: A700H over C-STORE, 503 over HTTP.
     min_free_bytes: Annotated[int, Field(ge=0)] = 1 << 30
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, request
 
+from shared.config.entities import Settings
 from shared.errors import InstanceTooLargeError, TransientError
 from shared.messages import Source
 from shared.web import access
@@ -40,13 +41,8 @@ _ENCODERS: dict[str, Callable[[DataSet], bytes]] = {
 }
 
 
-def blueprint(
-    reception: Reception,
-    *,
-    max_instance_bytes: Callable[[], int],
-    max_request_bytes: Callable[[], int],
-) -> Blueprint:
-    """The routes below `URL_PREFIX`. The limits are asked for anew with each request."""
+def blueprint(reception: Reception, settings: Callable[[], Settings]) -> Blueprint:
+    """The routes below `URL_PREFIX`. `settings` is asked anew with each request."""
     routes = Blueprint("dicomweb", __name__, url_prefix=URL_PREFIX)
 
     @routes.post("/studies")
@@ -56,11 +52,11 @@ def blueprint(
         content_type = MediaType.parse(request.headers.get("Content-Type", ""))
         if study and not _UID.fullmatch(study):
             raise ProblemError(400, "invalid-uid", "The path does not name a Study Instance UID.")
-        body = _body(max_request_bytes())
+        body = _body(settings().max_request_bytes)
         transaction = Store(reception, _source(), study)
         try:
             if content_type.name == DICOM:
-                limit = max_instance_bytes()
+                limit = settings().max_instance_bytes
                 if (request.content_length or 0) > limit:
                     transaction.refuse_unread(InstanceTooLargeError(limit))
                 else:

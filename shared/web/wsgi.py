@@ -31,8 +31,6 @@ _API_KEY_SCHEME: dict[str, Any] = {
         "description": "`Api-Key KEY`",
     }
 }
-# A study of large Instances fits into one request.
-MAX_REQUEST_BYTES = 64 << 30
 
 
 def create_app(
@@ -65,10 +63,6 @@ def create_app(
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
         app.register_blueprint(
-            dicomweb.blueprint(
-                ports.receiver,
-                max_instance_bytes=lambda: ports.configuration.get().settings.max_instance_bytes,
-                max_request_bytes=lambda: MAX_REQUEST_BYTES,
-            )
+            dicomweb.blueprint(ports.receiver, lambda: ports.configuration.get().settings)
         )
     return app

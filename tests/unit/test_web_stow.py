@@ -273,6 +273,22 @@ class TestFailures:
         assert response.status_code == 413
         assert len(reception.refused) == 1
 
+    def test_a_request_that_is_too_large_is_refused_announced_or_not(
+        self, tmp_path: Path, reception: FakeReception
+    ) -> None:
+        reception.max_request_bytes = 60_000
+        client = client_over(fake_ports(tmp_path, reception))
+        body = related(part10(), part10())
+        assert store(client, body).status_code == 413
+        assert not reception.sources
+        response = client.post(
+            STUDIES,
+            input_stream=BytesIO(body),
+            headers={**AUTHORIZED, "Content-Type": RELATED, "Transfer-Encoding": "chunked"},
+        )
+        assert response.status_code == 413
+        assert response.get_json(force=True)["code"] == "request-too-large"
+
     @pytest.mark.parametrize(
         ("error", "retry_after"),
         [(OverloadedError("the disk is full"), "30"), (StorageUnavailableError("locked"), "5")],

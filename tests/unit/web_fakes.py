@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from pydicom.data import get_testdata_file
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.config.entities import Settings
 from shared.errors import (
     AxiomError,
     InstanceTooLargeError,
@@ -58,6 +59,7 @@ class FakeReception:
     """Keeps what was committed and refused; `begin_error` is raised by `begin`."""
 
     max_bytes: int = 1 << 30
+    max_request_bytes: int = 1 << 40
     committed: list[bytes] = field(default_factory=list)
     refused: list[AxiomError] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
@@ -139,7 +141,9 @@ class FakeStaging:
 
 def fake_ports(home: Path, reception: FakeReception, **others: Any) -> Any:
     """What `create_app` needs of Ports."""
-    settings = SimpleNamespace(max_instance_bytes=reception.max_bytes)
+    settings = Settings(
+        max_instance_bytes=reception.max_bytes, max_request_bytes=reception.max_request_bytes
+    )
     configuration = SimpleNamespace(get=lambda: SimpleNamespace(settings=settings))
     parts = {
         "documents": SqliteDocumentStore(home / "documents.db"),
