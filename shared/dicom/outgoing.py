@@ -126,9 +126,11 @@ class OutgoingInstance:
         start = self.header.meta_end
         if not self.header.is_deflated:
             return [self.header.data[start:], self._body]
-        if self.unchanged:
-            return [FileRange(self.reader, start, self.reader.size - start)]
-        return [self._deflated]
+        if not self.unchanged:
+            return [self._deflated]
+        received = FileRange(self.reader, start, self.reader.size - start)
+        # Files lack the byte that makes a deflated stream even (PS3.5 A.5); dcmtk aborts then.
+        return [received, b"\0"] if len(received) % 2 else [received]
 
     @property
     def _body(self) -> FileRange:

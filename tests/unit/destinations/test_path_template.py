@@ -38,7 +38,7 @@ def test_attributes_can_be_named_by_tag_and_mixed_with_text(tmp_path: Path) -> N
 
 
 def test_an_absent_or_empty_value_is_unknown(tmp_path: Path) -> None:
-    assert rendered(tmp_path, "{PatientID}/{AccessionNumber}.dcm", "") == ("unknown", "unknown.dcm")
+    assert rendered(tmp_path, "{PatientID}/{InstitutionName}.dcm", "") == ("unknown", "unknown.dcm")
 
 
 @pytest.mark.parametrize(
