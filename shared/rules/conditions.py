@@ -11,7 +11,7 @@ import ipaddress
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from shared.dicom.changes import Change
 from shared.dicom.header import Header, Value
@@ -24,12 +24,12 @@ from shared.rules.comparisons import (
     as_folded_texts,
     as_texts,
     equals_moment,
-    linear_regex,
     name_parts,
     normal_name,
     number_of,
     orders_moment,
     orders_number,
+    searcher,
     wildcard,
 )
 from shared.rules.decision import Facts
@@ -92,6 +92,7 @@ class Plan:
         self.fills: list[Fill] = []
         self._numbers: dict[Condition, int] = {}
         self._slots: dict[object, int] = {}
+        self._slow: set[int] = set()
 
     def number(self, condition: Condition) -> int:
         """The number of the condition; equal conditions have one number."""
@@ -100,7 +101,13 @@ class Plan:
             test = condition.test(self)
             number = self._numbers[condition] = len(self.tests)
             self.tests.append(test)
+            if not isinstance(condition, (Comparison, Exists)) or condition.is_slow:
+                self._slow.add(number)
         return number
+
+    def is_slow(self, number: int) -> bool:
+        """True if the condition takes longer to judge than most."""
+        return number in self._slow
 
     def slot(self, subject: Subject, reading: Reading) -> int:
         """The slot that holds the Values of `subject` in comparable form, None if absent."""
@@ -115,10 +122,10 @@ class Plan:
 class View:
     """One Instance as the conditions see it: `attributes` with the changes made so far."""
 
-    __slots__ = ("_fills", "_tests", "attributes", "cells", "changes", "facts", "results")
+    __slots__ = ("_fills", "attributes", "cells", "changes", "facts", "results", "tests")
 
     def __init__(self, plan: Plan, header: Header, facts: Facts) -> None:
-        self._fills, self._tests = plan.fills, plan.tests
+        self._fills, self.tests = plan.fills, plan.tests
         self.facts = facts
         self.see(header, ())
 
@@ -126,7 +133,7 @@ class View:
         """Look at another state of the Instance, and forget what was read and judged."""
         self.attributes, self.changes = attributes, changes
         self.cells: list[Any] = [_UNREAD] * len(self._fills)
-        self.results: list[bool | None] = [None] * len(self._tests)
+        self.results: list[bool | None] = [None] * len(self.tests)
 
     def cell(self, slot: int) -> Any:
         values = self.cells[slot]
@@ -137,7 +144,7 @@ class View:
     def holds(self, number: int) -> bool:
         result = self.results[number]
         if result is None:
-            result = self.results[number] = self._tests[number](self)
+            result = self.results[number] = self.tests[number](self)
         return result
 
 
@@ -203,6 +210,7 @@ class Exists:
     """True if the Attribute is there, with or without a Value; in any Item for `[*]`."""
 
     path: AttributePath
+    is_slow: ClassVar[bool] = False
 
     def test(self, plan: Plan) -> Test:
         path = self.path
@@ -273,6 +281,11 @@ class Comparison:
         self._fit()
 
     @property
+    def is_slow(self) -> bool:
+        """True for a pattern."""
+        return self.operator in ("regex", "wildcard")
+
+    @property
     def exact_texts(self) -> tuple[str, ...]:
         """The texts one of which must be a Value for this to hold; none if it is not so simple."""
         if self.kind is not Kind.TEXT or self.ignore_case or self.every:
@@ -296,7 +309,14 @@ class Comparison:
             return lambda view: bool(view.cell(slot)) and fit("\\".join(view.cell(slot)))
         if self.every:
             return lambda view: bool(view.cell(slot)) and all(map(fit, view.cell(slot)))
-        return lambda view: any(map(fit, view.cell(slot) or ()))
+
+        def is_any(view: View) -> bool:
+            for value in view.cell(slot) or ():  # noqa: SIM110 - half the time of any()
+                if fit(value):
+                    return True
+            return False
+
+        return is_any
 
     def parts(self) -> Sequence[Condition]:
         return ()
@@ -406,7 +426,7 @@ class Comparison:
 
     def _plain_text_fit(self, operator: str, operand: str) -> Fit:
         if operator == "regex":
-            search = linear_regex(operand, ignore_case=self.ignore_case).search
+            search = searcher(operand, ignore_case=self.ignore_case)
             return lambda value: search(value) is not None
         if operator == "wildcard":
             match = wildcard(operand, ignore_case=self.ignore_case).fullmatch

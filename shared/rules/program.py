@@ -1,15 +1,13 @@
 """Rulesets compiled into a Program, once for each version of the configuration.
 
-Of many rules, few can match an Instance: each rule that needs one exact text (Modality is CT) is
-filed under it, so that only the rules filed under Values that the Instance has, and those that
-are not filed, are judged. Each distinct condition is judged once and each Attribute read once.
+All rules are judged together: each Attribute is read once, each distinct condition judged at most
+once, and what it says counts for every rule that needs it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +42,7 @@ from shared.rules.value_changes import Hash, NewUid, Shift
 
 LOOP_REASON: Final = "this Instance left from here before and has come back"
 MIN_KEY_BYTES: Final = 16
+_FEW_RULES: Final = 200  # so few are judged one by one, with what is slow last
 
 
 def compile_rulesets(
@@ -103,7 +102,6 @@ class _CompiledRule:
     rule: Rule
     full_name: str  # "ruleset/rule"
     ruleset: int
-    numbers: tuple[int, ...]  # of the conditions that must all hold
 
 
 class _Stage:
@@ -123,38 +121,104 @@ class _Stage:
                 if rule.level is not Level.INSTANCE:
                     self.collecting.append((number, rule, full_name))
                     continue
-                numbers = tuple(map(self.plan.number, conjunction(rule.condition)))
-                self.rules.append(_CompiledRule(rule, full_name, number, numbers))
+                self.rules.append(_CompiledRule(rule, full_name, number))
             self.ends.append(len(self.rules))
-        self.index = _Index(self.rules, self.plan)
+        self.sieve = _Sieve([compiled.rule.condition for compiled in self.rules], self.plan)
 
 
-class _Index:
-    """The positions of the rules that may match, found by one exact text of each."""
+class _Sieve:
+    """Which rules match, as the bits of one number: bit n is the rule at position n.
 
-    def __init__(self, rules: Sequence[_CompiledRule], plan: Plan) -> None:
-        keys = [_exact_keys(compiled.rule.condition) for compiled in rules]
-        shared = Counter(key for choices in keys for texts in choices for key in texts)
-        self._unfiled: list[int] = []
-        filed: dict[Subject, dict[str, list[int]]] = {}
-        for position, choices in enumerate(keys):
-            if not choices:
-                self._unfiled.append(position)
+    Every distinct condition has the mask of the rules that need it, so one that fails rules all
+    of them out at once. The exact texts that rules need of one subject (Modality is CT) are a
+    table: the Value itself says which rules stay.
+    """
+
+    def __init__(self, conditions: Sequence[Condition], plan: Plan) -> None:
+        self._all = (1 << len(conditions)) - 1
+        tables: dict[Subject, dict[str, int]] = {}
+        needing: dict[Subject, int] = {}
+        masks: Counter[int] = Counter()
+        self._numbers: list[list[int]] = []  # for each rule the conditions beside the tables
+        for position, condition in enumerate(conditions):
+            bit = 1 << position
+            numbers: list[int] = []
+            self._numbers.append(numbers)
+            for part in conjunction(condition):
+                exact = part.exact_texts if isinstance(part, Comparison) else ()
+                # One such claim for each rule and subject: of several Values, each claim may be
+                # fulfilled by another.
+                if isinstance(part, Comparison) and exact and not _has(needing, part.subject, bit):
+                    needing[part.subject] = needing.get(part.subject, 0) | bit
+                    table = tables.setdefault(part.subject, {})
+                    for text in set(exact):
+                        table[text] = table.get(text, 0) | bit
+                else:
+                    number = plan.number(part)
+                    masks[number] = masks.get(number, 0) | bit
+                    numbers.append(number)
+            numbers.sort(key=plan.is_slow)  # a pattern is judged only if the rest holds
+        self._tables = [
+            (plan.slot(subject, as_texts), table, self._all & ~needing[subject])
+            for subject, table in tables.items()
+        ]
+        # Those that rule out the most come first.
+        self._conditions = sorted(
+            ((mask, number) for number, mask in masks.items()),
+            key=lambda entry: -entry[0].bit_count(),
+        )
+
+    def matching(self, view: View, start: int) -> tuple[list[int], set[int]]:
+        """The positions, from `start`, of the rules that match, ascending; and which of them do so
+        but for a condition that cannot be judged.
+        """
+        left = self._all >> start << start
+        broken = 0
+        for slot, table, indifferent in self._tables:
+            try:
+                texts = view.cell(slot)
+            except ValueError:
+                broken |= self._all & ~indifferent
                 continue
-            rarest = min(choices, key=lambda texts: sum(shared[key] for key in texts))
-            for subject, text in rarest:
-                filed.setdefault(subject, {}).setdefault(text, []).append(position)
-        self._filed = [(plan.slot(subject, as_texts), by) for subject, by in filed.items()]
+            stay = indifferent
+            for text in texts or ():
+                stay |= table.get(text, 0)
+            left &= stay
+        for mask, number in self._conditions:
+            if left.bit_count() <= _FEW_RULES:
+                break
+            try:
+                if left & mask and not view.holds(number):
+                    left &= ~mask
+            except ValueError:
+                broken |= mask
+        return self._judge_each(view, left, broken)
 
-    def candidates(self, view: View) -> list[int]:
-        """Positions in ascending order, each once."""
-        found = self._unfiled
-        for slot, by_text in self._filed:
-            for text in view.cell(slot) or ():
-                positions = by_text.get(text)
-                if positions:
-                    found = found + positions
-        return found if found is self._unfiled else sorted(set(found))
+    def _judge_each(self, view: View, left: int, broken: int) -> tuple[list[int], set[int]]:
+        """Judge the rules that are left one by one."""
+        results, tests = view.results, view.tests
+        matching: list[int] = []
+        unsure: set[int] = set()
+        bits = bin(left)[:1:-1]  # the character at n is the rule at position n
+        position = bits.find("1")
+        while position >= 0:
+            is_broken = broken >> position & 1 if broken else 0
+            for number in self._numbers[position]:
+                result = results[number]
+                if result is None:
+                    try:
+                        result = results[number] = tests[number](view)
+                    except ValueError:
+                        is_broken = 1
+                        continue
+                if not result:
+                    break
+            else:
+                matching.append(position)
+                if is_broken:
+                    unsure.add(position)
+            position = bits.find("1", position + 1)
+        return matching, unsure
 
 
 class _Evaluation:
@@ -188,38 +252,31 @@ class _Evaluation:
     # ---- which rules match ------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Judge the candidates in order; after a change of the Instance, find them anew."""
-        at = 0
-        while at >= 0:
-            at = self._run_from(at)
+        """Go through the rules that match; after a change of the Instance, find them anew."""
+        position = 0
+        while position >= 0:
+            position = self._run_from(position)
 
-    def _run_from(self, start: int) -> int:
-        """Go on from a position. Returns where to go on with new candidates, or -1 at the end."""
-        stage, view = self._stage, self._view
-        rules, results, tests = stage.rules, view.results, stage.plan.tests
-        candidates = stage.index.candidates(view)
-        skip_to = start
-        for position in candidates[bisect_left(candidates, start) :]:
-            if position < skip_to:
+    def _run_from(self, position: int) -> int:
+        """Go on from a position. Returns where to sieve again, or -1 at the end."""
+        rules, view = self._stage.rules, self._view
+        results = view.results
+        matching, unsure = self._stage.sieve.matching(view, position)
+        for candidate in matching:
+            if candidate < position:  # skipped by a rule before
                 continue
-            compiled = rules[position]
-            try:
-                for number in compiled.numbers:
-                    result = results[number]
-                    if result is None:
-                        result = results[number] = tests[number](view)
-                    if not result:
-                        break
-                else:
-                    if not self._is_in_force(compiled):
-                        continue
-                    skip_to = self._act(compiled, position)
-                    if skip_to < 0 or view.results is not results:
-                        return skip_to
-            except ValueError:
+            compiled = rules[candidate]
+            position = candidate + 1
+            if not self._is_in_force(compiled):
+                continue
+            if candidate in unsure:
                 # A private Attribute may turn out to be a Sequence, which has no Values.
                 if not self._fail(compiled, "a condition compares a Sequence"):
                     return -1
+                continue
+            position = self._act(compiled, candidate)
+            if position < 0 or view.results is not results:
+                return position
         return -1
 
     def _is_in_force(self, compiled: _CompiledRule) -> bool:
@@ -406,13 +463,8 @@ def conjunction(condition: Condition) -> tuple[Condition, ...]:
     return (condition,)
 
 
-def _exact_keys(condition: Condition) -> list[list[tuple[Subject, str]]]:
-    """For each exact comparison that must hold: the texts of which the Instance needs one."""
-    return [
-        [(part.subject, text) for text in part.exact_texts]
-        for part in conjunction(condition)
-        if isinstance(part, Comparison) and part.exact_texts
-    ]
+def _has(masks: Mapping[Subject, int], subject: Subject, bit: int) -> bool:
+    return bool(masks.get(subject, 0) & bit)
 
 
 def _repeated_names(rulesets: Sequence[RuleSet]) -> Iterator[Fault]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -181,7 +181,7 @@ class TestSeveralValues:
 
 
 class TestAddresses:
-    SEQUENCE = {
+    SEQUENCE: ClassVar[dict[str, Any]] = {
         "RequestAttributesSequence": [
             {"ScheduledProcedureStepID": "A"},
             {"ScheduledProcedureStepID": "B"},
