@@ -55,8 +55,8 @@ CLOSE_TIMEOUT_S = 3.0
 _MIN_BYTES_PER_TIMEOUT = 1024
 
 _PDU_HEADER_BYTES = 6
-# 128 Presentation Contexts with all Transfer Syntaxes are a quarter of this.
-_MAX_REQUEST_BYTES = 1 << 20
+# 128 Presentation Contexts with all Transfer Syntaxes are less than 200 KB.
+_MAX_REQUEST_BYTES = 256 * 1024
 _MAX_OTHER_PDU_BYTES = 1024
 
 _A_ASSOCIATE_RQ, _A_RELEASE_RQ, _A_ABORT = 0x01, 0x05, 0x07

@@ -7,6 +7,7 @@ a grace time, the rest is aborted. It has ended within 8 seconds.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import logging
 import os
 import signal
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 # How soon a changed configuration is noticed.
 _LOOK_EVERY_S = 1.0
 _GRACE_S = 5.0
-
-# The listener that the environment asks for.
-_ENVIRONMENT_LISTENER = "environment"
 
 
 def main() -> None:
@@ -74,10 +72,12 @@ def listeners(configuration: Configuration, environment: Environment) -> Sequenc
     ]
     if any(entry.port == environment.dimse_port and entry.enabled for entry in configured):
         return configured
+    taken = {entry.name for entry in configured}
+    names = itertools.chain(["default"], (f"default-{i}" for i in itertools.count(2)))
     return [
         *configured,
         Listener(
-            name=_ENVIRONMENT_LISTENER,
+            name=next(name for name in names if name not in taken),
             ae_title=environment.ae_title,
             host=environment.dimse_host,
             port=environment.dimse_port,

@@ -144,13 +144,13 @@ class StorageScp:
                 self._refuse(answer_for(error), error, record=False)
         answer = self._answer or SUCCESS
         self._request = self._staging = None
-        self._stack.close()
+        self._discard()
         self._send(store_response(self._context_id, request, answer))
 
     def abandon(self) -> None:
         """The association is over: what is not committed is discarded. Twice is once."""
         self._request = self._staging = None
-        self._stack.close()
+        self._discard()
 
     def _fault_of(self, request: Command) -> Answer | None:
         if not self._supports(request.affected_sop_class_uid):
@@ -174,4 +174,11 @@ class StorageScp:
             except AxiomError:
                 log.exception("a refused Instance could not be recorded")
         # Its room on disk is free for others while the rest is read.
-        self._stack.close()
+        self._discard()
+
+    def _discard(self) -> None:
+        try:
+            self._stack.close()
+        except Exception:
+            # Nothing depends on it: what is not committed is invisible, and swept at a start.
+            log.exception("a staged file could not be discarded")

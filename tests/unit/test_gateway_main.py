@@ -1,0 +1,65 @@
+"""Which listeners a gateway has: those configured for it, and the environment's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scp_gateway.main import listeners
+from shared.bootstrap import Environment
+from shared.config.entities import Configuration
+from tests.gateway import listener
+
+
+def _environment(**settings: str) -> Environment:
+    return Environment.read({"AXIOM_DIMSE_PORT": "11112", "AXIOM_AE_TITLE": "FLOW", **settings})
+
+
+def _configured(*entries: dict[str, Any]) -> Configuration:
+    return Configuration(listeners=tuple(listener(**entry) for entry in entries))
+
+
+def test_without_configuration_there_is_the_environments() -> None:
+    [only] = listeners(Configuration(), _environment())
+    assert (only.name, only.host, only.port, only.ae_title) == (
+        "default",
+        "127.0.0.1",
+        11112,
+        "FLOW",
+    )
+
+
+def test_a_configured_listener_on_its_port_takes_its_place() -> None:
+    configuration = _configured({"name": "ct", "port": 11112})
+    assert [entry.name for entry in listeners(configuration, _environment())] == ["ct"]
+
+
+def test_a_disabled_one_does_not() -> None:
+    configuration = _configured({"name": "ct", "port": 11112, "enabled": False})
+    names = [entry.name for entry in listeners(configuration, _environment())]
+    assert names == ["ct", "default"]
+
+
+def test_no_configured_listener_loses_its_place_to_a_name() -> None:
+    configuration = _configured({"name": "default", "port": 104}, {"name": "default-2", "port": 2})
+    names = [entry.name for entry in listeners(configuration, _environment())]
+    assert names == ["default", "default-2", "default-3"]
+
+
+@pytest.mark.parametrize(
+    ("instance", "expected"),
+    [
+        ("", ["everywhere", "north", "south"]),
+        ("north-1", ["everywhere", "north"]),
+        ("NORTH-1", ["everywhere"]),
+    ],
+)
+def test_a_filter_chooses_the_gateways(instance: str, expected: list[str]) -> None:
+    configuration = _configured(
+        {"name": "everywhere", "port": 11112},
+        {"name": "north", "instance_filter": "north-*"},
+        {"name": "south", "instance_filter": "south-*"},
+    )
+    found = listeners(configuration, _environment(AXIOM_INSTANCE=instance))
+    assert [entry.name for entry in found] == expected
