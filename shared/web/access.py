@@ -72,6 +72,7 @@ def acting() -> str:
 
 def _presented_key() -> str | None:
     scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() == "api-key" and key.strip():
-        return key.strip()
-    return request.headers.get("X-API-Key", "").strip() or None
+    if scheme.lower() != "api-key" or not key.strip():
+        key = request.headers.get("X-API-Key", "")
+    # WSGI hands bytes over as Latin-1 (PEP 3333); a preset key may be beyond ASCII.
+    return key.strip().encode("latin-1", "replace").decode("utf-8", "replace") or None

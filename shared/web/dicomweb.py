@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Response, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, Field
 
 from shared.config.entities import Settings
 from shared.errors import InstanceTooLargeError, TransientError
@@ -19,19 +23,18 @@ from shared.web.media_types import (
     JSON,
     MULTIPART_RELATED,
     MediaType,
+    negotiate,
 )
 from shared.web.multipart import MultipartError, MultipartReader, TooManyPartsError
-from shared.web.problems import ProblemError
+from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 from shared.web.request_body import RequestBody, RequestTooLargeError
 from shared.web.store_response import DataSet, store_response, to_json, to_xml
-from shared.web.stow import Reception, Store
+from shared.web.stow import Reception, Store, is_uid
 
 log = logging.getLogger(__name__)
 
 URL_PREFIX = "/api/v1/dicomweb"
 MAX_PARTS = 20_000
-
-_UID = re.compile(r"[0-9.]{1,64}")
 
 # What a response can be, the default first.
 _ENCODERS: dict[str, Callable[[DataSet], bytes]] = {
@@ -41,16 +44,57 @@ _ENCODERS: dict[str, Callable[[DataSet], bytes]] = {
 }
 
 
-def blueprint(reception: Reception, settings: Callable[[], Settings]) -> Blueprint:
-    """The routes below `URL_PREFIX`. `settings` is asked anew with each request."""
-    routes = Blueprint("dicomweb", __name__, url_prefix=URL_PREFIX)
+class StudyPath(BaseModel):
+    """Path parameters of one Study."""
 
-    @routes.post("/studies")
-    @routes.post("/studies/<study>")
-    def store(study: str = "") -> Response:
+    study: str = Field(description="Study Instance UID that every Instance must have")
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_OPERATION: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {MULTIPART_RELATED: _BINARY, DICOM: _BINARY}}
+}
+_RESPONSES: dict[int | str, Any] = {
+    status: {
+        "description": description,
+        "content": {name: {"schema": {"type": "object"}} for name in (DICOM_JSON, DICOM_XML)},
+    }
+    for status, description in (
+        (200, "All Instances are stored"),
+        (202, "Some Instances are stored"),
+        (409, "No Instance is stored"),
+        (413, "No Instance is stored: too large"),
+    )
+}
+
+
+def blueprint(reception: Reception, settings: Callable[[], Settings]) -> APIBlueprint:
+    """The routes below `URL_PREFIX`. `settings` is asked anew with each request."""
+    routes = APIBlueprint(
+        "dicomweb",
+        __name__,
+        url_prefix=URL_PREFIX,
+        abp_tags=[Tag(name="dicomweb", description="DICOMweb (PS3.18)")],
+        abp_responses={**PROBLEM_RESPONSES, **_RESPONSES},
+        abp_security=[{"apiKey": []}],
+    )
+
+    @routes.post("/studies", operation_id="store_instances", openapi_extensions=_OPERATION)
+    def store_instances() -> Response:
+        """Store Instances of any Study: one file, or several as multipart/related."""
+        return store("")
+
+    @routes.post(
+        "/studies/<study>", operation_id="store_study_instances", openapi_extensions=_OPERATION
+    )
+    def store_study_instances(path: StudyPath) -> Response:
+        """Store Instances of one Study; those of another are refused."""
+        return store(path.study)
+
+    def store(study: str) -> Response:
         encoding = _response_encoding()
         content_type = MediaType.parse(request.headers.get("Content-Type", ""))
-        if study and not _UID.fullmatch(study):
+        if study and not is_uid(study):
             raise ProblemError(400, "invalid-uid", "The path does not name a Study Instance UID.")
         body = _body(settings().max_request_bytes)
         transaction = Store(reception, _source(), study)
@@ -85,8 +129,7 @@ def blueprint(reception: Reception, settings: Callable[[], Settings]) -> Bluepri
 
 def _response_encoding() -> str:
     """The media type that the client likes best. Raises: ProblemError 406."""
-    accepted = request.accept_mimetypes
-    chosen = accepted.best_match(list(_ENCODERS)) if accepted else DICOM_JSON
+    chosen = negotiate(request.headers.get("Accept", ""), tuple(_ENCODERS))
     if chosen is None:
         raise ProblemError(
             406,

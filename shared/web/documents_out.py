@@ -11,7 +11,7 @@ import yaml
 from flask import Response, request
 
 from shared.web.documents_in import YAML
-from shared.web.media_types import JSON
+from shared.web.media_types import JSON, negotiate
 from shared.web.problems import ProblemError
 
 
@@ -48,8 +48,7 @@ def json_response(value: object, status: int = 200) -> Response:
 
 def json_or_yaml_response(document: Mapping[str, Any]) -> Response:
     """A document as the Accept header likes it. Raises: ProblemError 406."""
-    accepted = request.accept_mimetypes
-    chosen = accepted.best_match([JSON, *YAML]) if accepted else JSON
+    chosen = negotiate(request.headers.get("Accept", ""), (JSON, *YAML))
     if chosen is None:
         raise ProblemError(406, "not-acceptable", f"The response can be {JSON} or {YAML[0]}.")
     if chosen == JSON:

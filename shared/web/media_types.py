@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 DICOM = "application/dicom"
@@ -41,6 +41,30 @@ class MediaType:
                 value = value.strip()
             parameters.setdefault(key.strip().lower(), value)
         return cls(name.strip().lower(), parameters)
+
+
+def negotiate(accept: str, offered: Sequence[str]) -> str | None:
+    """What of `offered` an Accept field likes best (RFC 9110 12.5.1), the first among equals.
+
+    None if it likes none of them. Parameters but `q` do not count: senders add a charset to JSON.
+    """
+    if not accept.strip():
+        return offered[0]
+    qualities: dict[str, float] = {}
+    for item in accept.split(","):
+        media_range = MediaType.parse(item)
+        try:
+            quality = float(media_range.parameters.get("q", "1"))
+        except ValueError:
+            quality = 0.0
+        qualities[media_range.name] = max(quality, qualities.get(media_range.name, 0.0))
+
+    def liked(name: str) -> float:
+        ranges = (name, name.partition("/")[0] + "/*", "*/*")
+        return next((qualities[known] for known in ranges if known in qualities), 0.0)
+
+    best = max(offered, key=liked)
+    return best if liked(best) > 0 else None
 
 
 def _quoted(text: str) -> tuple[str, str]:

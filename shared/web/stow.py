@@ -6,6 +6,7 @@ the others; a body that breaks off does, and leaves nothing of the Instance it b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -141,7 +142,13 @@ class Store:
         uids = ["", ""]
         if header is not None:
             uids = [header.text(name) or "" for name in ("SOPClassUID", "SOPInstanceUID")]
-        self.outcome.failed.append(FailedInstance(error, *uids))
+        # What is no UID may be anything that a sender put in its place, a name for example.
+        self.outcome.failed.append(FailedInstance(error, *(u if is_uid(u) else "" for u in uids)))
+
+
+def is_uid(text: str) -> bool:
+    """Whether the text has the characters and the length of a UID (PS3.5 9.1)."""
+    return re.fullmatch(r"[0-9.]{1,64}", text) is not None
 
 
 def _stored(receipt: Receipt) -> StoredInstance:

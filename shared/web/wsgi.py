@@ -62,7 +62,7 @@ def create_app(
         app.register_api(instances.blueprint(ports))
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
-        app.register_blueprint(
+        app.register_api(
             dicomweb.blueprint(ports.receiver, lambda: ports.configuration.get().settings)
         )
     return app

@@ -8,7 +8,8 @@ import pytest
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.web.keys import COLLECTION, ApiKeys
-from tests.unit.web_fakes import FakeClock
+from shared.web.wsgi import create_app
+from tests.unit.web_fakes import FakeClock, FakeReception, fake_ports
 
 
 @pytest.fixture
@@ -62,6 +63,12 @@ class TestApiKeys:
         assert keys.verify("correct horse") is not None
         assert keys.verify(made.text) is not None
         assert keys.verify("correct") is None
+
+    def test_takes_a_preset_key_beyond_ascii_over_http(self, tmp_path: Path) -> None:
+        app = create_app(fake_ports(tmp_path, FakeReception()), preset_key="schlüssel")
+        key = "Api-Key schlüssel".encode().decode("latin-1")
+        response = app.test_client().get("/nowhere", headers={"Authorization": key})
+        assert response.status_code == 404
 
     def test_forgets_a_preset_key_with_its_setting(self, documents: SqliteDocumentStore) -> None:
         ApiKeys(documents, FakeClock(), preset="old").verify("old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from xml.etree import ElementTree
 import pydicom
 import pytest
 from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from shared.errors import OverloadedError, StorageUnavailableError
@@ -112,6 +115,9 @@ class TestStore:
             ("application/*", 200),
             ("application/json", 200),
             ("text/html, application/dicom+json;q=0.1", 200),
+            ("application/dicom+json; charset=utf-8", 200),
+            ("application/dicom+json;q=0, */*", 200),
+            ("application/dicom+json;q=high", 406),
             ("text/html", 406),
             ("application/dicom+json;q=0", 406),
         ],
@@ -309,6 +315,43 @@ class TestFailures:
 
 
 class TestAbuse:
+    def test_no_request_is_answered_with_a_bug(
+        self, client: FlaskClient, reception: FakeReception
+    ) -> None:
+        latin_1 = st.characters(codec="latin-1", exclude_categories=["Cc"])
+        pieces = [b"--B", b"--B--", b"\r\n", b"\r\n\r\n", b"\n", b"DICM", bytes(128)]
+        like_multipart = st.lists(st.sampled_from(pieces) | st.binary(max_size=9), max_size=12)
+
+        @settings(deadline=None)
+        @given(
+            body=st.binary(max_size=300) | like_multipart.map(b"".join),
+            content_type=st.sampled_from([RELATED, DICOM, "multipart/related; boundary=B"])
+            | st.text(latin_1, max_size=40),
+            accept=st.sampled_from(["", "*/*", "application/dicom+xml"])
+            | st.text(latin_1, max_size=20),
+        )
+        def holds(body: bytes, content_type: str, accept: str) -> None:
+            response = store(client, body, content_type, Accept=accept)
+            assert response.status_code in (400, 406, 409, 413, 415)
+            assert reception.open_stagings == 0
+
+        holds()
+
+    def test_a_uid_that_is_none_is_not_repeated(
+        self, client: FlaskClient, reception: FakeReception
+    ) -> None:
+        """A sender that mixes up Attributes may have put a name there."""
+        dataset = pydicom.dcmread(BytesIO(part10()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset.SOPInstanceUID = "Doe^John"
+            buffer = BytesIO()
+            dataset.save_as(buffer, enforce_file_format=False)
+            response = store(client, related(buffer.getvalue()), url=f"{STUDIES}/1.2.3")
+        assert response.status_code == 409
+        assert reasons(response, OTHER) == [0xA900]
+        assert b"Doe" not in response.data
+
     def test_ten_thousand_empty_parts_cost_little(
         self, client: FlaskClient, reception: FakeReception
     ) -> None:
