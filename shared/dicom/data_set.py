@@ -108,6 +108,7 @@ class DataSet:
 
     __slots__ = (
         "_character_set",
+        "_inherited_set",
         "_items",
         "data",
         "depth",
@@ -138,20 +139,18 @@ class DataSet:
         self.entries: dict[int, tuple[int, int, int, bytes | None]] = {}
         self.is_in_order = True  # tags ascend, and none comes twice
         self._items: dict[int, tuple[Item, ...]] = {}
-        self._character_set = character_set
+        self._inherited_set = character_set
+        self._character_set: CharacterSet | None = None  # not known yet
 
     # ---- what is in it ----------------------------------------------------------------------
 
     @property
     def character_set(self) -> CharacterSet:
         """Of its own Specific Character Set, else of what is around it."""
-        if SPECIFIC_CHARACTER_SET in self.entries:
-            _, value_start, end, _ = self.entries[SPECIFIC_CHARACTER_SET]
-            values = decode("CS", self.data[value_start:end], True, DEFAULT)
-            return character_set(terms_of(values))
-        if self._character_set is not None:
-            return self._character_set
-        return self.parent.character_set if self.parent else DEFAULT
+        known = self._character_set
+        if known is None:
+            known = self._character_set = self._named_character_set()
+        return known
 
     def entry(self, tag: int) -> Entry | None:
         """Where the Data Element is; the last one where a tag comes twice."""
@@ -204,10 +203,15 @@ class DataSet:
 
     def values(self, tag: int) -> tuple[Value, ...]:
         """The Values. Raises: KeyError if absent, ValueError for a Sequence."""
+        start, value_start, end, encoded = self.entries[tag]
+        short_vr = _SHORT_NAMES.get(encoded)
+        if short_vr is not None:  # nearly all
+            raw = self.data[value_start:end]
+            return decode(short_vr, raw, self.is_little_endian, self.character_set)
         vr = self.vr(tag)
         if vr == "SQ":
             raise ValueError(f"{format_tag(tag)} is a Sequence: it has Items, not Values")
-        entry = Entry(*self.entries[tag])
+        entry = Entry(start, value_start, end, encoded)
         end = self.value_end(entry)
         # What is UN was Implicit VR Little Endian before (PS3.5 6.2.2).
         is_little_endian = self.is_little_endian or entry.vr == b"UN"
@@ -320,6 +324,15 @@ class DataSet:
             found.extend((tag, Entry(*entry)) for tag, entry in single.entries.items())
         return found
 
+    def _named_character_set(self) -> CharacterSet:
+        if SPECIFIC_CHARACTER_SET in self.entries:
+            _, value_start, end, _ = self.entries[SPECIFIC_CHARACTER_SET]
+            values = decode("CS", self.data[value_start:end], True, DEFAULT)
+            return character_set(terms_of(values))
+        if self._inherited_set is not None:
+            return self._inherited_set
+        return self.parent.character_set if self.parent else DEFAULT
+
     def _private_vr(self, tag: int) -> str | None:
         element = tag & 0xFFFF
         if 0x10 <= element <= 0xFF:
@@ -361,7 +374,8 @@ class DataSet:
 
         Raises: Overrun, MalformedHeaderError.
         """
-        self.end = self._scan(end, stop=_FIRST_PIXEL_DATA_TAG)
+        # Group 0000 after others is no Data Element but padding with zeros.
+        self.end = self._scan(end, stop=_FIRST_PIXEL_DATA_TAG, lowest_group=0x0001)
         return self.end
 
     def scan_elements(self, end: int) -> None:
@@ -370,12 +384,8 @@ class DataSet:
 
     def scan_group(self, group: int, end: int) -> int:
         """Index while the group is this one (File Meta: PS3.10 7.1). Raises: Overrun."""
-        data, position = self.data, self.start
-        wanted = struct.pack("<H" if self.is_little_endian else ">H", group)
-        while data[position : position + 2] == wanted:
-            position = self._scan(end, start=position, is_single=True)
-        self.end = position
-        return position
+        self.end = self._scan(end, stop=(group + 1) << 16, lowest_group=group)
+        return self.end
 
     def scan_item(self, end: int, is_delimited: bool) -> int:
         """Index an Item's data set; returns where it ends (a delimiter's start if it has one).
@@ -387,10 +397,9 @@ class DataSet:
                 f"Sequences are nested deeper than {MAX_DEPTH} levels", self.start
             )
         self.end = self._scan(end, stop=_DELIMITER_GROUP)
-        at_delimiter = self.end < end
-        if at_delimiter != is_delimited and (is_delimited or self.end != end):
-            if is_delimited:
-                raise Overrun(None, self.end, end + 8)
+        if is_delimited and self.end >= end:
+            raise Overrun(None, self.end, end + 8)
+        if not is_delimited and self.end < end:
             raise MalformedHeaderError("a delimiter inside an Item of defined length", self.end)
         return self.end
 
@@ -399,12 +408,14 @@ class DataSet:
         end: int,
         *,
         stop: int = 1 << 32,
-        start: int | None = None,
+        lowest_group: int = 0,
         is_single: bool = False,
     ) -> int:
-        """Index from `start` until `end` or a tag from `stop` on that ends the data set."""
+        """Index until `end`, a tag from `stop` on that ends the data set, or a group that is too
+        low to follow another.
+        """
         data, entries = self.data, self.entries
-        position: int = self.start if start is None else start
+        position: int = self.start
         is_implicit = self.is_implicit_vr
         is_top_level = stop == _FIRST_PIXEL_DATA_TAG
         largest = MAX_HEADER_VALUE_BYTES if is_top_level else UNDEFINED
@@ -425,12 +436,8 @@ class DataSet:
                     group, element, vr, length = explicit_head(data, position)
                     value_start = position + 8
                 tag = group << 16 | element
-                if tag >= stop:
-                    if not is_top_level:
-                        if group == 0xFFFE:
-                            return position
-                    elif tag in PIXEL_DATA_TAGS:
-                        return position
+                if tag >= stop and (not is_top_level or tag in PIXEL_DATA_TAGS):
+                    return position
                 if vr in short:
                     next_position = value_start + length
                 else:
@@ -451,8 +458,8 @@ class DataSet:
                 if next_position > end:
                     raise Overrun(tag, position, next_position)
                 if tag <= last:
-                    if is_top_level and not group:
-                        return position  # zeros after the last Data Element: padding
+                    if group < lowest_group:
+                        return position
                     self.is_in_order = False
                 last = tag
                 entries[tag] = (position, value_start, next_position, vr)
@@ -568,6 +575,7 @@ _LONG: Final = frozenset(vr.encode() for vr in LONG_VRS)
 _SHORT: Final = frozenset(vr.encode() for vr in KNOWN_VRS - LONG_VRS)
 # UN and what no edition knows mean what the dictionary says.
 _MEANT: Final = (_LONG | _SHORT) - {b"UN"}
+_SHORT_NAMES: Final[dict[bytes | None, str]] = {vr: vr.decode() for vr in _SHORT}
 _EXPLICIT_LE: Final = struct.Struct("<HH2sH")
 _EXPLICIT_BE: Final = struct.Struct(">HH2sH")
 _IMPLICIT_LE: Final = struct.Struct("<HHL")
