@@ -281,7 +281,9 @@ class Supervisor:
             if beat is None or child.process is None or beat.pid != child.process.pid:
                 return f"{child.part.name} has not begun"
         addresses = self.addresses
-        if not _listens(reachable(addresses.dimse_host), addresses.dimse_port):
+        if "gateway" in self._children and not _listens(
+            reachable(addresses.dimse_host), addresses.dimse_port
+        ):
             return "gateway does not listen"
         return _unhealthy(reachable(addresses.http_host), addresses.http_port)
 

@@ -1,0 +1,1 @@
+"""The demo: real Instances through the real system, and a check of all that it claims."""
