@@ -142,13 +142,13 @@ def _holds(operator: str, text: str | None, wanted: Any) -> bool:
     if operator == "equals":
         return bool(text == wanted)
     if operator == "contains":
-        return wanted in text
+        return str(wanted) in text
     if operator == "regex":
         return re.search(wanted, text) is not None
     if operator == "in":
         return text in wanted
     try:
-        return float(text) > wanted
+        return bool(float(text) > wanted)
     except ValueError:
         return False
 

@@ -261,9 +261,8 @@ class Transform:
     change: ValueChange
 
     def apply(self, work: Work) -> None:
-        change = self.change.for_instance(work)
         for path in self.paths:
-            transform(work, path, change)
+            transform(work, path, self.change.of_values(work, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,16 +273,17 @@ class TransformSelected:
     change: ValueChange
 
     def apply(self, work: Work) -> None:
-        change = self.change.for_instance(work)
         for path in work.selected(self.selection):
-            transform(work, path, change)
+            transform(work, path, self.change.of_values(work, path))
 
 
 class ValueChange(Protocol):
     """What is done to one Value."""
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
-        """The change for this Instance. It, and what it returns, raise ActionError."""
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
+        """The change for this Attribute of this Instance. It, and what it returns, raise
+        ActionError.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from shared.dicom.paths import AttributePath
 from shared.dicom.values import as_text
 from shared.rules.actions import ActionError, Work
-from shared.rules.comparisons import linear_regex
+from shared.rules.claims import kind_of_attribute
+from shared.rules.comparisons import Kind, linear_regex
 from shared.rules.moments import read_date
 
 MAX_RESULT_LENGTH: Final = 1 << 20
@@ -37,7 +38,7 @@ class RegexReplace:
         """Raises: ValueError if pattern or replacement is wrong."""
         self._pieces(linear_regex(self.pattern, ignore_case=self.ignore_case))
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         regex = linear_regex(self.pattern, ignore_case=self.ignore_case)
         pieces = self._pieces(regex)
 
@@ -91,7 +92,7 @@ class MapValues:
     default: str | None = None  # for a Value that the table lacks; None keeps it
     fails: bool = False  # instead of keeping it
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         table = {self._key(old): new for old, new in self.table}
 
         def change(text: str) -> str:
@@ -112,7 +113,7 @@ class Plain:
 
     name: str
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         return PLAIN_CHANGES[self.name]
 
 
@@ -133,7 +134,7 @@ class Pad:
     character: str
     at_end: bool
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         if self.at_end:
             return lambda text: text.ljust(self.width, self.character)
         return lambda text: text.rjust(self.width, self.character)
@@ -145,7 +146,7 @@ class Truncate:
 
     length: int
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         return lambda text: text[: self.length]
 
 
@@ -155,7 +156,7 @@ class Hash:
 
     length: int
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         return lambda text: _digest(work.key, "hash", text).hex()[: self.length]
 
 
@@ -163,7 +164,7 @@ class Hash:
 class NewUid:
     """Replace a UID by one below 2.25 (PS3.5 B.2) that only the key and the old UID decide."""
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         def change(uid: str) -> str:
             octets = bytearray(_digest(work.key, "uid", uid)[:16])
             octets[6] = octets[6] & 0x0F | 0x80  # UUID version 8: made in a way of our own
@@ -186,7 +187,7 @@ class Shift:
     per: AttributePath | None = None
     max_days: int = 0
 
-    def for_instance(self, work: Work) -> Callable[[str], str]:
+    def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
         days = self.days
         if self.per is not None:
             owner = "\\".join(map(as_text, work.received.values(self.per) or ()))
@@ -195,40 +196,45 @@ class Shift:
             number = int.from_bytes(_digest(work.key, "shift", owner)[:8], "big")
             days = -(1 + number % self.max_days)
         seconds = self.seconds
-        return lambda text: _shifted(text, days, seconds)
+        if kind_of_attribute(path) is Kind.TIME:
+            return lambda text: _shifted_time(text, seconds)
+        return lambda text: _shifted_date(text, days, seconds)
 
 
 def _digest(key: bytes, purpose: str, text: str) -> bytes:
     return hmac.new(key, f"{purpose}\0{text}".encode(), hashlib.sha256).digest()
 
 
-def _shifted(text: str, days: int, seconds: int) -> str:
-    """A DA, TM or DT moved; how precise it is does not change."""
-    stamp = _DATETIME.fullmatch(text)
+def _shifted_time(text: str, seconds: int) -> str:
+    """A TM moved round midnight, as precise as it was."""
     clock = _TIME.fullmatch(text)
+    if clock is None:
+        raise ActionError("a Value is no time")
     try:
-        if clock:
-            present = datetime(2000, 1, 2, int(clock[1]), int(clock[2] or 0), _second(clock[3]))  # noqa: DTZ001
-            moved = present + timedelta(seconds=seconds)
-            return moved.strftime("%H%M%S")[: len(clock[0]) - len(clock[4])] + clock[4]
-        if stamp:
-            digits = stamp[1]
-            clock_digits = digits[8:].ljust(6, "0")
-            second = _second(clock_digits[4:])
-            present = datetime.strptime(  # noqa: DTZ007 - the offset from UTC stays as it is
-                f"{digits[:8]}{clock_digits[:4]}{second:02}", "%Y%m%d%H%M%S"
-            )
-            # Without a time of day, only whole days have a meaning.
-            span = timedelta(days=days, seconds=seconds if len(digits) > 8 else 0)
-            moved = present + span
-            return _digits(moved)[: len(digits)] + stamp[2]
-        day = read_date(text)
-        if day is not None and day.low == day.high:
-            whole = date(int(day.low[:4]), int(day.low[4:6]), int(day.low[6:]))
-            return (whole + timedelta(days=days)).strftime("%Y%m%d").rjust(8, "0")
+        present = datetime(2000, 1, 2, int(clock[1]), int(clock[2] or 0), _second(clock[3]))  # noqa: DTZ001
+    except ValueError:
+        raise ActionError("a time is impossible") from None
+    moved = present + timedelta(seconds=seconds)
+    return moved.strftime("%H%M%S")[: len(clock[0]) - len(clock[4])] + clock[4]
+
+
+def _shifted_date(text: str, days: int, seconds: int) -> str:
+    """A DA or DT moved, as precise as it was; a DA takes the form of PS3.5 6.2."""
+    stamp = _DATETIME.fullmatch(text)
+    day = read_date(text)
+    if stamp is None and (day is None or day.low != day.high):
+        raise ActionError("a Value is no whole date")
+    digits = stamp[1] if stamp else day.low if day else ""
+    clock = digits[8:].ljust(6, "0")
+    try:
+        present = datetime.strptime(  # noqa: DTZ007 - the offset from UTC stays as it is
+            f"{digits[:8]}{clock[:4]}{_second(clock[4:]):02}", "%Y%m%d%H%M%S"
+        )
+        # Without a time of day, only whole days have a meaning.
+        moved = present + timedelta(days=days, seconds=seconds if len(digits) > 8 else 0)
     except (ValueError, OverflowError):
         raise ActionError("a date is impossible or moves out of years 1 to 9999") from None
-    raise ActionError("a Value is no whole date or time")
+    return _digits(moved)[: len(digits)] + (stamp[2] if stamp else "")
 
 
 def _second(text: str | None) -> int:
