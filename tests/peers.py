@@ -162,11 +162,13 @@ class StorescpPeer(_Peer):
         return sorted(path for path in self.folder.iterdir() if path.is_file())
 
     def file(self, sop_instance_uid: str) -> Path:
-        """The stored file of this Instance. Raises: FileNotFoundError."""
-        for path in self.files():
-            if path.name.split(".", 1)[1] == sop_instance_uid:
-                return path
-        raise FileNotFoundError(sop_instance_uid)
+        """The stored file of this Instance, the newest if there are several (`<modality>` differs
+        with the SOP Class). Raises: FileNotFoundError.
+        """
+        found = [p for p in self.files() if p.name.split(".", 1)[1] == sop_instance_uid]
+        if not found:
+            raise FileNotFoundError(sop_instance_uid)
+        return max(found, key=lambda path: path.stat().st_mtime_ns)
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         self.port = free_port()

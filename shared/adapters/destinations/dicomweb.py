@@ -127,7 +127,7 @@ class DicomwebDestination:
                 return str(response.status_code)
             meaning = outcomes.dimse_status(warning).meaning
             return f"{response.status_code}: {meaning}, {warning:04X}H"
-        if not answer.stored and verdict.outcome is Outcome.SUCCESS:
+        if not body and verdict.outcome is Outcome.SUCCESS:
             # 200 says that all was stored, and older servers say no more.
             return str(response.status_code)
         unnamed = Verdict(Outcome.PERMANENT, "the answer does not name the Instance")

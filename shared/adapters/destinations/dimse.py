@@ -66,7 +66,15 @@ class StorageScpDestination:
             return association.store(context, instance.sop_instance_uid, data_set)
 
         with self._errors():
-            response = self._exchange(context, store)
+            try:
+                response = self._exchange(context, store)
+            except AssociationLostError:
+                if sum(map(len, data_set)) % 2 == 0:
+                    raise
+                # dcmtk, for one, aborts when it sees that, each time anew.
+                raise DestinationRefusedError(
+                    self._name, "aborted; the data set has an odd number of bytes (PS3.8 E.1)"
+                ) from None
         verdict = outcomes.dimse_status(response.status)
         answer = f"{response.status:04X}H"
         words = ", ".join(filter(None, [answer, _printable(response.words)]))

@@ -341,6 +341,7 @@ def test_a_bare_200_is_believed(destination: Make, tmp_path: Path) -> None:
         (answers(202, module(uid="1.2", reason=0x0122)), DestinationRefusedError, "0122H"),
         (answers(409, module(uid=UID, reason=0)), DestinationRefusedError, "0000H"),
         (answers(200, module(stored="1.2.3")), DestinationRefusedError, "not name"),
+        (answers(200, module()), DestinationRefusedError, "not name"),
         (answers(202), DestinationRefusedError, "not name"),
         (answers(204), DestinationRefusedError, "204"),
         (

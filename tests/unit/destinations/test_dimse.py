@@ -387,6 +387,20 @@ def test_a_peer_that_breaks_off_is_tried_again(
         destination(scp.port, timeout_s=0.5).deliver(outgoing(tmp_path, build.ct(256, 256)))
 
 
+def test_a_data_set_of_odd_length_is_sent_but_not_for_ever(
+    destination: Make, tmp_path: Path
+) -> None:
+    """Files are cut short in the middle of a word. Some peers take that; dcmtk always aborts."""
+    instance = outgoing(tmp_path, build.ct() + b"\0")
+    with ScriptedScp(stores()) as scp:
+        assert destination(scp.port).deliver(instance) == "0000H"
+    with (
+        ScriptedScp(stores_then(lambda c: c.abort())) as scp,
+        pytest.raises(DestinationRefusedError, match="odd number of bytes"),
+    ):
+        destination(scp.port).deliver(instance)
+
+
 def test_a_peer_that_stops_reading_is_not_waited_for(destination: Make, tmp_path: Path) -> None:
     """Its window is full long before 8 MB are out, and sendfile(2) must not wait for ever."""
     wait = threading.Event()
