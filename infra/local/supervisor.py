@@ -66,7 +66,8 @@ class _Child:
 
 
 class Supervisor:
-    """The system of one AXIOM_HOME. Used from the main thread alone.
+    """The system of one AXIOM_HOME. Started from the main thread alone: on Linux children end with
+    the thread that started them.
 
     `output` takes what the parts print; None leaves them our own standard error. `tell` gets one
     line for each event that a person should know of.

@@ -7,6 +7,7 @@ import http.client
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -87,22 +88,26 @@ def run_demo(folder: Path, tell: Callable[[str], None]) -> Outcome:
     with contextlib.ExitStack() as stack:
         tell("starting two systems and a stock pynetdicom peer on free ports")
         log = stack.enter_context((folder / "log.jsonl").open("ab"))
-        main = _Node(folder / "home", stack, log)
-        receiving = _Node(folder / "receiving-home", stack, log, parts=_RECEIVING_PARTS)
+        nodes: list[_Node] = []
+        stack.callback(_stop, nodes)
+        main = _Node(folder / "home", log)
+        nodes.append(main)
+        receiving = _Node(folder / "receiving-home", log, parts=_RECEIVING_PARTS)
+        nodes.append(receiving)
         pacs_port = _start_peer(folder / PACS, stack)
         receiving.ports.configuration.apply(_receiving_configuration(folder), by="demo")
         main.ports.configuration.apply(_configuration(folder, receiving, pacs_port), by="demo")
-        for node in (main, receiving):
+        for node in nodes:
             node.supervisor.wait_until_ready()
         tell("sending over C-STORE and STOW-RS")
         _send_all(stories, main)
         tell("waiting until every Instance is settled")
-        for node in (main, receiving):
+        for node in nodes:
             _await_empty_queue(node.ports)
-        tell("checking what arrived against what was sent")
         unexpected = _collect(stories, main.ports)
-        for story in stories:
-            story.checks = list(_verify(story, folder))
+        tell("stopping, and checking what arrived against what was sent")
+    for story in stories:
+        story.checks = list(_verify(story, folder))
     checks = [Check("no exception besides those expected", not unexpected, ", ".join(unexpected))]
     return Outcome(stories, checks, folder, round(time.monotonic() - began_s, 1))
 
@@ -110,26 +115,23 @@ def run_demo(folder: Path, tell: Callable[[str], None]) -> Outcome:
 class _Node:
     """One running system of the demo, and its ports in this process."""
 
-    def __init__(
-        self,
-        home: Path,
-        stack: contextlib.ExitStack,
-        log: IO[bytes],
-        *,
-        parts: Sequence[Part] = PARTS,
-    ) -> None:
+    def __init__(self, home: Path, log: IO[bytes], *, parts: Sequence[Part] = PARTS) -> None:
         self.api_key = secrets.token_urlsafe(24)
         environment = replace(
             Environment.read({}), home=home, http_port=0, dimse_port=0, api_key=self.api_key
         )
         self.supervisor = Supervisor(environment, output=log, parts=parts)
         self.supervisor.start()
-        stack.callback(self.supervisor.stop)
         self.ports = bootstrap.embedded(environment)
 
     @property
     def dicomweb_url(self) -> str:
         return f"{self.supervisor.addresses.url}/api/v1/dicomweb"
+
+
+def _stop(nodes: Sequence[_Node]) -> None:
+    with ThreadPoolExecutor(len(nodes) or 1) as pool:
+        list(pool.map(lambda node: node.supervisor.stop(), nodes))
 
 
 def _start_peer(folder: Path, stack: contextlib.ExitStack) -> int:
