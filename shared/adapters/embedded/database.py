@@ -23,6 +23,8 @@ _IDLE_READERS = 8
 # 16 MiB of changes before they are copied into the main file: a page that changes all the time (an
 # index's, say) is then copied once for many transactions.
 _CHECKPOINT_PAGES = 4096
+# What a burst made of the write-ahead log is given back to the file system above this.
+_KEPT_LOG_BYTES = 64 * 1024 * 1024
 
 
 class Database:
@@ -107,6 +109,7 @@ class Database:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_KEPT_LOG_BYTES}")
         # Deleted rows are overwritten where that costs no write of its own.
         connection.execute("PRAGMA secure_delete = FAST")
         return connection
@@ -161,8 +164,9 @@ class Database:
     def _turn(self) -> Iterator[None]:
         """Wait for this process's turn to write.
 
-        SQLite alone would have the processes poll for its lock with growing sleeps; the kernel
-        wakes the next one at once, and lets go when a process dies.
+        SQLite alone has the processes poll for its lock with growing sleeps, and one that is late
+        starves for half a second; the kernel wakes the next one at once, and lets go of the lock
+        when a process dies.
         """
         fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
         try:
