@@ -148,7 +148,7 @@ class OutgoingInstance:
 
 
 def chunks(parts: Iterable[Part]) -> Iterator[bytes]:
-    """All bytes of `parts` in order, in pieces of about 1 MiB at most."""
+    """All bytes of `parts` in order: the Header in one piece, the rest in pieces of up to 1 MiB."""
     for part in parts:
         if isinstance(part, FileRange):
             yield from part.chunks()
