@@ -39,6 +39,7 @@ from shared.dicom.splicing import (
     with_item,
 )
 from shared.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS, LONG_VRS, Value, as_text, encode
+from shared.errors import MalformedHeaderError
 
 
 class InvalidEditError(ValueError):
@@ -89,12 +90,19 @@ class HeaderEdit:
         return tuple(self._changes)
 
     def header(self) -> Header:
-        """The edited Header."""
+        """The edited Header.
+
+        Raises: MalformedHeaderError if it would be read as another one than was made, which only a
+        data set that is broken in the first place can bring about.
+        """
         if self._result is None:
             original = self._original
-            preamble = original.data[: original.meta.start]
-            data = preamble + self._meta.assemble() + self._data_set.assemble()
-            self._result = Header.parse(data, body_size=0)
+            meta = original.data[: original.meta.start] + self._meta.assemble()
+            data = meta + self._data_set.assemble()
+            result = original.with_data(data)
+            if result.meta_end != len(meta) or result.body_offset != len(data):
+                raise MalformedHeaderError("the data set is too broken to be edited", len(meta))
+            self._result = result
         return self._result
 
     # ---- editing ----------------------------------------------------------------------------

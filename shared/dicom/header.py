@@ -128,6 +128,19 @@ class Header:
             raise _shortage(overrun, len(data), is_whole, limit) from None
         return self
 
+    def with_data(self, data: bytes) -> Header:
+        """A Header of these bytes, read as this one was found to be encoded.
+
+        Raises: MalformedHeaderError, TruncatedInstanceError.
+        """
+        other = Header()
+        try:
+            other._index_meta(data, True)
+            other._index_data_set(data, True, self.is_implicit_vr)
+        except Overrun as overrun:
+            raise _shortage(overrun, len(data), True, None) from None
+        return other
+
     def __contains__(self, path: AttributePath | str) -> bool:
         return self._first(path) is not None
 
@@ -186,9 +199,13 @@ class Header:
         self.is_deflated = uid in DEFLATED
         self.is_little_endian = uid != EXPLICIT_VR_BIG_ENDIAN
 
-    def _index_data_set(self, data: bytes, is_whole: bool) -> None:
+    def _index_data_set(
+        self, data: bytes, is_whole: bool, is_implicit_vr: bool | None = None
+    ) -> None:
         first_vr = data[self.meta_end + 4 : self.meta_end + 6]
-        if len(first_vr) == 2:
+        if is_implicit_vr is not None:
+            self.is_implicit_vr = is_implicit_vr
+        elif len(first_vr) == 2:
             self.is_implicit_vr = not looks_like_vr(first_vr)
         else:
             self.is_implicit_vr = self.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN

@@ -60,7 +60,7 @@ class AttributePath:
     def parse(cls, text: str) -> AttributePath:
         """Read a path as people write it.
 
-        Raises: UnknownAttributeError, also for what is a tag but no Attribute (a delimiter).
+        Raises: UnknownAttributeError.
         """
         return _parse(text)
 
@@ -145,7 +145,4 @@ def _step(match: re.Match[str], text: str) -> Step:
             raise UnknownAttributeError(text, dictionary.nearest_keyword(match["keyword"]) or "")
         return Step(tag, "", index)
     digits = match["digits"] or match["group"] + match["element"]
-    tag = int(digits, 16)
-    if tag >> 16 in (0x0000, 0xFFFE):  # Command Set; Items and delimiters
-        raise UnknownAttributeError(text)
-    return Step(tag, "", index)
+    return Step(int(digits, 16), "", index)

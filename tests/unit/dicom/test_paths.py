@@ -44,8 +44,6 @@ def test_paths_are_read_and_have_one_canonical_text(text: str, canonical: str) -
         "RequestAttributesSequence[0]",
         "RequestAttributesSequence.AccessionNumber",
         "(0010,002)",
-        "(FFFE,E000)",
-        "(0000,0100)",
         '(0030,"CREATOR",20)',
         '(0031,"",20)',
         "0010 0020",
