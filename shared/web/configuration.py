@@ -191,7 +191,13 @@ def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) ->
 
 
 def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
-    @routes.get("", operation_id="export_configuration", responses={200: Configuration})
+    # Its parts are components already, by the routes of each.
+    schema = Configuration.model_json_schema(ref_template="#/components/schemas/{model}")
+    del schema["$defs"]
+    content = {media_type: {"schema": schema} for media_type in (JSON, YAML[0])}
+    whole = {"description": "The whole configuration", "content": content}
+
+    @routes.get("", operation_id="export_configuration", responses={200: whole})
     def export_configuration() -> Response:
         """The whole configuration, as JSON or (Accept: application/yaml) as YAML."""
         return json_or_yaml_response(service.export())
@@ -199,8 +205,8 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
     @routes.put(
         "",
         operation_id="import_configuration",
-        responses={200: Configuration},
-        openapi_extensions=_body_of(Configuration, JSON, YAML[0]),
+        responses={200: whole},
+        openapi_extensions={"requestBody": {"required": True, "content": content}},
     )
     def import_configuration() -> Response:
         """Replace the parts that the document has (listeners, destinations, rulesets, settings).
@@ -222,9 +228,9 @@ def _reference(schema: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{title}"}
 
 
-def _body_of(schema: type[BaseModel], *media_types: str) -> dict[str, Any]:
+def _body_of(schema: type[BaseModel]) -> dict[str, Any]:
     """The request body for the OpenAPI document: its checking is the service's, which finds all."""
-    content = {name: {"schema": _reference(schema)} for name in media_types or (JSON,)}
+    content = {JSON: {"schema": _reference(schema)}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -15,7 +15,14 @@ from shared.messages import Stage
 from shared.web.access import acting
 from shared.web.documents_in import received_document
 from shared.web.documents_out import json_response
-from shared.web.listing import Listing, Since, fetch, page_response, search
+from shared.web.listing import (
+    Listing,
+    Since,
+    described_page,
+    fetch,
+    page_response,
+    search,
+)
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
 if TYPE_CHECKING:
@@ -86,7 +93,7 @@ def blueprint(log: ExceptionLog) -> APIBlueprint:
         abp_security=[{"apiKey": []}],
     )
 
-    @routes.get("", operation_id="list_exceptions")
+    @routes.get("", operation_id="list_exceptions", responses={200: described_page("Entries")})
     def list_exceptions(query: ExceptionQuery) -> Response:
         """Entries, newest first."""
         where = {

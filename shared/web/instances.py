@@ -14,7 +14,14 @@ from shared.errors import DocumentMissingError
 from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
 from shared.web.documents_out import json_response
-from shared.web.listing import Listing, Since, fetch, page_response
+from shared.web.listing import (
+    Listing,
+    Since,
+    described,
+    described_page,
+    fetch,
+    page_response,
+)
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
 if TYPE_CHECKING:
@@ -95,7 +102,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
         )
         return [document.data for document in page.documents]
 
-    @routes.get("/instances", operation_id="list_instances")
+    @routes.get(
+        "/instances",
+        operation_id="list_instances",
+        responses={200: described_page("Instances")},
+    )
     def list_instances(query: InstanceQuery) -> Response:
         """Instances that rules have decided about, the newest first, without their Changes."""
         where = {
@@ -106,7 +117,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
         page = listed(_INSTANCES, "received_at", where, query, query.since)
         return page_response(page, _summary)
 
-    @routes.get("/instances/<receipt_id>", operation_id="read_instance")
+    @routes.get(
+        "/instances/<receipt_id>",
+        operation_id="read_instance",
+        responses={200: described("What is known of the Instance", {"type": "object"})},
+    )
     def read_instance(path: InstancePath) -> Response:
         """One Instance: rules matched, Changes old and new, Deliveries, exceptions.
 
@@ -121,7 +136,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
         shown = [_exception(entry) for entry in exceptions]
         return json_response({"state": "undecided", **known, "exceptions": shown})
 
-    @routes.post("/instances/<receipt_id>/reprocess", operation_id="reprocess_instance")
+    @routes.post(
+        "/instances/<receipt_id>/reprocess",
+        operation_id="reprocess_instance",
+        responses={202: described("It is on its way to the rules", {"type": "object"})},
+    )
     def reprocess_instance(path: InstancePath) -> Response:
         """Have the current rules decide anew about an Instance that is held or was discarded."""
         from shared.pipeline import rules
@@ -137,7 +156,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
         rules.release(path.receipt_id, ports)
         return json_response({"receipt_id": path.receipt_id, "state": rules.RELEASED}, 202)
 
-    @routes.get("/deliveries", operation_id="list_deliveries")
+    @routes.get(
+        "/deliveries",
+        operation_id="list_deliveries",
+        responses={200: described_page("Deliveries")},
+    )
     def list_deliveries(query: DeliveryQuery) -> Response:
         """Deliveries that were tried, the last tried first."""
         where = {

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.ports import Document, Page
 from shared.web.documents_out import json_response
+from shared.web.media_types import JSON
 from shared.web.problems import ProblemError
 
 # A search reads at most so much for one page of its own; its cursor goes on where it stopped.
@@ -35,6 +36,19 @@ class Listing(BaseModel):
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
 
 
+def described(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON response for the OpenAPI document."""
+    return {"description": description, "content": {JSON: {"schema": dict(schema)}}}
+
+
+def described_page(description: str) -> dict[str, Any]:
+    """A page of a list for the OpenAPI document."""
+    cursor = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    properties = {"items": {"type": "array", "items": {"type": "object"}}, "next_cursor": cursor}
+    schema = {"type": "object", "properties": properties, "required": ["items", "next_cursor"]}
+    return described(description, schema)
+
+
 def page_response(page: Page, shown: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Response:
     """One page as {"items", "next_cursor"}, each document as `shown` tells it."""
     items = [shown(document.data) for document in page.documents]
@@ -44,7 +58,7 @@ def page_response(page: Page, shown: Callable[[Mapping[str, Any]], Mapping[str, 
 def fetch(query: Callable[[int, str | None], Page], listing: Listing) -> Page:
     """The page that `query(limit, cursor)` gives. Raises: ProblemError 400 for a foreign cursor."""
     try:
-        return query(listing.limit, listing.cursor)
+        return query(listing.limit, listing.cursor or None)
     except ValueError:
         raise ProblemError(
             400, "invalid-cursor", "The cursor is not one that this list gave."
