@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition, Lock
 
@@ -50,11 +49,12 @@ class Lane:
     Its runner's lock guards it, and is the lock of `has_work`.
     """
 
-    def __init__(self, policy: RetryPolicy, concurrency: Callable[[], int], lock: Lock) -> None:
+    def __init__(self, policy: RetryPolicy, lock: Lock) -> None:
         self.has_work = Condition(lock)
         self.workers = 0
         self.running = 0
-        self._policy, self._concurrency = policy, concurrency
+        self.max_concurrency = 1
+        self._policy = policy
         self._urgent: deque[Leased] = deque()
         self._routine: deque[Leased] = deque()
         self._failures = 0
@@ -70,9 +70,10 @@ class Lane:
         """True if the lane is to be tried with one message at a time."""
         return self._failures >= self._policy.failures_until_probing
 
+    @property
     def concurrency(self) -> int:
         """How many messages may be worked on at once."""
-        return 1 if self.is_probing else max(1, self._concurrency())
+        return 1 if self.is_probing else max(1, self.max_concurrency)
 
     def room(self, now_s: float) -> int:
         """How many more messages to lease now: enough for every worker to find its next one, and
@@ -81,7 +82,7 @@ class Lane:
         if self.is_probing:
             is_idle = not self.running and not self.waiting
             return 1 if is_idle and now_s >= self._probe_at_s else 0
-        wanted = 8 * self.concurrency()
+        wanted = 8 * self.concurrency
         return 0 if self.waiting > wanted // 2 else wanted - self.waiting
 
     def add(self, leased: Leased) -> None:
@@ -90,7 +91,7 @@ class Lane:
 
     def take(self) -> Leased | None:
         """The next message to work on, None if there is none or enough are worked on."""
-        if self.running >= self.concurrency() or not self.waiting:
+        if self.running >= self.concurrency or not self.waiting:
             return None
         self.running += 1
         return (self._urgent or self._routine).popleft()
@@ -115,10 +116,9 @@ class Lane:
             )
 
     def probe_in_s(self, now_s: float) -> float:
-        """Seconds until the next probe; infinity if none is to come."""
-        if not self.is_probing or self.running or self.waiting:
-            return float("inf")
-        return max(0.0, self._probe_at_s - now_s)
+        """Seconds until the next probe may go; infinity if it may already, or none is to come."""
+        is_idle = self.is_probing and not self.running and not self.waiting
+        return self._probe_at_s - now_s if is_idle and self._probe_at_s > now_s else float("inf")
 
 
 def _doubled(first: float, times: int, longest: float) -> float:

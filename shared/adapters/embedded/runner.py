@@ -42,9 +42,9 @@ class Runner:
 
     Lanes take turns and each has its own threads, so a slow or dead destination costs the others
     nothing; a dead one gets a probe now and then. `max_concurrency` says how many messages of a
-    lane may be worked on at once ("" is the lane of the stages' own topics); it is asked for each
-    message, so it has to be quick. Leases are kept up while a handler runs, however long. Messages
-    may be delivered twice and in any order.
+    lane may be worked on at once ("" is the lane of the stages' own topics) whenever some are
+    leased. Leases are kept up while a handler runs, however long. Messages may be delivered twice
+    and in any order.
     """
 
     def __init__(
@@ -121,14 +121,14 @@ class Runner:
         with self._lock:
             for message in leased:
                 self._held[message.message_id] = message
-                lane = self._lane(message.topic, message.lane)
+                lane = self._lanes[message.topic, message.lane]
                 if lane.is_probing and not lane.room(now_s):
                     # It began to fail while these were leased.
                     self._settle_soon([_Settlement(message, was_begun=False)])
                     continue
                 lane.add(message)
                 lane.has_work.notify()
-                if lane.workers < min(lane.concurrency(), lane.running + lane.waiting):
+                if lane.workers < min(lane.concurrency, lane.running + lane.waiting):
                     lane.workers += 1
                     Thread(target=self._work, args=(lane,), daemon=True).start()
         return bool(leased)
@@ -144,15 +144,12 @@ class Runner:
             ]
 
     def _room(self, topic: str, lane: str, now_s: float) -> int:
+        max_concurrency = self._max_concurrency(lane)  # may read the configuration: no lock
         with self._lock:
-            return self._lane(topic, lane).room(now_s)
-
-    def _lane(self, topic: str, name: str) -> Lane:
-        lane = self._lanes.get((topic, name))
-        if lane is None:
-            lane = Lane(self._policy, lambda: self._max_concurrency(name), self._lock)
-            self._lanes[topic, name] = lane
-        return lane
+            if (topic, lane) not in self._lanes:
+                self._lanes[topic, lane] = Lane(self._policy, self._lock)
+            self._lanes[topic, lane].max_concurrency = max_concurrency
+            return self._lanes[topic, lane].room(now_s)
 
     def _wait_s(self) -> float:
         now_s = self._clock.monotonic_s()
@@ -188,7 +185,7 @@ class Runner:
                     self._wake_up()
 
     def _next(self, lane: Lane) -> Leased | None:
-        while not self._is_stopping and lane.workers <= lane.concurrency():
+        while not self._is_stopping and lane.workers <= lane.concurrency:
             leased = lane.take()
             if leased is not None:
                 return leased

@@ -20,7 +20,7 @@ from shared.adapters.embedded import runner as runner_module
 from shared.adapters.embedded.lanes import RetryPolicy
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Handler, Runner
-from shared.errors import Category
+from shared.errors import Category, StorageUnavailableError
 from shared.messages import (
     DeliveryRequested,
     ExceptionRaised,
@@ -82,6 +82,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """The runner looks often, as a fake clock wakes nobody."""
     monkeypatch.setattr(runner_module, "_LONGEST_WAIT_S", 0.005)
+    monkeypatch.setattr(runner_module, "_BUS_DOWN_WAIT_S", 0.005)
     bench = Bench(tmp_path)
     yield bench
     bench.bus.close()
@@ -318,6 +319,36 @@ class TestRunner:
             alive.set()
             bench.clock.advance(300)
             eventually(lambda: bench.left() == 0)
+
+    def test_a_dead_lane_whose_messages_all_wait_does_not_keep_the_runner_busy(
+        self, bench: Bench
+    ) -> None:
+        """A probe could go, but no message is due."""
+        handler = Answers(*[unavailable()] * 6)
+        with bench.running({"work": handler}):
+            bench.publish(b"x", lane="dead")
+            for delay_s in (1, 2, 4, 8, 16):
+                handler.next()
+                bench.settle()
+                bench.clock.advance(delay_s + 1)
+            handler.next()
+            bench.settle()
+            bench.clock.advance(15)
+            assert bench.runner._wait_s() == runner_module._LONGEST_WAIT_S
+
+    def test_a_lane_that_the_configuration_cannot_tell_of_now_waits(self, bench: Bench) -> None:
+        handler = Answers()
+        asked = Queue[str]()
+
+        def max_concurrency(lane: str) -> int:
+            asked.put(lane)
+            if asked.qsize() == 1:
+                raise StorageUnavailableError("locked")
+            return 1
+
+        with bench.running({"work": handler}, max_concurrency=max_concurrency):
+            bench.publish(b"x", lane="pacs")
+            handler.next()
 
     def test_a_bug_does_not_close_its_lane(self, bench: Bench) -> None:
         """Ten messages that break the code say nothing of the destination."""
