@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.pipeline.ports import HealthCheck
-from tests.unit.web_fakes import AUTHORIZED, FakeClock, FakeReception, client_over, fake_ports
+from tests.fakes import FakeClock
+from tests.unit.web_fakes import AUTHORIZED, FakeReception, client_over, fake_ports
 
 
 def works() -> str | None:
@@ -64,7 +65,7 @@ class TestHealth:
         for _ in range(3):
             client.get("/health")
         assert len(asked) == 1
-        clock.s += 1
+        clock.advance(1)
         client.get("/health")
         assert len(asked) == 2
 

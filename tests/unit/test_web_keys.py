@@ -9,7 +9,8 @@ import pytest
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.web.keys import COLLECTION, ApiKeys
 from shared.web.wsgi import create_app
-from tests.unit.web_fakes import FakeClock, FakeReception, fake_ports
+from tests.fakes import FakeClock
+from tests.unit.web_fakes import FakeReception, fake_ports
 
 
 @pytest.fixture

@@ -25,23 +25,11 @@ from shared.errors import (
 from shared.messages import Receipt, ReceivedFile, Source
 from shared.ports import Buffer
 from shared.web.wsgi import create_app
+from tests.fakes import FakeClock
 
 KEY = "letmein"
 AUTHORIZED = {"Authorization": f"Api-Key {KEY}"}
 STUDIES = "/api/v1/dicomweb/studies"
-
-
-class FakeClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.s = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 21, tzinfo=UTC)
-
-    def monotonic_s(self) -> float:
-        return self.s
 
 
 class FakeHeader:
