@@ -73,37 +73,34 @@ class CharacterSet:
         return fragment[:at].decode(codec, errors) + fragment[at:].decode(first, errors)
 
     def _encode_part(self, part: str, is_after_escape: bool) -> bytes:
-        """Encode text without delimiters, leaving the initial sets in use at its end."""
-        initial = _CODE_ELEMENTS.get(self.codecs[0])
-        romaji = self.codecs[0] == "shift_jis"
-        g0_start = _ASCII_G0 if not romaji else _ROMAJI_G0
-        starts_in_g1 = initial is not None and initial.is_g1 and not is_after_escape
-        g0, g1 = g0_start, initial.escape if initial and starts_in_g1 else b""
+        """Encode text without delimiters, leaving the initial sets in use at its end.
+
+        Whatever a reader makes of G0 and G1, each run of characters follows the escape sequence
+        of its own set, or none if that is the initial one.
+        """
+        back = _ROMAJI_G0 if self.codecs[0] == "shift_jis" else _ASCII_G0
+        current = "" if is_after_escape else self.codecs[0]
         out = bytearray()
         for position, char in enumerate(part):
             if char.isascii():
-                if g0 not in (_ASCII_G0, _ROMAJI_G0):
-                    out += g0_start
-                    g0 = g0_start
+                if current in _CODECS_THAT_ESCAPE:
+                    out += back
+                    current = _CODEC_BY_ESCAPE[back]
                 out += char.encode("ascii")
                 continue
-            for codec in self.codecs:
+            for codec in (current, *self.codecs):
                 element = _CODE_ELEMENTS.get(codec)
                 code = element.code(char) if element else None
-                if element is None or code is None:
-                    continue
-                if element.is_g1 and g1 != element.escape:
-                    out += element.escape
-                    g1 = element.escape
-                elif not element.is_g1 and g0 != element.escape:
-                    out += element.escape
-                    g0 = element.escape
-                out += code
-                break
+                if element is not None and code is not None:
+                    break
             else:
                 raise UnicodeEncodeError("dicom", part, position, position + 1, "not in the set")
-        if g0 != g0_start:
-            out += g0_start
+            if codec != current:
+                out += element.escape
+                current = codec
+            out += code
+        if current in _CODECS_THAT_ESCAPE:
+            out += back
         return bytes(out)
 
 
@@ -194,14 +191,10 @@ _CODECS_THAT_ESCAPE: Final = ("iso2022_jp", "iso2022_jp_2")
 
 @dataclass(frozen=True, slots=True)
 class _CodeElement:
-    """One set that an escape sequence designates to G0 or G1 (PS3.3 tables C.12-3, C.12-4)."""
+    """One set that an escape sequence calls (PS3.3 tables C.12-3, C.12-4)."""
 
     codec: str
     escape: bytes
-
-    @property
-    def is_g1(self) -> bool:
-        return self.codec not in _CODECS_THAT_ESCAPE
 
     def code(self, char: str) -> bytes | None:
         """The character's bytes in this set, None if it has none."""
