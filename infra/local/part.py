@@ -19,6 +19,9 @@ from infra.local.heartbeat import Heartbeat
 # Holds the number of the pipe's end that stays open as long as the supervisor lives.
 LIFELINE_VARIABLE = "AXIOM_LIFELINE_FD"
 
+# Names the parts that the supervisor runs, with spaces between them.
+PARTS_VARIABLE = "AXIOM_PARTS"
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,7 +35,7 @@ class Part:
 
 
 PARTS = (
-    Part("http", "shared.web.server", 0),
+    Part("http", "infra.local.http", 0),
     Part("gateway", "scp_gateway.main", 0),
     Part("stages", "infra.local.stages", 1),
     Part("delivery", "infra.local.delivery", 2),

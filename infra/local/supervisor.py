@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from infra.local import heartbeat
 from infra.local.addresses import Addresses, addresses_file, claim_port, reachable
-from infra.local.part import LIFELINE_VARIABLE, PARTS, Part
+from infra.local.part import LIFELINE_VARIABLE, PARTS, PARTS_VARIABLE, Part
 from infra.local.terminal import CommandFailedError
 
 if TYPE_CHECKING:
@@ -273,6 +273,7 @@ class Supervisor:
             "AXIOM_DIMSE_PORT": str(addresses.dimse_port),
             "AXIOM_AE_TITLE": addresses.ae_title,
             "AXIOM_API_KEY": self._environment.api_key or "",
+            PARTS_VARIABLE: " ".join(self._children),
             LIFELINE_VARIABLE: str(self._lifeline[0]),
         }
 

@@ -6,14 +6,13 @@ between them here is this one header field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from shared import bootstrap, logs
-from shared.web.server import Server
-from shared.web.wsgi import create_app
+from infra.local.http import create_app, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _FIELD = "HTTP_AUTHORIZATION"
@@ -33,13 +32,5 @@ class BearerAsApiKey:
         return self._app(environ, start_response)
 
 
-def _create_app() -> WSGIApplication:
-    preset_key = bootstrap.Environment.read().api_key
-    app = create_app(bootstrap.from_environment(), preset_key=preset_key)
-    return BearerAsApiKey(app.wsgi_app)
-
-
 if __name__ == "__main__":
-    logs.configure("http")
-    environment = bootstrap.Environment.read()
-    Server(environment.http_host, environment.http_port, _create_app).run()
+    serve(lambda: BearerAsApiKey(create_app()))

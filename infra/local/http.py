@@ -1,0 +1,43 @@
+"""The `http` process: the HTTP side, whose /health speaks for the other processes too."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from infra.local import heartbeat
+from infra.local.part import PARTS_VARIABLE
+from shared import bootstrap, logs
+from shared.bootstrap import Environment
+from shared.web.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIApplication
+
+
+def serve(load: Callable[[], WSGIApplication]) -> None:
+    """Serve what `load` gives, where the environment says, until SIGTERM."""
+    logs.configure("http")
+    environment = Environment.read()
+    Server(environment.http_host, environment.http_port, load).run()
+
+
+def create_app() -> WSGIApplication:
+    """The API and DICOMweb, with a health check for each part that the supervisor runs."""
+    from shared.web.wsgi import create_app as create
+
+    environment = Environment.read()
+    ports = bootstrap.from_environment()
+    run_dir = environment.home / "run"
+    parts = os.environ.get(PARTS_VARIABLE, "").split()
+    checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}
+    ports = replace(ports, health_checks={**ports.health_checks, **checks})
+    return create(ports, preset_key=environment.api_key)
+
+
+if __name__ == "__main__":
+    serve(create_app)
