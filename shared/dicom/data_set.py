@@ -110,6 +110,7 @@ class DataSet:
         "_character_set",
         "_inherited_set",
         "_items",
+        "_walkable",
         "data",
         "depth",
         "end",
@@ -140,6 +141,7 @@ class DataSet:
         self.is_in_order = True  # tags ascend, and none comes twice
         self._items: dict[int, tuple[Item, ...]] = {}
         self._inherited_set = character_set
+        self._walkable: bool | None = None  # not known yet
         self._character_set: CharacterSet | None = None  # not known yet
 
     # ---- what is in it ----------------------------------------------------------------------
@@ -190,7 +192,7 @@ class DataSet:
             vr = dictionary.vr_for_tag(tag)
         if vr is None or vr == "NONE":
             return "UN"
-        if vr == "SQ" and (encoded is not None or tag >> 16 & 1) and not self._has_items(tag):
+        if vr == "SQ" and (encoded is not None or tag >> 16 & 1) and not self._has_good_items(tag):
             return "UN"  # a guess that its bytes refute
         return self.choose_vr(vr) if " or " in vr else vr
 
@@ -324,6 +326,23 @@ class DataSet:
             found.extend((tag, Entry(*entry)) for tag, entry in single.entries.items())
         return found
 
+    def _has_good_items(self, tag: int) -> bool:
+        """True if the value can be walked as a Sequence, all the way down."""
+        try:
+            return all(item.data_set._is_walkable() for item in self.items(tag))
+        except MalformedHeaderError:
+            return False
+
+    def _is_walkable(self) -> bool:
+        """True if every Sequence in it can be walked. Found out once, or nested guesses would each
+        be made again for every level around them.
+        """
+        if self._walkable is None:
+            self._walkable = all(
+                self._has_good_items(tag) for tag in self.entries if self.vr(tag) == "SQ"
+            )
+        return self._walkable
+
     def _named_character_set(self) -> CharacterSet:
         if SPECIFIC_CHARACTER_SET in self.entries:
             _, value_start, end, _ = self.entries[SPECIFIC_CHARACTER_SET]
@@ -341,16 +360,6 @@ class DataSet:
             return "UL" if element == 0 else None
         creator = self.creator_text(creator_tag(tag))
         return dictionary.private_vr(creator, tag) if creator else None
-
-    def _has_items(self, tag: int) -> bool:
-        """True if the value can be walked as a Sequence, all the way down."""
-        try:
-            for item in self.items(tag):
-                for _ in item.data_set.walk():
-                    pass
-        except MalformedHeaderError:
-            return False
-        return True
 
     def _pixel_representation(self) -> int | None:
         found = self.entries.get(PIXEL_REPRESENTATION)

@@ -37,6 +37,7 @@ from shared.dicom.splicing import (
     encode_item,
     replace_at,
     with_item,
+    without,
 )
 from shared.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS, LONG_VRS, Value, as_text, encode
 from shared.errors import MalformedHeaderError
@@ -142,17 +143,20 @@ class HeaderEdit:
         """
         target = as_path(path)
         _check_editable(target)
-        was_there = False
         with self._all_or_nothing():
-            for concrete in self._expand(target):
-                resolved = self._resolve(concrete)
-                if resolved is None:
-                    continue
-                if resolved.last.tag == SPECIFIC_CHARACTER_SET:
-                    self._lose_character_set(resolved, by)
-                while self._replace(resolved, None, "", by):
-                    was_there = True
-        return was_there
+            return self._delete_each(self._expand(target), by) > 0
+
+    def delete_all(self, paths: Iterable[AttributePath | str], *, by: str) -> int:
+        """Remove many Attributes, as patterns over `paths()` ask for; returns how many were there.
+
+        A Sequence that loses several is one Change: time and Changes grow with the Header, not
+        with its square. Raises: as `delete`.
+        """
+        targets = [as_path(path) for path in paths]
+        for target in targets:
+            _check_editable(target)
+        with self._all_or_nothing():
+            return self._delete_each([c for t in targets for c in self._expand(t)], by)
 
     def append_item(
         self, path: AttributePath | str, elements: Iterable[bytes], *, by: str
@@ -232,6 +236,39 @@ class HeaderEdit:
         for step in steps:
             data_set = data_set.items(step.tag)[step.item or 0].data_set
         return data_set
+
+    # ---- deleting ---------------------------------------------------------------------------
+
+    def _delete_each(self, paths: Sequence[AttributePath], by: str) -> int:
+        found = [resolved for path in paths if (resolved := self._resolve(path)) is not None]
+        for path in found:
+            if path.last.tag == SPECIFIC_CHARACTER_SET:
+                self._lose_character_set(path, by)
+        nested: dict[int, list[AttributePath]] = {}
+        count = 0
+        for path in dict.fromkeys(found):
+            if len(path.steps) > 1:
+                nested.setdefault(path.steps[0].tag, []).append(path)
+                continue
+            while self._replace(path, None, "", by):
+                pass
+            count += 1
+        for tag, inner in nested.items():
+            if tag not in self._data_set.view(tag).entries:
+                count += len(inner)  # went with its Sequence
+            elif len(inner) == 1:
+                count += self._delete_nested(inner[0], by)
+            else:
+                steps = [path.steps for path in inner]
+                new = without(self._data_set.view(tag), tag, steps)
+                self._replace(AttributePath.of_tag(tag), new, "SQ", by)
+                count += len(inner)
+        return count
+
+    def _delete_nested(self, path: AttributePath, by: str) -> int:
+        while self._replace(path, None, "", by):
+            pass
+        return 1
 
     # ---- setting ----------------------------------------------------------------------------
 
@@ -468,9 +505,11 @@ def choose_vr(data_set: DataSet, step: Step, tag: int, wanted: str | None) -> st
 
 
 def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
-    """The Values as a Change shows them: long ones are cut, an Item is its Attributes."""
+    """The Values as a Change shows them: long ones are cut, an Item is its first Attributes."""
     if data_set.vr(tag) == "SQ":
-        return tuple(_shown_item(item.data_set) for item in data_set.items(tag))
+        items = data_set.items(tag)
+        shown = tuple(_shown_item(item.data_set) for item in items[:_MAX_SHOWN_ITEMS])
+        return shown if len(shown) == len(items) else (*shown, f"... ({len(items)} Items)")
     return tuple(map(_shown_value, data_set.values(tag)))
 
 
@@ -478,6 +517,8 @@ FILE_META_GROUP: Final = 0x0002
 # What File Meta Information repeats of the data set (PS3.10 7.1).
 FILE_META_OF: Final = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
 _MAX_SHOWN_CHARACTERS: Final = 1024
+_MAX_SHOWN_ITEMS: Final = 20
+_MAX_SHOWN_ITEM_CHARACTERS: Final = 256
 _MAX_SHOWN_BYTES: Final = 64
 
 
@@ -498,7 +539,7 @@ def _shown_item(data_set: DataSet) -> str:
         values = "\\".join(shown_values(data_set, tag))
         brackets = f"[{values}]" if data_set.vr(tag) == "SQ" else values
         parts.append(f"{Step(tag)}={brackets}")
-        if sum(map(len, parts)) > _MAX_SHOWN_CHARACTERS:
+        if sum(map(len, parts)) > _MAX_SHOWN_ITEM_CHARACTERS:
             parts.append("...")
             break
     return "; ".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 from shared.dicom.character_sets import DEFAULT, CharacterSet
@@ -256,6 +257,34 @@ def replace_at(
     return position
 
 
+def without(view: DataSet, tag: int, paths: Sequence[tuple[Step, ...]]) -> bytes:
+    """The Sequence's bytes without the Data Elements that these paths lead to.
+
+    Each path starts with the step into an Item of this Sequence. One pass, however many they are.
+    """
+    element = view.element(tag)
+    by_item: dict[int, list[tuple[Step, ...]]] = {}
+    for path in paths:
+        by_item.setdefault(path[0].item or 0, []).append(path[1:])
+    data = view.data
+    parts = []
+    position = element.start
+    difference = 0
+    for number, item in enumerate(element.items):
+        if number not in by_item:
+            continue
+        content = _content_without(item.data_set, by_item[number])
+        shrunk = len(content) - (item.value_end - item.value_start)
+        head = data[item.start : item.value_start]
+        if not item.is_undefined_length:
+            head = _grown(head, 4, shrunk, item.data_set.is_little_endian)
+        parts += [data[position : item.start], head, content]
+        position = item.value_end
+        difference += shrunk
+    parts.append(data[position : element.end])
+    return _with_length(view, element, b"".join(parts), difference)
+
+
 def with_item(view: DataSet, element: Element, item: bytes) -> bytes:
     """The Sequence's bytes with one more Item at its end."""
     data = view.data
@@ -282,6 +311,23 @@ def encode_item(context: DataSet, content: bytes) -> bytes:
 
 
 _GROUP_LENGTH_SIZE: Final = 12  # tag, VR and length or length alone, and four bytes
+
+
+def _content_without(data_set: DataSet, paths: Sequence[tuple[Step, ...]]) -> bytes:
+    edited = EditedDataSet(data_set)
+    deeper: dict[int, list[tuple[Step, ...]]] = {}
+    for path in paths:
+        tag = path[0].tag
+        if path[0].item is not None:
+            deeper.setdefault(tag, []).append(path)
+            continue
+        while (old := edited.element_bytes(tag)) is not None:
+            edited.replace(tag, old, None)
+    for tag, inner in deeper.items():
+        old = edited.element_bytes(tag)
+        if old is not None:
+            edited.replace(tag, old, without(edited.view(tag), tag, inner))
+    return edited.assemble()
 
 
 def _with_length(view: DataSet, element: Element, after: bytes, difference: int) -> bytes:

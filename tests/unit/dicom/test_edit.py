@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 
 import pydicom
 import pytest
@@ -214,6 +215,52 @@ class TestOddDataSets:
                 edit.delete(path, by=BY)
         data_set = finish(edit, original)
         assert not any(element.tag.is_private for element in data_set.iterall())
+
+
+class TestManyAtOnce:
+    def test_thousands_of_nested_attributes_go_in_one_pass(self) -> None:
+        """An Enhanced MR has private Attributes in each of its frames' Items."""
+        builder = Builder()
+        frames = [
+            builder.item(
+                builder.sequence(
+                    0x00209113,
+                    builder.item(
+                        builder.element(0x00200032, "DS", b"0\\0\\0 "),
+                        builder.element(0x00310010, "LO", b"ACME"),
+                        builder.element(0x00311001, "LO", b"secret"),
+                    ),
+                    undefined=bool(number % 2),
+                ),
+                builder.element(0x00310010, "LO", b"ACME"),
+            )
+            for number in range(3000)
+        ]
+        edit = edit_of(
+            builder.element(0x00310010, "LO", b"ACME"), builder.sequence(0x52009230, *frames)
+        )
+        original = edit.header()
+        private = [path for path in edit.paths() if path.last.tag >> 16 & 1]
+        started = time.perf_counter()
+        assert edit.delete_all(private, by=BY) == 9001
+        assert time.perf_counter() - started < 5
+        data_set = finish(edit, original)
+        assert [change.path for change in edit.changes()] == [
+            "(0031,0010)",
+            "PerFrameFunctionalGroupsSequence",
+        ]
+        assert not any(element.tag.is_private for element in data_set.iterall())
+        assert len(data_set.PerFrameFunctionalGroupsSequence) == 3000
+
+    def test_what_went_with_its_sequence_is_gone(self) -> None:
+        builder = Builder()
+        edit = edit_of(
+            builder.sequence(0x00400275, builder.item(builder.element(0x00400009, "SH", b"STEP")))
+        )
+        original = edit.header()
+        paths = [path for path in edit.paths() if path.steps[0].tag == 0x00400275]
+        assert edit.delete_all(paths, by=BY) == 2
+        assert "RequestAttributesSequence" not in finish(edit, original)
 
 
 class TestCharacterSets:

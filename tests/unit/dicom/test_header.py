@@ -262,6 +262,17 @@ class TestHostileInput:
         with pytest.raises(MalformedHeaderError, match="deeper"):
             list(Header.parse(data, file_size=len(data)).walk())
 
+    def test_nested_guesses_are_made_once(self) -> None:
+        """UN of defined length may be a Sequence; guessing anew at each level would double it."""
+        builder, implicit = Builder(), Builder(IMPLICIT_LE)
+        nested = b"no Sequence at all"
+        for _ in range(60):
+            nested = implicit.item(implicit.element(0x0040A730, "SQ", nested))
+        data = builder.file(builder.element(0x0040A730, "UN", nested))
+        started = time.perf_counter()
+        list(Header.parse(data, file_size=len(data)).walk())
+        assert time.perf_counter() - started < 1
+
     def test_no_transfer_syntax_is_refused(self) -> None:
         builder = Builder()
         meta = builder.element(0x00020003, "UI", b"1.2\0")
