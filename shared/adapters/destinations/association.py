@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations import command_set, outcomes, upper_layer
 from shared.adapters.destinations.command_set import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
 from shared.dicom.outgoing import FileRange, Part
@@ -78,6 +78,7 @@ class Association:
         within_s = accept_within_s or peer.timeout_s
         self._buffer = bytearray()
         self._message_id = 0
+        self._is_over = False
         self._timeout_s = peer.timeout_s
         self._socket = socket.create_connection((peer.host, peer.port), within_s)
         try:
@@ -138,11 +139,10 @@ class Association:
         try:
             self._send_message(number, request, data_set)
         except ConnectionError:
-            # The peer may have told us why before it closed.
-            self._limit_waiting(_PARTING_S)
-            with suppress(BlockingIOError):
-                return self._response(number, command_set.C_STORE_RQ, message_id, _PARTING_S)
-            raise
+            refusal = self._early_refusal(number, message_id)
+            if refusal is None:
+                raise
+            return refusal
         return self._response(number, command_set.C_STORE_RQ, message_id, self._timeout_s)
 
     def echo(self, context: Context) -> Response:
@@ -155,6 +155,8 @@ class Association:
     @property
     def is_quiet(self) -> bool:
         """False if the peer has sent something unasked, or ended the association: it is over."""
+        if self._is_over:
+            return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return not self._buffer and not poll.poll(0)
@@ -239,6 +241,17 @@ class Association:
             if not sent:
                 raise TruncatedInstanceError("the received file", end, offset)
             offset += sent
+
+    def _early_refusal(self, number: int, message_id: int) -> Response | None:
+        """Why the peer closed while we were sending, if it says so."""
+        self._is_over = True
+        self._limit_waiting(_PARTING_S)
+        try:
+            response = self._response(number, command_set.C_STORE_RQ, message_id, _PARTING_S)
+        except BlockingIOError:
+            return None
+        # What was cut short is not stored, whatever the peer says of it.
+        return None if outcomes.dimse_status(response.status).outcome.is_stored else response
 
     # ---- receiving --------------------------------------------------------------------------
 

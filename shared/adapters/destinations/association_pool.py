@@ -169,6 +169,8 @@ class AssociationPool:
             self._start_reaper()
             if association.accepts(context):
                 self._wanted[context] = None
+            if len(self._wanted) > _MOST_CONTEXTS:
+                del self._wanted[next(iter(self._wanted))]
             self._changed.notify_all()
         if association.accepts(context):
             return association

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import google_crc32c
-
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.association import (
     Association,
@@ -25,6 +23,7 @@ from shared.adapters.destinations.association_pool import (
     NoAssociationError,
     PoolClosedError,
 )
+from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.command_set import VERIFICATION, Response
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
@@ -32,7 +31,6 @@ from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import DestinationRefusedError, InstanceConflictError
 
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-_LONGEST_WORDS = 256
 
 
 class StorageScpDestination:
@@ -77,13 +75,15 @@ class StorageScpDestination:
                 ) from None
         verdict = outcomes.dimse_status(response.status)
         answer = f"{response.status:04X}H"
-        words = ", ".join(filter(None, [answer, _printable(response.words)]))
+        words = ", ".join(filter(None, [answer, outcomes.printable(response.words)]))
         if verdict.outcome is Outcome.SUCCESS:
             return answer
         if verdict.outcome is Outcome.WARNING:
             return f"{verdict.meaning}: {words}"
         if verdict.outcome is Outcome.CONFLICT:
-            raise InstanceConflictError(instance.sop_instance_uid, "unknown", _crc32c(instance))
+            raise InstanceConflictError(
+                instance.sop_instance_uid, "unknown", crc32c(chunks(instance.part10_parts()))
+            )
         raise outcomes.failure(verdict, self._name, words)
 
     def check(self) -> str:
@@ -136,14 +136,3 @@ class StorageScpDestination:
             raise outcomes.failure(outcomes.client_error(error), self._name, str(error)) from error
         except (OSError, ContextRefusedError, NoAssociationError, PoolClosedError) as error:
             raise outcomes.failure(outcomes.client_error(error), self._name) from error
-
-
-def _crc32c(instance: OutgoingInstance) -> str:
-    crc = 0
-    for piece in chunks(instance.part10_parts()):
-        crc = google_crc32c.extend(crc, piece)
-    return f"{crc:08X}"
-
-
-def _printable(words: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in words[:_LONGEST_WORDS])

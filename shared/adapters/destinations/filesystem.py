@@ -16,9 +16,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import google_crc32c
-
 from shared.adapters.destinations import outcomes
+from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
 from shared.errors import DestinationMisconfiguredError, InstanceConflictError
@@ -109,7 +108,7 @@ class FolderDestination:
         try:
             if not _has_bytes(stored, parts):
                 raise InstanceConflictError(
-                    sop_instance_uid, _crc32c(_read(stored)), _crc32c(chunks(parts))
+                    sop_instance_uid, crc32c(_read(stored)), crc32c(chunks(parts))
                 )
             # Whoever wrote it may have ended before it was durable.
             os.fsync(stored)
@@ -238,13 +237,6 @@ def _read(file: int) -> Iterator[bytes]:
     while piece := os.pread(file, _PIECE_BYTES, offset):
         yield piece
         offset += len(piece)
-
-
-def _crc32c(pieces: Iterable[bytes]) -> str:
-    crc = 0
-    for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
-    return f"{crc:08X}"
 
 
 def _exists(folder: int, name: str) -> bool:

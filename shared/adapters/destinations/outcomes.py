@@ -20,6 +20,8 @@ from shared.errors import (
     DestinationUnavailableError,
 )
 
+_LONGEST_WORDS = 256
+
 
 class Outcome(StrEnum):
     """What becomes of a Delivery."""
@@ -236,6 +238,11 @@ def failure(
     if verdict.outcome is Outcome.MISCONFIGURED:
         return DestinationMisconfiguredError(destination, text)
     return DestinationRefusedError(destination, text)
+
+
+def printable(words: str) -> str:
+    """A peer's own words, made harmless for a terminal and a log, and not too long."""
+    return "".join(c if c.isprintable() else " " for c in words[:_LONGEST_WORDS]).strip()
 
 
 def _find(table: tuple[_Codes, ...], code: int) -> Verdict:

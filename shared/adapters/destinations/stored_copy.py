@@ -8,6 +8,7 @@ from typing import Self
 
 import google_crc32c
 
+from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.multipart import first_part
 from shared.dicom.outgoing import Part, chunks
 
@@ -30,7 +31,7 @@ class Comparison:
     @classmethod
     def without_copy(cls, sent: Sequence[Part]) -> Self:
         """What can be said if the server does not show what it stores."""
-        return cls(False, "unknown", _crc32c(chunks(sent)))
+        return cls(False, "unknown", crc32c(chunks(sent)))
 
 
 def compare(retrieved: Iterable[bytes], content_type: str, sent: Sequence[Part]) -> Comparison:
@@ -80,10 +81,3 @@ def _without_meta(pieces: Iterator[bytes]) -> Iterator[bytes]:
     stream.take(length)
     while piece := stream.take(_PIECE_BYTES):
         yield piece
-
-
-def _crc32c(pieces: Iterable[bytes]) -> str:
-    crc = 0
-    for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
-    return f"{crc:08X}"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
+from shared.adapters.destinations.outcomes import printable
+
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
 _REFERENCED_SOP_INSTANCE_UID = "00081155"
@@ -23,7 +25,6 @@ _FAILURE_DETAIL = "00090097"
 
 # Where servers put a sentence for a person if they answer with JSON that is not DICOM's.
 _SENTENCES = ("errorMessage", "Message", "message", "Details", "detail", "title", "error")
-_MOST_WORDS = 256
 
 _Item = Mapping[str, list[Any]]  # Values, or Items of a Sequence, by tag
 
@@ -54,7 +55,7 @@ def parse(body: bytes) -> StowAnswer:
     if text.startswith("<"):
         item = _item_of_xml(text)
         return StowAnswer() if item is None else _of_module(item)
-    return StowAnswer(words=_printable(text))
+    return StowAnswer(words=printable(text))
 
 
 def _parse_json(text: str) -> StowAnswer:
@@ -79,9 +80,7 @@ def _of_module(module: _Item) -> StowAnswer:
         for item in _items(module, _REFERENCED_SOP_SEQUENCE)
     }
     failed = {
-        _uid(item): Failed(
-            _number(item, _FAILURE_REASON), _printable(_first(item, _FAILURE_DETAIL))
-        )
+        _uid(item): Failed(_number(item, _FAILURE_REASON), printable(_first(item, _FAILURE_DETAIL)))
         for item in _items(module, _FAILED_SOP_SEQUENCE)
     }
     return StowAnswer(True, stored, failed)
@@ -144,11 +143,7 @@ def _sentence(document: Mapping[str, Any]) -> str:
     for key in _SENTENCES:
         said = document.get(key)
         if isinstance(said, str) and said:
-            return _printable(said)
+            return printable(said)
         if isinstance(said, dict):
             return _sentence(said)
     return ""
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:_MOST_WORDS]).strip()

@@ -486,6 +486,18 @@ def test_an_early_refusal_is_heard_even_if_the_peer_stops_reading(
         destination(scp.port).deliver(outgoing(tmp_path, build.ct(512, 512)))
 
 
+def test_success_for_half_an_instance_is_not_believed(destination: Make, tmp_path: Path) -> None:
+    def script(connection: Connection) -> None:
+        connection.accept()
+        connection.answer(connection.read_store_request(), 0x0000)
+        connection.read_exactly(1 << 20)
+        connection.socket.shutdown(socket.SHUT_RDWR)
+        connection.socket.close()
+
+    with ScriptedScp(script) as scp, pytest.raises(DestinationUnavailableError):
+        destination(scp.port, timeout_s=1).deliver(outgoing(tmp_path, build.ct(2048, 2048)))
+
+
 def test_a_peer_that_says_later_to_a_second_association_gets_one_at_a_time(
     destination: Make, tmp_path: Path
 ) -> None:
