@@ -2,7 +2,8 @@
 
     condition = claim | "not" condition | condition "and" condition | condition "or" condition
               | "(" condition ")"
-    claim     = subject operator [operand] ["ignoring case"] ["for every value"]
+    claim     = "returned" | "always" | "never"
+              | subject operator [operand] ["ignoring case"] ["for every value"]
     operand   = "text" | 'text' | number | [operand, ...] | Attribute | low "and" high
 
 `and` binds tighter than `or`. The pattern after `matches` may stand without quotes; it then goes
@@ -12,6 +13,7 @@ to the end of the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -80,6 +82,11 @@ _TOKEN: Final = re.compile(
 )
 _ESCAPE: Final = re.compile(r"\\([\"'\\])")
 _MAX_OPERATOR_WORDS: Final = 3
+WHOLE_CLAIMS: Final[Mapping[str, Condition]] = {
+    "returned": Returned(),
+    "always": AllOf(()),
+    "never": AnyOf(()),
+}
 
 
 class _Parser:
@@ -127,9 +134,11 @@ class _Parser:
         return found
 
     def _claim(self) -> Condition:
+        if self._token.kind == "name" and self._token.value in WHOLE_CLAIMS:
+            whole = WHOLE_CLAIMS[self._token.value]
+            self._advance()
+            return whole
         subject = self._subject()
-        if subject is None:
-            return Returned()
         word = self._operator()
         operator, _ = OPERATORS[word]
         operand: Any = None
@@ -138,14 +147,11 @@ class _Parser:
         options = self._options()
         return make_claim(subject, word, operand, options, self._path, self._faults)
 
-    def _subject(self) -> Subject | None:
-        """What the claim is about; None for `returned`, which is a whole claim."""
+    def _subject(self) -> Subject:
         token = self._token
         if token.kind != "name":
             raise self._unexpected("an Attribute, a fact, `not` or `(`")
         self._advance()
-        if token.value == "returned":
-            return None
         if token.value in FACT_NAMES:
             return Fact(FACT_NAMES[token.value])
         return self._attribute(token)

@@ -8,7 +8,6 @@ on first use, and remembers both until an action changes the Instance.
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
@@ -333,9 +332,9 @@ class Comparison:
         written = {**_SYMBOLS, "regex": "matches", "starts": "starts with", "ends": "ends with"}
         operator = written.get(self.operator, self.operator)
         if self.operator == "between" and isinstance(self.operand, tuple):
-            operand = " and ".join(json.dumps(one, ensure_ascii=False) for one in self.operand)
+            operand = " and ".join(map(_written, self.operand))
         else:
-            operand = json.dumps(self.operand, ensure_ascii=False)
+            operand = _written(self.operand)
         words = [str(self.subject), operator, operand]
         words += [f"in {self.group} group"] if self.group else []
         words += [f"in {self.component} name"] if self.component else []
@@ -508,7 +507,7 @@ class PeerWithin:
         return ()
 
     def __str__(self) -> str:
-        return f"peer_address in {json.dumps(self.networks)}"
+        return f"peer_address in {_written(self.networks)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -621,6 +620,15 @@ def _fill(subject: Subject, reading: Reading) -> Fill:
         return None if values is None else reading(values)
 
     return read
+
+
+def _written(operand: Operand) -> str:
+    """The operand as the textual form of conditions reads it."""
+    if isinstance(operand, tuple):
+        return f"[{', '.join(map(_written, operand))}]"
+    if isinstance(operand, str):
+        return '"' + operand.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(operand)
 
 
 def _bracketed(condition: Condition) -> str:

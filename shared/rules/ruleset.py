@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from shared.errors import InvalidConfigurationError
 from shared.rules.action_documents import Known, check_destination, read_actions
 from shared.rules.actions import Action, Reject, Stop
 from shared.rules.completion import Completion, read_completion
 from shared.rules.condition_documents import read_conditions
 from shared.rules.conditions import AllOf, Condition
+from shared.rules.examples import Example, read_example
 from shared.rules.reading import Faults, Fields, kind_of
 from shared.rules.schedules import Schedule, read_schedule
 from shared.rules.study_conditions import StudyCondition, read_study_conditions
 
 MAX_RULES: Final = 5_000  # of one ruleset
+MAX_TESTS: Final = 1_000
 MAX_NAME_LENGTH: Final = 128
 DEFAULT_PRIORITY: Final = 100
 
@@ -94,7 +95,7 @@ class RuleSet:
     sources: tuple[SourcePattern, ...] = ()  # none: all
     schedule: Schedule | None = None
     processes_returned: bool = False
-    tests: tuple[Mapping[str, Any], ...] = ()
+    tests: tuple[Example, ...] = ()
 
 
 def parse_ruleset(
@@ -261,24 +262,7 @@ class _Reader:
             fields.fault("schedule", f"there is no schedule {value[:100]!r}")
         return self.schedules.get(value)
 
-    def _tests(self, fields: Fields) -> tuple[Mapping[str, Any], ...]:
-        tests = []
-        for path, item in fields.items("tests", 1_000):
-            if isinstance(item, Mapping):
-                tests.append(item)
-            else:
-                self.faults.add(path, f"must be an object, not {kind_of(item)}")
-        return tuple(tests)
-
-
-__all__ = [
-    "ExecutionMode",
-    "InvalidConfigurationError",
-    "Level",
-    "Rule",
-    "RuleSet",
-    "SourcePattern",
-    "Stage",
-    "Target",
-    "parse_ruleset",
-]
+    def _tests(self, fields: Fields) -> tuple[Example, ...]:
+        return tuple(
+            read_example(item, path, self.faults) for path, item in fields.items("tests", MAX_TESTS)
+        )

@@ -12,7 +12,7 @@ from shared.dicom.paths import AttributePath
 
 _MASK: Final = re.compile(r"\(?([0-9a-fx]{4}),\s*([0-9a-fx]{4})\)?", re.IGNORECASE)
 _GROUP: Final = re.compile(r"group\s+(?:0x)?([0-9a-fx]{4})", re.IGNORECASE)
-_KEYWORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9*?]*")
+_KEYWORD: Final = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z0-9*?]+")
 _ALL: Final = "xxxx"
 _NAMED: Final = {"curves": ("50xx", _ALL), "overlays": ("60xx", _ALL)}
 

@@ -1,0 +1,184 @@
+"""The `tests:` beside the rules: an Instance or a Study as written down, and what must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from shared.dicom.header import Header
+from shared.rules.decision import Facts, Verdict
+from shared.rules.reading import Faults, Fields, kind_of
+from shared.rules.sample import DEFAULT_TRANSFER_SYNTAX, sample_header
+
+# When the Instances of tests arrive, unless they say otherwise.
+STANDARD_TIME: Final = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
+MAX_INSTANCES: Final = 1_000
+_VERDICTS: Final = {verdict.value: verdict for verdict in Verdict}
+_STATES: Final = {name: name for name in ("waiting", "complete", "timed out")}
+
+
+# The rows of a crosswalk map that a test brings along: the values to match, and the outputs.
+Rows = tuple[tuple[Mapping[str, str], Mapping[str, str]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must come out; None where the test does not say.
+
+    `changes` holds the final text of every Attribute that is changed, None for a deleted one.
+    """
+
+    matched: tuple[str, ...] | None = None  # names of rules, without the ruleset's
+    destinations: tuple[str, ...] | None = None
+    changes: Mapping[str, str | None] | None = None
+    changes_for: Mapping[str, Mapping[str, str | None]] | None = None  # by destination
+    verdict: Verdict | None = None
+    failures: tuple[str, ...] | None = None  # names of rules
+    refused: bool | None = None  # by the stage `reception`
+    high_priority: bool | None = None
+    state: str | None = None  # of a study rule: waiting, complete, timed out
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleInstance:
+    """One Instance of a test."""
+
+    header: Header
+    facts: Facts
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One test: Instances in the order of arrival, and what study rules say at the end.
+
+    `after_s` is how long after the last arrival they are asked.
+    """
+
+    name: str
+    instances: tuple[ExampleInstance, ...]
+    studies: Mapping[str, Expected]  # by the name of the rule
+    after_s: int = 0
+    forced: bool = False
+    execution_mode: str = ""  # instead of the ruleset's
+    crosswalk: Mapping[str, Rows] | None = None
+
+
+def read_example(document: Any, path: str, faults: Faults) -> Example:
+    """One entry of `tests:`; docs/rules.md shows its form."""
+    fields = Fields(document, path, faults)
+    name = fields.text("name", path)
+    if fields.has("instances"):
+        instances = tuple(
+            _read_instance(Fields(item, at, faults))
+            for at, item in fields.items("instances", MAX_INSTANCES)
+        )
+    else:
+        instances = (_read_instance(fields, closes=False),)
+    studies = {
+        rule: _read_expected(Fields(item, at, faults), closes=True)
+        for at, rule, item in fields.pairs("studies")
+    }
+    modes = {"": "", "FIRST_MATCH": "FIRST_MATCH", "ALL_MATCHES": "ALL_MATCHES"}
+    example = Example(
+        name=name,
+        instances=instances,
+        studies=studies,
+        after_s=fields.integer("after_s", 0, 0, 30 * 86_400),
+        forced=fields.flag("forced", False),
+        execution_mode=fields.choice("execution_mode", modes, ""),
+        crosswalk=_read_crosswalk(fields) if fields.has("crosswalk") else None,
+    )
+    fields.close()
+    return example
+
+
+def _read_instance(fields: Fields, *, closes: bool = True) -> ExampleInstance:
+    faults = fields.faults
+    attributes = {keyword: value for _, keyword, value in fields.pairs("attributes")}
+    try:
+        header = sample_header(attributes)
+    except (ValueError, TypeError, AttributeError) as error:
+        fields.fault("attributes", str(error))
+        header = sample_header({})
+    facts = _read_facts(Fields(fields.raw("facts", {}), fields.at("facts"), faults), header)
+    expected = _read_expected(Fields(fields.raw("expect", {}), fields.at("expect"), faults), True)
+    if closes:
+        fields.close()
+    return ExampleInstance(header, facts, expected)
+
+
+def _read_facts(fields: Fields, header: Header) -> Facts:
+    received_at = STANDARD_TIME
+    if fields.has("received_at"):
+        try:
+            received_at = datetime.fromisoformat(fields.text("received_at"))
+        except ValueError:
+            fields.fault("received_at", "must be a time such as 2026-01-07T12:00:00Z")
+        if received_at.tzinfo is None:
+            fields.fault("received_at", "needs an offset from UTC, or Z")
+            received_at = STANDARD_TIME
+    facts = Facts(
+        source_type=fields.text("source_type", "dimse"),
+        source_name=fields.text("source_name", "test"),
+        calling_ae_title=fields.text("calling_ae", "TEST"),
+        called_ae_title=fields.text("called_ae", "AXIOM"),
+        peer_address=fields.text("peer_address", "127.0.0.1"),
+        transfer_syntax_uid=fields.text("transfer_syntax", DEFAULT_TRANSFER_SYNTAX),
+        sop_class_uid=fields.text("sop_class", header.text("SOPClassUID") or "1.2"),
+        size=fields.integer("size", len(header.data), 0, 1 << 50),
+        received_at=received_at,
+        returned=fields.flag("returned", False),
+    )
+    fields.close()
+    return facts
+
+
+def _read_expected(fields: Fields, closes: bool) -> Expected:
+    expected = Expected(
+        matched=_names(fields, "matched"),
+        destinations=_names(fields, "destinations"),
+        changes=_changes(fields, "changes") if fields.has("changes") else None,
+        changes_for={
+            name: _changes(Fields({name: item}, fields.at("changes_for"), fields.faults), name)
+            for _, name, item in fields.pairs("changes_for")
+        },
+        verdict=fields.choice("verdict", _VERDICTS) if fields.has("verdict") else None,
+        failures=_names(fields, "failures"),
+        refused=fields.flag("refused", False) if fields.has("refused") else None,
+        high_priority=fields.flag("high_priority", False) if fields.has("high_priority") else None,
+        state=fields.choice("state", _STATES) if fields.has("state") else None,
+    )
+    if closes:
+        fields.close()
+    return expected
+
+
+def _names(fields: Fields, key: str) -> tuple[str, ...] | None:
+    return fields.texts(key) if fields.has(key) else None
+
+
+def _changes(fields: Fields, key: str) -> dict[str, str | None]:
+    changes: dict[str, str | None] = {}
+    for path, name, value in fields.pairs(key):
+        if value is not None and not isinstance(value, str):
+            fields.faults.add(path, f"must be text, or null if deleted, not {kind_of(value)}")
+            continue
+        changes[name] = value
+    return changes
+
+
+def _read_crosswalk(fields: Fields) -> Mapping[str, Rows]:
+    maps: dict[str, Rows] = {}
+    for path, name, rows in fields.pairs("crosswalk"):
+        table: list[tuple[Mapping[str, str], Mapping[str, str]]] = []
+        for at, row in Fields({name: rows}, path, fields.faults).items(name):
+            inner = Fields(row, at, fields.faults)
+            keys = {column: str(value) for _, column, value in inner.pairs("match")}
+            outputs = {column: str(value) for _, column, value in inner.pairs("row")}
+            inner.close()
+            table.append((keys, outputs))
+        maps[name] = tuple(table)
+    return maps

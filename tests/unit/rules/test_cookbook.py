@@ -1,0 +1,66 @@
+"""Every ruleset of the cookbook in docs/rules loads and passes the tests beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.rules import parse_ruleset
+from shared.rules.selftest import Result, run_tests
+
+COOKBOOK = Path(__file__).parents[3] / "docs" / "rules"
+FILES = sorted(COOKBOOK.glob("*.yaml"))
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_tests_beside_the_rules_pass(path: Path) -> None:
+    results = run_tests(parse_ruleset(load(path)))
+    assert results
+    assert [result for result in results if not result.passed] == []
+
+
+def test_all_sixteen_rules_of_real_systems_are_there() -> None:
+    numbers = {path.name[:3] for path in FILES if path.name.startswith("R")}
+    assert numbers == {f"R{number:02}" for number in range(1, 17)}
+
+
+class TestRunner:
+    """A runner that cannot fail proves nothing."""
+
+    def results(self, **expect: Any) -> tuple[Result, ...]:
+        document = load(COOKBOOK / "R15-by-prefix.yaml")
+        document["tests"] = [
+            {"attributes": {"PatientID": "7", "PatientName": "a"}, "expect": expect}
+        ]
+        return run_tests(parse_ruleset(document))
+
+    @pytest.mark.parametrize(
+        ("expect", "difference"),
+        [
+            ({"destinations": []}, "destinations: expected [], found ['store']"),
+            ({"matched": ["keep"]}, "matched: expected ['keep'], found ['rewrite']"),
+            ({"verdict": "hold"}, "verdict: expected 'hold', found 'route'"),
+            ({"failures": ["rewrite"]}, "failures: expected ['rewrite'], found []"),
+            ({"changes": {"PatientName": "A"}}, "changes: PatientID is changed too"),
+            ({"changes": {"StudyID": "A"}}, "changes: StudyID: expected 'A', found None"),
+            ({"changes_for": {"x": {}}}, "changes_for x: it is not sent there"),
+            ({"refused": True}, "refused: expected True, found False"),
+            ({"high_priority": True}, "high_priority: expected True, found False"),
+        ],
+    )
+    def test_says_what_differs(self, expect: dict[str, Any], difference: str) -> None:
+        (result,) = self.results(**expect)
+        assert not result.passed
+        assert any(one.startswith(difference) for one in result.differences)
+
+    def test_a_missing_study_rule_is_a_difference(self) -> None:
+        document = load(COOKBOOK / "R16-quiet-study.yaml")
+        document["tests"][0]["studies"] = {"quite": {"state": "complete"}}
+        assert "no study rule quite" in run_tests(parse_ruleset(document))[0].differences[0]
