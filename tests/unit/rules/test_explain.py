@@ -47,7 +47,7 @@ def test_a_rule_is_explained_as_it_saw_the_instance() -> None:
 
 
 def test_reasons_beside_conditions() -> None:
-    rules = (
+    rules: tuple[dict[str, Any], ...] = (
         {"enabled": False},
         {"actions": [{"type": "set", "tag": "StudyDate", "value": "{PatientID}"}]},
         {"actions": [{"type": "stop"}]},
