@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from tests.peers import free_port as _free_port
 from tests.running import RunningAxiom
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +38,10 @@ def corpus() -> Path:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Loopback ports that nothing listens on now, another one at each call."""
-    return _free_port
+    # Test modules name it as a plugin, which pytest wants to be the first to import.
+    from tests.peers import free_port
+
+    return free_port
 
 
 @pytest.fixture

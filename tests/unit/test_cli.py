@@ -1,0 +1,168 @@
+"""The command line: help that costs nothing, errors that help, JSON that a program can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test touches the home of whoever runs it."""
+    monkeypatch.setenv("AXIOM_HOME", str(tmp_path / "home"))
+    from shared import bootstrap
+
+    bootstrap.from_environment.cache_clear()
+    return tmp_path / "home"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:
+    """Standard output must be one JSON document, whatever happens."""
+    status, out, _ = run(capsys, *words, "--json")
+    return status, json.loads(out)
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    """They are what a person tries first; they are slow only if something is imported."""
+    code = (
+        "import sys\nfrom infra.local.cli import main\n"
+        "assert main(['--help']) == 0 and main(['--version']) == 0\n"
+        "heavy = {'rich', 'pydantic', 'pydicom', 'flask', 'shared'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert "Usage: axiom" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_json(name: str) -> None:
+    import importlib
+
+    import click
+
+    command = importlib.import_module(f"infra.local.commands.{name}").command
+    leaves = command.commands.values() if isinstance(command, click.Group) else [command]
+    for leaf in leaves:
+        assert "as_json" in {option.name for option in leaf.params}, leaf.name
+
+
+def test_a_mistyped_command_is_usage_and_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "exeptions", "list")
+    assert (status, out) == (2, "")
+    assert "Did you mean 'exceptions'?" in err
+
+
+def test_usage_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    status, document = run_json(capsys, "send")
+    assert status == 2
+    assert document["error"]["code"] == "usage"
+
+
+def test_a_home_that_is_not_there_is_not_made_by_looking(
+    capsys: pytest.CaptureFixture[str], home_of_its_own: Path
+) -> None:
+    status, _, err = run(capsys, "exceptions", "list")
+    assert status == 1
+    assert "AXIOM_HOME" in err
+    assert not home_of_its_own.exists()
+
+
+def test_a_bad_setting_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXIOM_HTTP_PORT", "eighty")
+    status, document = run_json(capsys, "exceptions", "list")
+    assert status == 1
+    assert "AXIOM_HTTP_PORT" in document["error"]["message"]
+
+
+def test_health_of_a_system_that_does_not_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    status, document = run_json(capsys, "health")
+    assert (status, document["error"]["code"]) == (1, "not-running")
+
+
+def test_what_config_apply_stores_config_export_shows(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "destinations: [{name: archive, type: filesystem, path: archive}]\n"
+        "settings: {default_route: [archive]}\n"
+    )
+    status, applied = run_json(capsys, "config", "apply", str(site))
+    assert status == 0
+    status, text, _ = run(capsys, "config", "export")
+    assert status == 0
+    site.write_text(text)
+    assert run_json(capsys, "config", "apply", str(site)) == (0, applied)
+    assert run_json(capsys, "config", "export") == (0, applied)
+
+
+def test_every_fault_of_a_configuration_is_listed_and_nothing_is_applied(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("settings: {default_route: []}\n")
+    _, before = run_json(capsys, "config", "apply", str(site))
+    site.write_text("settings: {default_rout: []}\ndestinations: [{name: a b, type: filesystem}]\n")
+    status, document = run_json(capsys, "config", "apply", str(site))
+    assert status == 1
+    paths = {fault["path"] for fault in document["error"]["faults"]}
+    assert paths == {"destinations[0].name", "destinations[0].path", "settings.default_rout"}
+    assert run_json(capsys, "config", "export") == (0, before)
+    status, _, err = run(capsys, "config", "apply", str(site))
+    assert "destinations[0].name" in err
+
+
+def test_lists_of_an_empty_home_are_empty(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("rulesets: []\n")
+    run(capsys, "config", "apply", str(site))
+    assert run_json(capsys, "instances", "list") == (0, {"instances": []})
+    assert run_json(capsys, "exceptions", "list") == (0, {"exceptions": [], "more": False})
+    assert run_json(capsys, "exceptions", "retry", "--all") == (0, {"results": []})
+    status, document = run_json(capsys, "exceptions", "show", "unknown")
+    assert (status, document["error"]["code"]) == (1, "document-missing")
+
+
+def test_retry_without_naming_any_is_usage(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, home_of_its_own: Path
+) -> None:
+    home_of_its_own.mkdir()
+    assert run(capsys, "exceptions", "retry")[0] == 2
+
+
+def test_no_colour_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "health")
+    assert status == 1
+    assert "\x1b" not in out + err
