@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pynetdicom import AE, evt
 
 from shared.adapters.destinations.association import Association, Peer
 from shared.adapters.destinations.association_pool import AssociationPool
@@ -26,7 +27,7 @@ from tests.unit.destinations.received import outgoing
 from tests.unit.destinations.scripted_scp import Connection, Script, ScriptedScp, stores
 
 if TYPE_CHECKING:
-    from tests.peers import StartStorescp
+    from tests.peers import OrthancPeer, StartStorescp
 
 pytest_plugins = ("tests.peers",)
 
@@ -153,6 +154,52 @@ def test_threads_share_a_peer_that_serves_one_association_at_a_time(
         thread.join()
     assert answers == ["0000H"] * 20
     assert len(peer.files()) == 20
+
+
+@pytest.mark.peer("orthanc")
+def test_orthanc_stores_the_same_pixels(
+    orthanc: OrthancPeer, destination: Make, tmp_path: Path
+) -> None:
+    """Of what comes by C-STORE it writes the Header anew."""
+    edited = build.ct(128, 128, patient_id="SOMEBODY-ELSE")
+    instance = outgoing(tmp_path, build.ct(128, 128), edited)
+    delivery = destination(orthanc.port, orthanc.ae_title)
+    assert delivery.deliver(instance) == "0000H"
+    stored = orthanc.file(instance.sop_instance_uid)
+    assert stored.endswith(edited[instance.header.body_offset :])
+    assert b"SOMEBODY-ELSE" in stored
+    assert delivery.check() == "C-ECHO 0000H"
+
+
+def test_pynetdicom_gets_the_same_bytes(destination: Make, tmp_path: Path) -> None:
+    stored: list[bytes] = []
+
+    def store(event: evt.Event) -> int:
+        stored.append(event.encoded_dataset(include_meta=False))
+        return 0x0000
+
+    ae = AE("PYNETDICOM")
+    ae.require_called_aet = True
+    ae.maximum_pdu_size = 5000
+    ae.add_supported_context(build.CT_IMAGE_STORAGE, build.EXPLICIT_VR_LITTLE_ENDIAN)
+    server = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    assert server is not None
+    try:
+        assert server.socket is not None
+        port = server.socket.getsockname()[1]
+        edited = build.ct(64, 64, patient_id="SOMEBODY-ELSE")
+        instance = outgoing(tmp_path, build.ct(64, 64), edited)
+        delivery = destination(port, "PYNETDICOM")
+        assert delivery.deliver(instance) == "0000H"
+        assert stored == [data_set(edited, instance)]
+        assert "not supported" in destination(port, "PYNETDICOM").check()
+        with pytest.raises(DestinationRefusedError, match="not accepted"):
+            delivery.deliver(outgoing(tmp_path, build.mr()))
+        with pytest.raises(DestinationMisconfiguredError, match="called AE Title"):
+            destination(port, "SOMEBODY").check()
+        delivery.close()
+    finally:
+        server.shutdown()
 
 
 @pytest.mark.parametrize("max_pdu", [4096, 4097, 128, 7 + 6, 16384, 131072, 0])
