@@ -49,10 +49,12 @@ class RunningAxiom:
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._earlier = 0
 
     def start(self) -> Self:
         """Start it and return once it says that it is up."""
         self.addresses_file.unlink(missing_ok=True)
+        self._earlier = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "infra.local.cli", "up"],
@@ -124,11 +126,10 @@ class RunningAxiom:
             answer = self.request("GET", path, params={"limit": "500", **query})
             answer.raise_for_status()
             page = answer.json()
-            (items,) = (value for value in page.values() if isinstance(value, list))
-            entries += items
-            if not page.get("cursor"):
+            entries += page["items"]
+            if not page["next_cursor"]:
                 return entries
-            query["cursor"] = page["cursor"]
+            query["cursor"] = page["next_cursor"]
 
     def configure(self, **parts: Any) -> None:
         """Replace parts of the configuration."""
@@ -139,12 +140,8 @@ class RunningAxiom:
         assert self._process is not None
         if self._process.poll() is not None:
             raise NotInTimeError("it ended")
-        if not self.addresses_file.exists():
-            return False
-        try:
-            return requests.get(self.url + "/health", timeout=5).status_code == 200
-        except requests.ConnectionError:
-            return False
+        # It says so once every part is ready.
+        return "Axiom Flow is up" in self.log()[self._earlier :] and self.addresses_file.exists()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -42,7 +41,7 @@ MaxPduSize = Annotated[int, Field(ge=0, le=1 << 30)]
 class Entity(BaseModel):
     """What every named part of the configuration has in common."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Name
     enabled: bool = True
@@ -98,7 +97,7 @@ class DimseDestination(_Destination):
 class Credentials(BaseModel):
     """How to sign in. A secret given in clear is moved to the secret store when it is saved."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     username: str | None = None
     password: str | None = Field(default=None, repr=False)
@@ -135,7 +134,7 @@ Destination = Annotated[
 class Settings(BaseModel):
     """What holds for the whole system."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     # Where an Instance goes that no rule sent anywhere; held if empty.
     default_route: tuple[Name, ...] = ()
@@ -162,7 +161,7 @@ class Settings(BaseModel):
 class Configuration(BaseModel):
     """The whole configuration; it is checked, versioned and applied as one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     listeners: tuple[Listener, ...] = ()
     destinations: tuple[Destination, ...] = ()
@@ -175,7 +174,3 @@ class Configuration(BaseModel):
         """The destination of that name, enabled or not."""
         return next((d for d in self.destinations if d.name == name), None)
 
-
-def names_of(entities: Sequence[Entity]) -> tuple[str, ...]:
-    """Their names, in order."""
-    return tuple(entity.name for entity in entities)

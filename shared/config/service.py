@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared.config.entities import Configuration, names_of
+from shared.config.entities import Configuration
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -232,7 +232,7 @@ class ConfigurationService:
                     name = f"destination-{entity['name']}-{field}".replace(".", "_")
                     self._secrets.put(name, clear)
                     given[f"{field}_secret"] = name
-        return Configuration.model_validate(plain)
+        return _validated(plain)
 
 
 def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -> Configuration:
@@ -244,7 +244,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     faults: list[Fault] = []
     configuration = Configuration()
     try:
-        configuration = Configuration.model_validate(dict(document))
+        configuration = _validated(document)
     except ValidationError as error:
         faults += [
             Fault(_path(fault["loc"]), fault["msg"].removeprefix("Value error, "))
@@ -266,8 +266,10 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
                 faults += [
                     Fault(_below(f"rulesets[{i}]", f.path), f.message, f.hint) for f in error.faults
                 ]
-    for i, name in enumerate(configuration.settings.default_route):
-        if name not in names_of(configuration.destinations):
+    settings = document.get("settings")
+    route = settings.get("default_route") if isinstance(settings, Mapping) else None
+    for i, name in enumerate(route if isinstance(route, list | tuple) else ()):
+        if name not in destinations:
             faults.append(
                 Fault(f"settings.default_route[{i}]", f"there is no destination {name!r}")
             )
@@ -281,6 +283,11 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     if faults:
         raise InvalidConfigurationError(*(_relative(f, document, only) for f in faults))
     return configuration
+
+
+def _validated(document: Mapping[str, Any]) -> Configuration:
+    # As JSON, where strict types still let an array be a tuple and a word one of an enumeration.
+    return Configuration.model_validate_json(json.dumps(document, default=str))
 
 
 def _relative(fault: Fault, document: Mapping[str, Any], only: tuple[str, str] | None) -> Fault:

@@ -39,6 +39,9 @@ def exception_from(
     retry_topic: str = "",
     retry_message: bytes = b"",
     key: str = "",
+    sop_class_uid: str = "",
+    sop_instance_uid: str = "",
+    study_instance_uid: str = "",
 ) -> ExceptionRaised:
     """The entry for `error`.
 
@@ -66,9 +69,9 @@ def exception_from(
         trace_id=receipt.trace_id if receipt else "",
         source=receipt.source if receipt else source,
         destination=destination,
-        sop_class_uid=receipt.sop_class_uid if receipt else "",
-        sop_instance_uid=receipt.sop_instance_uid if receipt else "",
-        study_instance_uid=receipt.study_instance_uid if receipt else "",
+        sop_class_uid=receipt.sop_class_uid if receipt else sop_class_uid,
+        sop_instance_uid=receipt.sop_instance_uid if receipt else sop_instance_uid,
+        study_instance_uid=receipt.study_instance_uid if receipt else study_instance_uid,
         attempts=attempts,
         retry_topic=retry_topic,
         retry_message=retry_message,
@@ -145,7 +148,7 @@ class ExceptionLog:
         entry = self.get(exception_id)
         if not entry["retry_topic"]:
             raise ValueError("the sender was refused and holds the Instance: have it sent again")
-        changed = self._move(exception_id, RETRIED, by)
+        # In this order: if we end in between, the work is queued and the entry still open.
         self._bus.publish(
             [
                 Outgoing(
@@ -155,7 +158,7 @@ class ExceptionLog:
                 )
             ]
         )
-        return changed
+        return self._move(exception_id, RETRIED, by)
 
     def archive(self, exception_id: str, *, by: str, reason: str = "") -> Mapping[str, Any]:
         """Mark as dealt with. Raises: DocumentMissingError."""

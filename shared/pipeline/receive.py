@@ -206,7 +206,13 @@ class Staging:
         """Record that the sender is refused, and discard. For faults that the caller found."""
         self.discard()
         raised = exception_from(
-            error, stage=Stage.RECEIVE, at=self._receiver._clock.now(), source=self.source
+            error,
+            stage=Stage.RECEIVE,
+            at=self._receiver._clock.now(),
+            source=self.source,
+            sop_class_uid=self._named("SOPClassUID"),
+            sop_instance_uid=self._named("SOPInstanceUID"),
+            study_instance_uid=self._named("StudyInstanceUID"),
         )
         self._receiver._exceptions.publish(raised)
         log.warning("refused", extra={"code": error.code, "exception_id": raised.exception_id})
@@ -216,6 +222,14 @@ class Staging:
         if self._open:
             self._open = False
             self._writer.discard()
+
+    def _named(self, keyword: str) -> str:
+        """A UID of the header, if it can be read and is one."""
+        try:
+            uid = self._header.text(keyword) if self._header else None
+        except PermanentError:
+            return ""
+        return uid if uid and _is_uid(uid) else ""
 
     def _read_header(self, *, whole: bool) -> None:
         file_size = self._writer.size if whole else None
@@ -247,4 +261,8 @@ class Staging:
 
 def _shown(uid: str) -> str:
     # A sender that mixes up its elements may have put a name there.
-    return uid if uid.replace(".", "").isdecimal() else "no UID"
+    return uid if _is_uid(uid) else "no UID"
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= 64 and text.isascii() and text.replace(".", "").isdecimal()

@@ -162,7 +162,7 @@ def _add_entity_routes(
 
 def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
     def effective(configuration: Mapping[str, Any]) -> dict[str, Any]:
-        stored = Settings.model_validate(configuration["settings"])
+        stored = Settings.model_validate(configuration["settings"], strict=False)
         plain: dict[str, Any] = stored.model_dump(mode="json")
         return plain
 

@@ -21,8 +21,8 @@ from shared.errors import (
     InvalidConfigurationError,
 )
 
-ARCHIVE = {"name": "archive", "type": "filesystem", "path": "archive"}
-RULESET = {
+ARCHIVE: dict[str, Any] = {"name": "archive", "type": "filesystem", "path": "archive"}
+RULESET: dict[str, Any] = {
     "name": "ct",
     "execution_mode": "FIRST_MATCH",
     "rules": [
@@ -79,7 +79,7 @@ class TestConfiguration:
                 ],
                 "rulesets": [
                     {**RULESET, "rules": [{**RULESET["rules"][0], "storage_backends": ["archiv"]}]}
-                ],  # type: ignore[index, dict-item]
+                ],
                 "settings": {"default_route": ["nowhere"], "validation": {"no-such": "warn"}},
             },
             by="t",

@@ -1,0 +1,342 @@
+"""Every file of the corpus, from three senders that nobody here wrote, to three destinations.
+
+Run as a program it writes docs/corpus.md; `test_corpus.py` runs it and holds that page to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from shared.dicom.header import Header
+from tests.peers import OrthancPeer, StorescpPeer
+from tests.running import ROOT, RunningAxiom, wait_until
+
+DESTINATIONS = ("folder", "storescp", "orthanc")
+
+# storescu proposes one compressed Transfer Syntax for each of these options.
+_STORESCU_OPTIONS = {
+    "1.2.840.10008.1.2": "-xi",
+    "1.2.840.10008.1.2.1": "-xe",
+    "1.2.840.10008.1.2.2": "-xb",
+    "1.2.840.10008.1.2.1.99": "-xd",
+    "1.2.840.10008.1.2.4.50": "-xy",
+    "1.2.840.10008.1.2.4.51": "-xx",
+    "1.2.840.10008.1.2.4.70": "-xs",
+    "1.2.840.10008.1.2.4.80": "-xt",
+    "1.2.840.10008.1.2.4.81": "-xu",
+    "1.2.840.10008.1.2.4.90": "-xv",
+    "1.2.840.10008.1.2.4.91": "-xw",
+    "1.2.840.10008.1.2.4.100": "-xm",
+    "1.2.840.10008.1.2.4.102": "-xn",
+    "1.2.840.10008.1.2.4.107": "-x4",
+    "1.2.840.10008.1.2.5": "-xr",
+}
+
+
+@dataclass
+class Sent:
+    """What one sender made of one file of the corpus."""
+
+    sender: str
+    row: int
+    offered: bool = False  # the sender could read it and got as far as our answer
+    accepted: bool = False
+    answer: str = ""
+    receipts: list[Mapping[str, Any]] = field(default_factory=list)
+    exceptions: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """In a few words for the table."""
+        codes = sorted({entry["code"] for entry in self.exceptions})
+        if not self.offered:
+            return "not sent"
+        if not self.accepted:
+            return f"refused {self.answer}"
+        if codes:
+            return ", ".join(codes)
+        return "delivered"
+
+
+def rows_of(corpus: Path) -> list[dict[str, str]]:
+    with (corpus / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class CorpusRun:
+    """Sends everything, waits until all is settled, and looks at what became of it."""
+
+    def __init__(self, corpus: Path, work: Path) -> None:
+        self._corpus, self._work = corpus, work
+        self.rows = rows_of(corpus)
+        self.sent: list[Sent] = []
+        self.faults: list[str] = []
+
+    def run(self) -> None:
+        with (
+            StorescpPeer(self._work / "storescp", "+uf", fork=True, no_delay=True) as storescp,
+            OrthancPeer(self._work / "orthanc") as orthanc,
+            RunningAxiom(self._work / "home") as axiom,
+        ):
+            axiom.configure(
+                destinations=[
+                    {
+                        "name": "folder",
+                        "type": "filesystem",
+                        "path": "folder",
+                        "template": "{receipt_id}.dcm",
+                    },
+                    {
+                        "name": "storescp",
+                        "type": "dimse",
+                        "host": "127.0.0.1",
+                        "port": storescp.port,
+                        "ae_title": "STORESCP",
+                    },
+                    {"name": "orthanc", "type": "dicomweb", "base_url": orthanc.dicomweb_url},
+                ],
+                settings={"default_route": list(DESTINATIONS), "min_free_bytes": 0},
+            )
+            for sender in (self._storescu, self._dcmsend, self._stow):
+                with ThreadPoolExecutor(4) as pool:
+                    self.sent += pool.map(lambda i, s=sender: s(i, axiom), range(len(self.rows)))
+            self._settle(axiom)
+            self._check_copies(axiom, storescp, orthanc)
+
+    # ---- the senders
+
+    def _file(self, row: int) -> Path:
+        return self._corpus / self.rows[row]["file"]
+
+    def _storescu(self, row: int, axiom: RunningAxiom) -> Sent:
+        option = _STORESCU_OPTIONS.get(self.rows[row]["transfer_syntax_uid"], "-xe")
+        command = ["storescu", "-v", "-R", option, "-aet", f"SU{row:04}"]
+        return self._dcmtk("storescu", row, axiom, command)
+
+    def _dcmsend(self, row: int, axiom: RunningAxiom) -> Sent:
+        command = ["dcmsend", "-v", "-dn", "-nuc", "-aet", f"DS{row:04}"]
+        return self._dcmtk("dcmsend", row, axiom, command)
+
+    def _dcmtk(self, sender: str, row: int, axiom: RunningAxiom, command: Sequence[str]) -> Sent:
+        ran = subprocess.run(
+            [*command, "127.0.0.1", str(axiom.dimse_port), str(self._file(row))],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        said = (ran.stdout + ran.stderr).decode(errors="replace")
+        sent = Sent(sender, row)
+        answers = re.findall(r"(?i)received (?:c-)?store response \((.*)\)", said)
+        if answers:
+            sent.offered = True
+            sent.accepted = answers[-1].startswith(("Success", "0x0000"))
+            sent.answer = f"({answers[-1]})"
+        return sent
+
+    def _stow(self, row: int, axiom: RunningAxiom) -> Sent:
+        with self._file(row).open("rb") as file:
+            answer = axiom.request(
+                "POST",
+                "/api/v1/dicomweb/studies",
+                data=file,
+                headers={"Content-Type": "application/dicom"},
+            )
+        return Sent(
+            "stow",
+            row,
+            offered=True,
+            accepted=answer.status_code == 200,
+            answer=str(answer.status_code),
+            receipts=[{"uid": uid} for uid in _referenced(answer.json())],
+        )
+
+    # ---- what became of it
+
+    def _settle(self, axiom: RunningAxiom) -> None:
+        accepted = sum(sent.accepted for sent in self.sent)
+
+        def settled() -> bool:
+            instances = axiom.get_all("/api/v1/instances")
+            done = {
+                (d["receipt_id"], d["destination"])
+                for state in ("delivered", "failed")
+                for d in axiom.get_all("/api/v1/deliveries", state=state)
+            }
+            stopped = sum(
+                entry["stage"] in ("validate_instance", "apply_rules")
+                for entry in axiom.get_all("/api/v1/exceptions")
+            )
+            return len(instances) + stopped >= accepted and all(
+                (instance["receipt_id"], name) in done
+                for instance in instances
+                for name in DESTINATIONS
+            )
+
+        wait_until(settled, 240.0, "every accepted Instance settled", every_s=3.0)
+        by_sender: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for document in [
+            *axiom.get_all("/api/v1/exceptions"),
+            *axiom.get_all("/api/v1/instances"),
+        ]:
+            by_sender[document["source"]["calling_ae_title"]].append(document)
+        stowed: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for taken in by_sender[""]:
+            stowed[taken["sop_instance_uid"]].append(taken)
+        for sent in self.sent:
+            if sent.sender == "stow":
+                found = [f for r in sent.receipts for f in stowed[r["uid"]]]
+            else:
+                found = by_sender[f"{'SU' if sent.sender == 'storescu' else 'DS'}{sent.row:04}"]
+            sent.exceptions = [f for f in found if "code" in f]
+            sent.receipts = [f for f in found if "code" not in f]
+            name = f"{sent.sender} {self.rows[sent.row]['file']}"
+            if sent.accepted and not found:
+                self.faults.append(f"{name}: acknowledged, and nothing knows of it")
+            if sent.offered and not sent.accepted and sent.sender != "stow" and not found:
+                self.faults.append(f"{name}: refused without an entry in the exception log")
+            self.faults += [
+                f"{name}: {entry['code']} without words or hint"
+                for entry in sent.exceptions
+                if not (entry["hint"] and entry["message"])
+            ]
+
+    def _check_copies(
+        self, axiom: RunningAxiom, storescp: StorescpPeer, orthanc: OrthancPeer
+    ) -> None:
+        delivered = {
+            (d["receipt_id"], d["destination"])
+            for d in axiom.get_all("/api/v1/deliveries", state="delivered")
+        }
+        failed = {
+            (e["receipt_id"], e["destination"])
+            for e in axiom.get_all("/api/v1/exceptions")
+            if e["stage"] == "deliver_instance"
+        }
+        at_storescp = Counter(_body_digest(path.read_bytes()) for path in storescp.files())
+        bodies_of: dict[str, set[str]] = defaultdict(set)
+        received: dict[str, bytes] = {}
+        instances = axiom.get_all("/api/v1/instances")
+        for instance in instances:
+            data = (axiom.home / "objects" / instance["file"]["object_name"]).read_bytes()
+            received[instance["receipt_id"]] = data
+            bodies_of[instance["sop_instance_uid"]].add(_body_digest(data))
+        for instance in instances:
+            receipt_id, uid = instance["receipt_id"], instance["sop_instance_uid"]
+            data = received[receipt_id]
+            for name in DESTINATIONS:
+                if (receipt_id, name) not in delivered | failed:
+                    self.faults.append(f"{receipt_id}: neither at {name} nor in the exception log")
+            if (receipt_id, "folder") in delivered:
+                copy = axiom.home / "storage" / "folder" / f"{receipt_id}.dcm"
+                if copy.read_bytes() != data:
+                    self.faults.append(f"{receipt_id}: the folder's copy differs")
+            if (receipt_id, "storescp") in delivered:
+                at_storescp[_body_digest(data)] -= 1
+                if at_storescp[_body_digest(data)] < 0:
+                    self.faults.append(f"{receipt_id}: storescp has no such Pixel Data")
+            if (receipt_id, "orthanc") in delivered and (
+                _body_digest(orthanc.file(uid)) not in bodies_of[uid]
+            ):
+                self.faults.append(f"{receipt_id}: Orthanc has other Pixel Data")
+        for sent in self.sent:
+            for receipt in sent.receipts:
+                self._check_against_source(sent, received[receipt["receipt_id"]])
+
+    def _check_against_source(self, sent: Sent, data: bytes) -> None:
+        """What the sender's file holds is what came; dcmtk may recode between native syntaxes."""
+        source = self._file(sent.row).read_bytes()
+        if sent.sender == "stow":
+            return  # several files share a UID; the folder's copies are compared byte for byte
+        ours, theirs = _pixels(data), _pixels(source)
+        if (
+            ours is not None
+            and theirs is not None
+            and ours[0] == theirs[0]
+            and ours[1] != theirs[1]
+        ):
+            self.faults.append(
+                f"{sent.sender} {self.rows[sent.row]['file']}: other Pixel Data came"
+            )
+
+
+def _referenced(response: Mapping[str, Any]) -> list[str]:
+    return [
+        item["00081155"]["Value"][0]
+        for keyword in ("00081199", "00081198")
+        for item in response.get(keyword, {}).get("Value", [])
+        if item.get("00081155", {}).get("Value")
+    ]
+
+
+def _body_digest(part10: bytes) -> str:
+    header = Header.parse(part10, file_size=len(part10))
+    if header.is_deflated:
+        # Sent over DIMSE a stream of odd length is padded (PS3.5 A.5).
+        return hashlib.sha256(part10[header.meta_end :].rstrip(b"\0")).hexdigest()
+    return hashlib.sha256(part10[header.body_offset :]).hexdigest()
+
+
+def _pixels(part10: bytes) -> tuple[str, bytes] | None:
+    try:
+        data_set = pydicom.dcmread(pydicom.filebase.DicomBytesIO(part10), force=True)
+        syntax = str(data_set.file_meta.TransferSyntaxUID)
+        value = data_set.get("PixelData")
+    except Exception:
+        return None
+    return None if value is None else (syntax, bytes(value).rstrip(b"\0"))
+
+
+INTRODUCTION = """\
+# What became of real files
+
+{count} files from other projects, each sent by dcmtk's `storescu` and `dcmsend` and over STOW-RS, with
+a route to a folder, a dcmtk `storescp` and an Orthanc server. `tests/end_to_end/test_corpus.py` sends
+them again and holds this page to what happens: whatever was acknowledged is at each destination with
+its Pixel Data byte for byte, or in the exception log with its reason.
+
+`delivered`: at all three. `refused`: the sender got that status, and the exception log says why. A
+code alone is the entry of the exception log for an Instance that was taken. `not sent`: the sender
+could not read the file, or had no Transfer Syntax to offer for it."""
+
+
+def page(run: CorpusRun) -> str:
+    """docs/corpus.md."""
+    by_row: dict[int, dict[str, Sent]] = defaultdict(dict)
+    for sent in run.sent:
+        by_row[sent.row][sent.sender] = sent
+    tally = Counter((sent.sender, sent.outcome) for sent in run.sent)
+    lines = [
+        *INTRODUCTION.format(count=len(run.rows)).splitlines(),
+        "",
+        "| sender | outcome | files |",
+        "|---|---|---|",
+        *(f"| {sender} | {outcome} | {n} |" for (sender, outcome), n in sorted(tally.items())),
+        "",
+        "| file | storescu | dcmsend | STOW-RS |",
+        "|---|---|---|---|",
+    ]
+    for row, manifest in enumerate(run.rows):
+        outcomes = (by_row[row][sender].outcome for sender in ("storescu", "dcmsend", "stow"))
+        lines.append(f"| {manifest['file'].removeprefix('files/')} | {' | '.join(outcomes)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work:
+        run = CorpusRun(Path(sys.argv[1]), Path(work))
+        run.run()
+        print(*run.faults, sep="\n")
+        (ROOT / "docs" / "corpus.md").write_text(page(run))
