@@ -224,7 +224,11 @@ def _to_text(vr: str, value: Value) -> str:
 
 def _decimal_string(number: int | float) -> str:
     """The number in 16 bytes at most, as exact as they allow."""
-    if not math.isfinite(number):
+    try:
+        is_finite = math.isfinite(number)
+    except OverflowError:  # an int that no float holds
+        is_finite = False
+    if not is_finite:
         raise ValueError("DS takes no infinity and no NaN (PS3.5 6.2)")
     text = repr(number)
     digits = 16
