@@ -302,10 +302,11 @@ def _pixels(part10: bytes) -> tuple[str, bytes] | None:
 INTRODUCTION = """\
 # What became of real files
 
-{count} files from other projects, each sent by dcmtk's `storescu` and `dcmsend` and over STOW-RS, with
-a route to a folder, a dcmtk `storescp` and an Orthanc server. `tests/end_to_end/test_corpus.py` sends
-them again and holds this page to what happens: whatever was acknowledged is at each destination with
-its Pixel Data byte for byte, or in the exception log with its reason.
+{count} files from other projects, each sent by dcmtk's `storescu` and `dcmsend` and over STOW-RS,
+with a route to a folder, a dcmtk `storescp` and an Orthanc server.
+`tests/end_to_end/test_corpus.py` sends them again and holds this page to what happens: whatever was
+acknowledged is at each destination with its Pixel Data byte for byte, or in the exception log with
+its reason.
 
 `delivered`: at all three. `refused`: the sender got that status, and the exception log says why. A
 code alone is the entry of the exception log for an Instance that was taken. `not sent`: the sender
