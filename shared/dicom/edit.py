@@ -127,6 +127,8 @@ class HeaderEdit:
         data set, for group lengths, and for what belongs to the Body.
         """
         target = as_path(path)
+        if isinstance(values, str | bytes):
+            raise TypeError("values is a sequence of Values")
         _check_settable(target, vr)
         with self._all_or_nothing():
             for concrete in self._expand(target):

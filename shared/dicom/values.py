@@ -283,7 +283,7 @@ def _encode_numbers(vr: str, values: Sequence[Value], is_little_endian: bool) ->
             if isinstance(value, str) and "_" in value:  # which Python takes for a digit group
                 raise TypeError
             numbers.append(kind(value))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             noun = "a number" if kind is float else "an integer"
             raise ValueError(f"{vr} must be {noun} (PS3.5 6.2)") from None
     order = "<" if is_little_endian else ">"
