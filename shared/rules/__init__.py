@@ -1,7 +1,8 @@
 """The rule engine: documents in, decisions out. Pure: no cloud, no network, no database.
 
-`parse_ruleset` reads and checks one document, `compile_rulesets` makes a Program of several, and
-`Program.evaluate` decides about one Instance from its Header and the Facts of its reception.
+`parse_ruleset` reads one document, `check_ruleset` also runs the tests in it, `compile_rulesets`
+makes a Program of several, and `Program.evaluate` decides about one Instance from its Header and
+the Facts of its reception. docs/rules.md describes the language.
 """
 
 from shared.rules.decision import (
@@ -14,6 +15,7 @@ from shared.rules.decision import (
 )
 from shared.rules.program import Program, compile_rulesets
 from shared.rules.ruleset import ExecutionMode, Rule, RuleSet, parse_ruleset
+from shared.rules.selftest import check_ruleset
 
 __all__ = [
     "Decision",
@@ -26,6 +28,7 @@ __all__ = [
     "RuleFailure",
     "RuleSet",
     "Verdict",
+    "check_ruleset",
     "compile_rulesets",
     "parse_ruleset",
 ]

@@ -37,11 +37,13 @@ from shared.rules.conditions import (
     Returned,
     Subject,
 )
-from shared.rules.reading import MAX_TEXT_LENGTH, Faults, nearest
+from shared.rules.reading import MAX_FAULTS, MAX_TEXT_LENGTH, Faults, nearest
 
 
 def parse_text(text: str, path: str, faults: Faults) -> Condition:
     """The condition that `text` says; what is wrong is noted at `path`."""
+    if len(faults) >= MAX_FAULTS:
+        return AllOf(())
     if len(text) > MAX_TEXT_LENGTH:
         faults.add(path, f"is longer than {MAX_TEXT_LENGTH} characters")
         return AllOf(())

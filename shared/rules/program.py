@@ -407,6 +407,8 @@ class _Evaluation:
                 if not self._perform_own(name, own, work):
                     continue
                 extra = edit.changes()
+                if self._effects.hold is None:
+                    self._effects.hold = effects.hold  # a crosswalk may ask for it
             planned.append(PlannedDelivery(name, changes + extra, effects.transfer_syntax_uid))
         return tuple(planned)
 

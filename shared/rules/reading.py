@@ -17,6 +17,7 @@ from shared.errors import Fault, InvalidConfigurationError
 MAX_FAULTS = 200
 MAX_TEXT_LENGTH = 10_000
 MAX_LIST_LENGTH = 10_000
+_MAX_PATH_LENGTH = 1_000
 _STAND_IN = AttributePath.parse("PatientID")
 
 C = TypeVar("C")
@@ -63,6 +64,11 @@ def read_attribute(value: object, path: str, faults: Faults) -> AttributePath:
     """An Attribute by keyword, tag, or path through Sequences."""
     if not isinstance(value, str):
         faults.add(path, f"must name an Attribute, not {kind_of(value)}")
+        return _STAND_IN
+    if len(faults) >= MAX_FAULTS:
+        return _STAND_IN  # looking for the nearest keyword takes time, and nobody would see it
+    if len(value) > _MAX_PATH_LENGTH:
+        faults.add(path, f"is longer than {_MAX_PATH_LENGTH} characters")
         return _STAND_IN
     try:
         return AttributePath.parse(value)

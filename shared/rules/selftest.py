@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from shared.dicom.changes import Change
 from shared.dicom.edit import apply_changes
 from shared.dicom.header import Header
 from shared.dicom.paths import AttributePath
-from shared.errors import AxiomError
+from shared.errors import AxiomError, Fault, InvalidConfigurationError
+from shared.rules.crosswalk import CrosswalkLookup
 from shared.rules.decision import Decision
 from shared.rules.examples import Example, ExampleInstance, Expected, Rows
 from shared.rules.program import Program, compile_rulesets
-from shared.rules.ruleset import ExecutionMode, RuleSet
-from shared.rules.studies import Collected, StudyDecision, StudyRule, study_rules
+from shared.rules.ruleset import ExecutionMode, RuleSet, parse_ruleset
+from shared.rules.studies import Collected, StudyDecision, StudyRule, compile_study_rules
 
 # Pseudonyms in tests are made with this key, so that a test may name them.
 TEST_KEY: Final = b"the key of the tests beside rules"
@@ -33,6 +34,30 @@ class Result:
     @property
     def passed(self) -> bool:
         return not self.differences
+
+
+def check_ruleset(
+    document: Mapping[str, Any],
+    *,
+    destinations: Collection[str] | None = None,
+    crosswalk: CrosswalkLookup | None = None,
+    study_rules: bool = False,
+) -> RuleSet:
+    """Read a ruleset that is about to go live: as `parse_ruleset`, and then it must be possible to
+    carry it out here, and its own tests must pass.
+
+    Raises: InvalidConfigurationError with every fault; a failed test is one, at `tests[n]`.
+    """
+    ruleset = parse_ruleset(document, destinations=destinations)
+    compile_rulesets([ruleset], key=TEST_KEY, crosswalk=crosswalk, study_rules=study_rules)
+    faults = [
+        Fault(f"tests[{number}]", f"{result.test}: {difference}")
+        for number, result in enumerate(run_tests(ruleset))
+        for difference in result.differences
+    ]
+    if faults:
+        raise InvalidConfigurationError(*faults)
+    return ruleset
 
 
 def run_tests(ruleset: RuleSet) -> tuple[Result, ...]:
@@ -56,7 +81,7 @@ def _differences(ruleset: RuleSet, example: Example) -> Iterator[str]:
             where = f"instance {number + 1}: " if several else ""
             for difference in _of_instance(program, instance):
                 yield where + difference
-        rules = study_rules([ruleset], key=TEST_KEY, crosswalk=crosswalk)
+        rules = compile_study_rules([ruleset], key=TEST_KEY, crosswalk=crosswalk)
         for name, expected in example.studies.items():
             rule = rules.get(f"{ruleset.name}/{name}")
             if rule is None:

@@ -170,7 +170,7 @@ class StudyRule:
         return any(len(collected) >= number for number in said)
 
 
-def study_rules(
+def compile_study_rules(
     rulesets: Iterable[RuleSet], *, key: bytes = b"", crosswalk: CrosswalkLookup | None = None
 ) -> Mapping[str, StudyRule]:
     """The study and series rules of the rulesets by "ruleset/rule", as Decision.collect_for names

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from shared.rules import parse_ruleset
+from shared.errors import InvalidConfigurationError
+from shared.rules import check_ruleset, parse_ruleset
 from shared.rules.selftest import Result, run_tests
 
 COOKBOOK = Path(__file__).parents[3] / "docs" / "rules"
@@ -29,6 +31,30 @@ def test_the_tests_beside_the_rules_pass(path: Path) -> None:
 def test_all_sixteen_rules_of_real_systems_are_there() -> None:
     numbers = {path.name[:3] for path in FILES if path.name.startswith("R")}
     assert numbers == {f"R{number:02}" for number in range(1, 17)}
+
+
+def test_a_ruleset_goes_live_only_if_its_tests_pass() -> None:
+    document = load(COOKBOOK / "R01-contains.yaml")
+    assert check_ruleset(document).name == "R01-contains"
+    document["tests"][1]["expect"] = {"destinations": ["cardiac"]}
+    with pytest.raises(InvalidConfigurationError) as caught:
+        check_ruleset(document)
+    assert [fault.path for fault in caught.value.faults] == ["tests[1]"]
+
+
+def test_and_only_if_it_can_be_carried_out_here() -> None:
+    with pytest.raises(InvalidConfigurationError, match="study collector"):
+        check_ruleset(load(COOKBOOK / "R16-quiet-study.yaml"))
+
+
+def test_the_examples_of_the_language_reference_load() -> None:
+    text = (COOKBOOK.parent / "rules.md").read_text(encoding="utf-8")
+    whole, study, tests = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    parse_ruleset({"name": "study", "rules": yaml.safe_load(study)})
+    document = yaml.safe_load(whole)
+    document["tests"] = yaml.safe_load(tests)["tests"][:1]
+    document["tests"][0]["expect"].pop("changes_for")
+    check_ruleset(document)
 
 
 class TestRunner:

@@ -10,7 +10,7 @@ import pytest
 from shared.errors import InvalidConfigurationError
 from shared.rules import Verdict, compile_rulesets, parse_ruleset
 from shared.rules.sample import sample_header
-from shared.rules.studies import Collected, State, StudyRule, study_rules
+from shared.rules.studies import Collected, State, StudyRule, compile_study_rules
 from tests.unit.rules.cases import facts
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -19,7 +19,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def study_rule(completion: dict[str, Any], **fields: Any) -> StudyRule:
     rule = {"name": "r", "level": "study", "completion": completion, "destinations": ["a"]}
     ruleset = parse_ruleset({"name": "s", "rules": [{**rule, **fields}]})
-    return study_rules([ruleset])["s/r"]
+    return compile_study_rules([ruleset])["s/r"]
 
 
 def arrived(after_s: int = 0, **attributes: Any) -> Collected:
