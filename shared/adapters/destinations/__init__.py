@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from shared.config import entities
 from shared.dicom.outgoing import OutgoingInstance
 from shared.ports import SecretStore
+
+if TYPE_CHECKING:
+    # Whoever wants an association alone, such as `axiom send`, needs no configuration.
+    from shared.config import entities
 
 
 class Destination(Protocol):
@@ -51,11 +54,11 @@ def create(
     """
     # Each adapter is imported when one is wanted: a function that writes files starts no HTTP
     # client.
-    if isinstance(entity, entities.FilesystemDestination):
+    if entity.type == "filesystem":
         from shared.adapters.destinations.filesystem import FolderDestination
 
         return FolderDestination(entity.name, storage_root / entity.path, entity.template)
-    if isinstance(entity, entities.DimseDestination):
+    if entity.type == "dimse":
         from shared.adapters.destinations.dimse import StorageScpDestination
 
         return StorageScpDestination(

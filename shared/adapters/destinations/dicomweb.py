@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -25,10 +25,12 @@ from shared.adapters.destinations.multipart import MultipartBody
 from shared.adapters.destinations.outcomes import Outcome, Verdict
 from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
-from shared.config import entities
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import AxiomError, InstanceConflictError, SecretMissingError
 from shared.ports import SecretStore
+
+if TYPE_CHECKING:
+    from shared.config import entities
 
 _LONGEST_ANSWER_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 16
