@@ -14,7 +14,7 @@ from infra.local.terminal import CommandFailedError
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 # Parts of the configuration that several files may each add to; `settings` are merged by name.
-_LISTS = ("listeners", "destinations", "rulesets")
+_LISTS = ("listeners", "destinations", "rulesets", "crosswalk_sources", "crosswalk_maps")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

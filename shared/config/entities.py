@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
+from shared.config.entity import Credentials, Entity, Name
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
 
 
@@ -30,21 +32,11 @@ def _is_network(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 AeTitle = Annotated[str, AfterValidator(_is_ae_title)]
 Network = Annotated[str, AfterValidator(_is_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 # 0 offers no limit (PS3.8 D.1); below 4096 a peer may not even fit its command set.
 MaxPduSize = Annotated[int, Field(ge=0, le=1 << 30)]
-
-
-class Entity(BaseModel):
-    """What every named part of the configuration has in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    name: Name
-    enabled: bool = True
 
 
 class Listener(Entity):
@@ -92,18 +84,6 @@ class DimseDestination(_Destination):
     calling_ae_title: AeTitle = "AXIOM"
     # What we let the peer send to us in one PDU; its own limit counts for what we send.
     max_pdu_size: MaxPduSize = 131072
-
-
-class Credentials(BaseModel):
-    """How to sign in. A secret given in clear is moved to the secret store when it is saved."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    username: str | None = None
-    password: str | None = Field(default=None, repr=False)
-    token: str | None = Field(default=None, repr=False)
-    password_secret: str | None = None  # names in the secret store
-    token_secret: str | None = None
 
 
 class DicomwebDestination(_Destination):
@@ -166,6 +146,8 @@ class Configuration(BaseModel):
     listeners: tuple[Listener, ...] = ()
     destinations: tuple[Destination, ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
+    crosswalk_sources: tuple[CrosswalkSource, ...] = ()
+    crosswalk_maps: tuple[CrosswalkMap, ...] = ()
     settings: Settings = Settings()
 
     def destination(
@@ -174,3 +156,10 @@ class Configuration(BaseModel):
         """The destination of that name, enabled or not."""
         return next((d for d in self.destinations if d.name == name), None)
 
+    def crosswalk_source(self, name: str) -> AnyCrosswalkSource | None:
+        """The crosswalk source of that name, enabled or not."""
+        return next((s for s in self.crosswalk_sources if s.name == name), None)
+
+    def crosswalk_map(self, name: str) -> CrosswalkMap | None:
+        """The crosswalk map of that name, enabled or not."""
+        return next((m for m in self.crosswalk_maps if m.name == name), None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared.config.crosswalks import map_faults, outlines
 from shared.config.entities import Configuration
 from shared.errors import (
     DocumentChangedError,
@@ -29,7 +30,12 @@ from shared.rules import parse_ruleset
 
 COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 
-KINDS = ("listeners", "destinations", "rulesets")
+KINDS = ("listeners", "destinations", "rulesets", "crosswalk_sources", "crosswalk_maps")
+
+# Kinds whose `credentials` may hold a secret, with how the secret's name begins.
+_WITH_CREDENTIALS = {"destinations": "destination", "crosswalk_sources": "crosswalk-source"}
+# Kinds whose `type` decides what an entity may say.
+_OF_SEVERAL_TYPES = ("destinations", "crosswalk_sources")
 
 # How long a reader may go on with the version it knows.
 _REFRESH_S = 0.5
@@ -224,14 +230,15 @@ class ConfigurationService:
 
     def _without_clear_secrets(self, configuration: Configuration) -> Configuration:
         plain = _plain(configuration)
-        for entity in plain["destinations"]:
-            given = entity.get("credentials", {})
-            for field in ("password", "token"):
-                clear = given.pop(field, None)
-                if clear:
-                    name = f"destination-{entity['name']}-{field}".replace(".", "_")
-                    self._secrets.put(name, clear)
-                    given[f"{field}_secret"] = name
+        for kind, prefix in _WITH_CREDENTIALS.items():
+            for entity in plain[kind]:
+                given = entity.get("credentials", {})
+                for field in ("password", "token"):
+                    clear = given.pop(field, None)
+                    if clear:
+                        name = f"{prefix}-{entity['name']}-{field}".replace(".", "_")
+                        self._secrets.put(name, clear)
+                        given[f"{field}_secret"] = name
         return _validated(plain)
 
 
@@ -257,11 +264,13 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
             if name in seen:
                 faults.append(Fault(f"{kind}[{i}].name", f"{name!r} is there twice"))
             seen.add(name)
+    faults += map_faults(document)
+    crosswalks = outlines(document)
     rulesets = document.get("rulesets")
     for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
         if isinstance(ruleset, Mapping):
             try:
-                parse_ruleset(ruleset, destinations=destinations)
+                parse_ruleset(ruleset, destinations=destinations, crosswalks=crosswalks)
             except InvalidConfigurationError as error:
                 faults += [
                     Fault(_below(f"rulesets[{i}]", f.path), f.message, f.hint) for f in error.faults
@@ -314,12 +323,14 @@ def _find(
 
 
 def _plain(configuration: Configuration) -> dict[str, Any]:
-    """As it was written: defaults that nobody set stay away, the four parts are always there."""
+    """As it was written: defaults that nobody set stay away, the parts are always there."""
     plain = json.loads(configuration.model_dump_json(exclude_unset=True))
     return {
         "listeners": [],
         "destinations": [],
         "rulesets": [],
+        "crosswalk_sources": [],
+        "crosswalk_maps": [],
         "settings": {},
         **plain,
     }
@@ -343,7 +354,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     for i, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif i == 2 and location[0] == "destinations":
+        elif i == 2 and location[0] in _OF_SEVERAL_TYPES:
             continue  # the union's tag, which the document does not have
         else:
             text += f".{part}" if text else part

@@ -35,7 +35,7 @@ from shared.rules.actions import (
     ValueChange,
     tags_of,
 )
-from shared.rules.crosswalk import Miss
+from shared.rules.crosswalk import CrosswalkOutline, Miss
 from shared.rules.reading import Faults, Fields, kind_of, nearest, read_attribute
 from shared.rules.selection import Selection, parse_selection
 from shared.rules.static_values import check_literal
@@ -64,9 +64,10 @@ _DATE_VRS: Final = frozenset({"DA", "DT"})
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What actions may refer to. `destinations` is None where they are not known."""
+    """What actions may refer to. None stands where it is not known."""
 
     destinations: Collection[str] | None = None
+    crosswalks: Mapping[str, CrosswalkOutline | None] | None = None
 
 
 def read_actions(
@@ -236,21 +237,50 @@ def _shift(fields: Fields, known: Known) -> Action:
 
 
 def _crosswalk(fields: Fields, known: Known) -> Action:
-    faults = fields.faults
-    match = []
-    for path, column, attribute in fields.pairs("match"):
-        match.append((column, read_attribute(attribute, path, faults)))
+    name = fields.text("map")
+    outline = _outline(name, fields, known)
+    match = _match(fields, outline)
     outputs = []
     for path, attribute, column in fields.pairs("set"):
         if not isinstance(column, str) or not column:
-            faults.add(path, "must name a column of the map")
+            fields.faults.add(path, "must name an output of the map")
             continue
-        outputs.append((read_attribute(attribute, path, faults), column))
+        if outline is not None and column not in outline.outputs:
+            hint = nearest(column, outline.outputs)
+            fields.faults.add(path, f"{column[:100]!r} is no output of the map", hint)
+        outputs.append((read_attribute(attribute, path, fields.faults), column))
     for key, given in (("match", match), ("set", outputs)):
         if not given:
             fields.fault(key, "is missing or empty")
     on_miss = fields.choice("on_miss", {miss.value: miss for miss in Miss}, "keep")
-    return Crosswalk(fields.text("map"), tuple(match), tuple(outputs), on_miss)
+    return Crosswalk(name, tuple(match), tuple(outputs), on_miss)
+
+
+def _match(fields: Fields, outline: CrosswalkOutline | None) -> list[tuple[str, AttributePath]]:
+    """`match`, or without it the Attributes that the map names."""
+    match = []
+    if fields.has("match") or outline is None:
+        pairs = fields.pairs("match")
+    else:
+        pairs = [(fields.at("match"), *key) for key in outline.keys.items() if key[1]]
+    for path, column, attribute in pairs:
+        match.append((column, read_attribute(attribute, path, fields.faults)))
+        if outline is not None and column not in outline.keys:
+            fields.faults.add(path, "is no key of the map", nearest(column, outline.keys))
+    if outline is not None:
+        absent = [column for column in outline.keys if column not in dict(match)]
+        if absent:
+            fields.fault("match", f"must say what the map's key {absent[0]} is matched with")
+    return match
+
+
+def _outline(name: str, fields: Fields, known: Known) -> CrosswalkOutline | None:
+    if known.crosswalks is None or not name:
+        return None
+    if name not in known.crosswalks:
+        hint = nearest(name, known.crosswalks)
+        fields.fault("map", f"there is no crosswalk map {name[:100]!r}", hint)
+    return known.crosswalks.get(name)
 
 
 # ---- decisions ------------------------------------------------------------------------------

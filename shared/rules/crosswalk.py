@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -11,10 +12,22 @@ class CrosswalkLookup(Protocol):
     """Crosswalk maps by name."""
 
     def lookup(self, map_name: str, keys: Mapping[str, str]) -> Mapping[str, str] | None:
-        """The outputs by column of the row whose columns have these values; None if there is none.
+        """The outputs by name of the row whose columns have these values; None if there is none.
 
-        Raises: TransientError if the map cannot answer now; PermanentError if there is no such map.
+        `keys` has a value for each column that the map matches. An output that is NULL is left out.
+
+        Raises: TransientError if the map cannot answer now; PermanentError if there is no such map,
+        or if more than one row fits.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class CrosswalkOutline:
+    """What a rule may ask of one map."""
+
+    # By column, the Attribute that a rule matches if it does not say which.
+    keys: Mapping[str, str | None]
+    outputs: Collection[str]
 
 
 class Miss(StrEnum):

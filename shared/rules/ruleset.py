@@ -16,6 +16,7 @@ from shared.rules.actions import Action, Reject, Stop
 from shared.rules.completion import Completion, read_completion
 from shared.rules.condition_documents import read_conditions
 from shared.rules.conditions import AllOf, Condition
+from shared.rules.crosswalk import CrosswalkOutline
 from shared.rules.examples import Example, read_example
 from shared.rules.reading import Faults, Fields, kind_of
 from shared.rules.schedules import Schedule, read_schedule
@@ -103,8 +104,12 @@ def parse_ruleset(
     *,
     destinations: Collection[str] | None = None,
     schedules: Mapping[str, Schedule] | None = None,
+    crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
 ) -> RuleSet:
-    """Read one document; `destinations` and `schedules` are the names that it may use.
+    """Read one document; `destinations`, `schedules` and `crosswalks` are what it may name.
+
+    Of a crosswalk map that is None only the name is known. A rule that leaves its `match` out
+    takes the Attributes that the map names.
 
     Raises: InvalidConfigurationError with every fault, its path, and the nearest right name.
     """
@@ -113,7 +118,7 @@ def parse_ruleset(
     known_schedules = dict(schedules or {})
     for path, name, schedule in fields.pairs("schedules"):
         known_schedules[name] = read_schedule(schedule, path, faults)
-    reader = _Reader(faults, Known(destinations), known_schedules)
+    reader = _Reader(faults, Known(destinations, crosswalks), known_schedules)
     ruleset = reader.ruleset(fields)
     faults.raise_if_any()
     return ruleset

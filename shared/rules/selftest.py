@@ -12,7 +12,7 @@ from shared.dicom.edit import apply_changes
 from shared.dicom.header import Header
 from shared.dicom.paths import AttributePath
 from shared.errors import AxiomError, Fault, InvalidConfigurationError
-from shared.rules.crosswalk import CrosswalkLookup
+from shared.rules.crosswalk import CrosswalkLookup, CrosswalkOutline
 from shared.rules.decision import Decision
 from shared.rules.examples import Example, ExampleInstance, Expected, Rows
 from shared.rules.program import Program, compile_rulesets
@@ -40,6 +40,7 @@ def check_ruleset(
     document: Mapping[str, Any],
     *,
     destinations: Collection[str] | None = None,
+    crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
     crosswalk: CrosswalkLookup | None = None,
     study_rules: bool = False,
 ) -> RuleSet:
@@ -48,7 +49,7 @@ def check_ruleset(
 
     Raises: InvalidConfigurationError with every fault; a failed test is one, at `tests[n]`.
     """
-    ruleset = parse_ruleset(document, destinations=destinations)
+    ruleset = parse_ruleset(document, destinations=destinations, crosswalks=crosswalks)
     compile_rulesets([ruleset], key=TEST_KEY, crosswalk=crosswalk, study_rules=study_rules)
     faults = [
         Fault(f"tests[{number}]", f"{result.test}: {difference}")

@@ -11,6 +11,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from shared.config.crosswalks import CrosswalkMap, CrosswalkSource
 from shared.config.entities import Configuration, Destination, Listener, Settings
 from shared.errors import Fault, InvalidConfigurationError
 from shared.web.access import acting
@@ -48,11 +49,19 @@ class EntityPath(BaseModel):
     name: str = Field(description="The entity's name.")
 
 
+class CrosswalkSourceDocument(RootModel[CrosswalkSource]):
+    """A database or a CSV file that crosswalk maps ask."""
+
+    model_config = ConfigDict(title="CrosswalkSource")
+
+
 # Kind in ConfigurationService, what one is called, its schema, and the paths it is reachable at.
 _KINDS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
     ("rulesets", "ruleset", RulesetDocument, ("rulesets",)),
     ("destinations", "destination", DestinationDocument, ("destinations", "storage-backends")),
     ("listeners", "listener", Listener, ("listeners", "dimse-listeners")),
+    ("crosswalk_sources", "crosswalk source", CrosswalkSourceDocument, ("crosswalk-sources",)),
+    ("crosswalk_maps", "crosswalk map", CrosswalkMap, ("crosswalk-maps",)),
 )
 
 
@@ -95,7 +104,7 @@ def _add_entity_routes(
         of_all,
         endpoint=f"list_{called}",
         operation_id=f"list_{called}",
-        summary=f"All {kind}",
+        summary=f"All {noun}s",
         responses={200: _items_of(schema)},
     )
     def list_entities() -> Response:
@@ -209,7 +218,7 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         openapi_extensions={"requestBody": {"required": True, "content": content}},
     )
     def import_configuration() -> Response:
-        """Replace the parts that the document has (listeners, destinations, rulesets, settings).
+        """Replace the parts that the document has: listeners, destinations, rulesets and so on.
 
         All of it is checked first; with any fault nothing is applied.
         """

@@ -63,6 +63,8 @@ class TestConfiguration:
             "listeners": [],
             "destinations": [],
             "rulesets": [],
+            "crosswalk_sources": [],
+            "crosswalk_maps": [],
             "settings": {},
         }
 

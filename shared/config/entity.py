@@ -1,0 +1,30 @@
+"""What the named parts of the configuration have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class Entity(BaseModel):
+    """A named part, which can be switched off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Name
+    enabled: bool = True
+
+
+class Credentials(BaseModel):
+    """How to sign in. A secret given in clear is moved to the secret store when it is saved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
+    password_secret: str | None = None  # names in the secret store
+    token_secret: str | None = None
