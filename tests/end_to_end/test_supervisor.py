@@ -1,0 +1,235 @@
+"""`axiom up` as a process: what it starts, restarts, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from infra.local import heartbeat
+from infra.local.part import PART_NAMES, Part
+from infra.local.supervisor import Supervisor
+from infra.local.terminal import CommandFailedError
+from shared.bootstrap import Environment
+from tests.running import ROOT, RunningAxiom, wait_until
+
+StartAxiom = Callable[..., RunningAxiom]
+
+
+def pids(running: RunningAxiom) -> dict[str, int]:
+    beats = {part: heartbeat.read(running.home / "run", part) for part in PART_NAMES}
+    return {part: beat.pid for part, beat in beats.items() if beat is not None}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended and that nobody waited for is still there.
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in listed.stdout.split()]
+
+
+def up(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """An `axiom up` that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "infra.local.cli", "up", "--json"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "AXIOM_HOME": str(home),
+            "AXIOM_HTTP_PORT": "0",
+            "AXIOM_DIMSE_PORT": "0",
+            **settings,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_part_lives_and_ctrl_c_ends_all_of_them(axiom_up: StartAxiom) -> None:
+    running = axiom_up()
+    running_pids = pids(running)
+    assert set(running_pids) == set(PART_NAMES)
+    forked = [pid for parent in running_pids.values() for pid in children_of(parent)]
+    began_s = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began_s < 12
+    assert not [pid for pid in (*running_pids.values(), *forked) if is_alive(pid)]
+    assert not running.addresses_file.exists()
+
+
+def test_a_part_that_is_killed_is_started_again(axiom_up: StartAxiom) -> None:
+    running = axiom_up()
+    killed = {part: running.kill_part(part) for part in PART_NAMES}
+    wait_until(lambda: not set(killed.items()) & set(pids(running).items()), 30.0, "other parts")
+    wait_until(lambda: _is_healthy(running), 30.0, "health")
+    for part in PART_NAMES:
+        assert f"{part} ended (SIGKILL)" in running.log()
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(axiom_up: StartAxiom) -> None:
+    """What it leaves behind would hold the ports, and work beside its successor."""
+    running = axiom_up()
+    left = list(pids(running).values())
+    left += [pid for parent in left for pid in children_of(parent)]
+    running.kill()
+    wait_until(lambda: not any(map(is_alive, left)), 10.0, "the end of all parts", 0.05)
+
+
+def test_a_killed_system_starts_again_on_the_same_ports_at_once(axiom_up: StartAxiom) -> None:
+    first = axiom_up()
+    ports = {
+        "AXIOM_HTTP_PORT": str(first.addresses["http_port"]),
+        "AXIOM_DIMSE_PORT": str(first.dimse_port),
+    }
+    first.kill()
+    second = axiom_up(first.home, **ports)
+    assert second.dimse_port == first.dimse_port
+
+
+def test_health_fails_while_a_part_does_not_work(axiom_up: StartAxiom) -> None:
+    """Stopped, not killed: its process is there, and it does nothing."""
+    running = axiom_up()
+    pid = pids(running)["delivery"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        within_s = heartbeat.STALE_AFTER_S + 10
+        wait_until(lambda: not _is_healthy(running), within_s, "health to fail")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: _is_healthy(running), 10.0, "health")
+
+
+def test_a_home_has_one_system(axiom_up: StartAxiom) -> None:
+    running = axiom_up()
+    second = up(running.home)
+    error = json.loads(second.stdout)["error"]
+    assert (second.returncode, error["code"]) == (1, "home-in-use")
+    assert str(running.addresses["pid"]) in error["message"]
+    assert _is_healthy(running)
+
+
+def test_a_port_in_use_names_the_setting_and_starts_nothing(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = up(home, AXIOM_DIMSE_PORT=str(taken.getsockname()[1]))
+    error = json.loads(refused.stdout)["error"]
+    assert (refused.returncode, error["code"]) == (1, "port-in-use")
+    assert "AXIOM_DIMSE_PORT" in error["hint"]
+    assert not list((home / "run").glob("*.json"))
+
+
+def test_the_admin_key_is_shown_once_and_works(home: Path) -> None:
+    for start in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.local.cli", "up", "--json"],
+            cwd=ROOT,
+            env={
+                **{k: v for k, v in os.environ.items() if k != "AXIOM_API_KEY"},
+                "PYTHONPATH": str(ROOT),
+                "AXIOM_HOME": str(home),
+                "AXIOM_HTTP_PORT": "0",
+                "AXIOM_DIMSE_PORT": "0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, b"}\n")
+            told = json.loads(b"".join(lines) + b"}")
+            if start == 0:
+                key = told["api_key"]
+            else:
+                assert told["api_key"] is None
+            answer = requests.get(
+                f"{told['url']}/api/v1/config",
+                headers={"Authorization": f"Api-Key {key}"},
+                timeout=30,
+            )
+            assert answer.status_code == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+class TestSupervisor:
+    """Without a command line, over parts that misbehave."""
+
+    def test_a_part_that_ends_while_it_starts_is_named(self, home: Path) -> None:
+        supervisor = self._supervisor(home, "tests.data.no_such_module")
+        supervisor.start()
+        try:
+            with pytest.raises(CommandFailedError, match="stages did not start"):
+                supervisor.wait_until_ready()
+        finally:
+            supervisor.stop()
+
+    def test_a_part_that_ends_again_and_again_is_started_ever_later(self, home: Path) -> None:
+        told: list[str] = []
+        supervisor = self._supervisor(home, "tests.data.no_such_module", tell=told.append)
+        supervisor.start()
+        try:
+            until_s = time.monotonic() + 3.0
+            supervisor.run(lambda: time.monotonic() < until_s)
+        finally:
+            supervisor.stop()
+        assert 2 <= len(told) <= 5  # after 0.2, 0.4, 0.8 ... s, and what each start takes
+
+    def test_a_part_that_does_not_want_to_stop_is_killed(self, home: Path) -> None:
+        supervisor = self._supervisor(home, "tests.data.stubborn_part")
+        supervisor.start()
+        wait_until(lambda: (home / "run" / "stubborn").exists(), 20.0, "the part")
+        pid = supervisor.pid("stages")
+        assert pid is not None
+        began_s = time.monotonic()
+        supervisor.stop(within_s=1.0)
+        assert time.monotonic() - began_s < 5.0
+        assert not is_alive(pid)
+
+    def test_a_hurry_kills_at_once(self, home: Path) -> None:
+        """The second Ctrl-C."""
+        supervisor = self._supervisor(home, "tests.data.stubborn_part")
+        supervisor.start()
+        wait_until(lambda: (home / "run" / "stubborn").exists(), 20.0, "the part")
+        began_s = time.monotonic()
+        supervisor.stop(within_s=60.0, hurry=lambda: True)
+        assert time.monotonic() - began_s < 5.0
+
+    @staticmethod
+    def _supervisor(
+        home: Path, module: str, tell: Callable[[str], None] = lambda _: None
+    ) -> Supervisor:
+        environment = replace(Environment.read({}), home=home, http_port=0, dimse_port=0)
+        output = (home.parent / "log").open("ab")
+        return Supervisor(environment, output=output, tell=tell, parts=[Part("stages", module, 1)])
+
+
+def _is_healthy(running: RunningAxiom) -> bool:
+    try:
+        return requests.get(f"{running.url}/health", timeout=5).status_code == 200
+    except (requests.ConnectionError, FileNotFoundError):
+        return False
