@@ -30,6 +30,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from scp_gateway.admission import TEMPORARY_CONGESTION, Rejection, rejection
+from scp_gateway.association_request import put_right
 from scp_gateway.dispatch import Dispatch
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError, Stopped
 from scp_gateway.presentation_contexts import (
@@ -224,7 +225,16 @@ class GatewayDul(DULServiceProvider):
             event = self.event_queue.get(block=False)
         except queue.Empty:
             return
-        self.state_machine.do_action(event)
+        is_request = self.state_machine.current_state == _AWAITING_REQUEST
+        try:
+            self.state_machine.do_action(event)
+        except Exception:
+            if not is_request:
+                raise
+            # The A-ASSOCIATE-RQ was decoded but means nothing, an even context ID say. The state
+            # machine gave up on its thread, which is ours and goes on to the A-ABORT.
+            self._kill_thread = False
+            self.event_queue.put(_UNRECOGNIZED_PDU)
 
     def abort(self, reason: AbortReason) -> None:
         """Queue an A-ABORT by the service-provider (PS3.8 9.3.8)."""
@@ -294,6 +304,8 @@ class GatewayDul(DULServiceProvider):
             data += connection.take(_PDU_HEADER_BYTES + length - len(data))
             if len(data) < _PDU_HEADER_BYTES + length and not self._fill(connection, association):
                 return
+        if pdu_type == _A_ASSOCIATE_RQ:
+            data = bytearray(put_right(data))
         try:
             pdu, event = self._decode_pdu(data)
         except Exception:

@@ -14,6 +14,8 @@ import signal
 import threading
 from collections.abc import Sequence
 
+import pydicom.config
+
 from scp_gateway.gateway import Gateway
 from shared import bootstrap, logs
 from shared.bootstrap import Environment
@@ -30,6 +32,8 @@ _GRACE_S = 5.0
 def main() -> None:
     """Listen until told to stop."""
     logs.configure("gateway")
+    # The UIDs of an A-ASSOCIATE-RQ are compared, not judged: no warnings that quote them.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
@@ -113,8 +114,9 @@ def running_gateway(receiver: Receiver, **settings: Any) -> Iterator[tuple[Gatew
 
 
 def listener(**settings: Any) -> Listener:
-    """A listener on any free port of the loopback interface."""
-    return Listener(**{"name": "test", "ae_title": "AXIOM", "port": 0, **settings})
+    """A listener on any free port of the loopback interface, made as from its JSON document."""
+    document = {"name": "test", "ae_title": "AXIOM", "port": 0, **settings}
+    return Listener.model_validate_json(json.dumps(document))
 
 
 # ---- a peer made of bytes: whatever can be wrong can be sent
@@ -190,31 +192,32 @@ class RawPeer:
 def associate_rq(
     contexts: Sequence[tuple[str, Sequence[str]]],
     *,
-    called: str = "AXIOM",
-    calling: str = "PEER",
+    called: str | bytes = "AXIOM",
+    calling: str | bytes = "PEER",
     application_context: bytes = _DICOM_APPLICATION_CONTEXT,
     protocol_version: int = 1,
+    items: bytes = b"",
+    user_items: bytes = b"",
 ) -> bytes:
-    """An A-ASSOCIATE-RQ PDU (PS3.8 9.3.2)."""
-    body = struct.pack(
-        ">HH16s16s32x", protocol_version, 0, called.ljust(16).encode(), calling.ljust(16).encode()
-    )
-    body += _item(0x10, application_context)
+    """An A-ASSOCIATE-RQ PDU (PS3.8 9.3.2); text AE Titles are padded as they should be."""
+    titles = (t if isinstance(t, bytes) else t.ljust(16).encode() for t in (called, calling))
+    body = struct.pack(">HH16s16s32x", protocol_version, 0, *titles)
+    body += item(0x10, application_context) + items
     for i, (abstract_syntax, transfer_syntaxes) in enumerate(contexts):
-        syntaxes = _item(0x30, abstract_syntax.encode())
-        syntaxes += b"".join(_item(0x40, uid.encode()) for uid in transfer_syntaxes)
-        body += _item(0x20, bytes([2 * i + 1, 0, 0, 0]) + syntaxes)
-    user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4")
-    return pdu(1, body + _item(0x50, user))
+        syntaxes = item(0x30, abstract_syntax.encode())
+        syntaxes += b"".join(item(0x40, uid.encode()) for uid in transfer_syntaxes)
+        body += item(0x20, bytes([2 * i + 1, 0, 0, 0]) + syntaxes)
+    user = item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3.4")
+    return pdu(1, body + item(0x50, user + user_items))
 
 
 def accepted_syntaxes(body: bytes) -> dict[int, tuple[int, str]]:
     """Result and Transfer Syntax of each context of an A-ASSOCIATE-AC, by its ID."""
     found = {}
-    for kind, item in _items(body[68:]):
+    for kind, found_item in _items(body[68:]):
         if kind == 0x21:
-            syntax = next((v for k, v in _items(item[4:]) if k == 0x40), b"")
-            found[item[0]] = (item[2], syntax.decode())
+            syntax = next((v for k, v in _items(found_item[4:]) if k == 0x40), b"")
+            found[found_item[0]] = (found_item[2], syntax.decode())
     return found
 
 
@@ -286,7 +289,8 @@ def _uid(text: str) -> bytes:
     return value + b"\0" if len(value) % 2 else value
 
 
-def _item(kind: int, body: bytes) -> bytes:
+def item(kind: int, body: bytes) -> bytes:
+    """One Item or Sub-Item of an association PDU."""
     return struct.pack(">BxH", kind, len(body)) + body
 
 

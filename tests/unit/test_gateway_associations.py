@@ -44,6 +44,7 @@ from tests.gateway import (
     command_elements,
     command_set,
     echo_rq,
+    item,
     listener,
     p_data,
     pdu,
@@ -116,6 +117,31 @@ class TestNegotiation:
             assert b"\x51\0\0\x04" + struct.pack(">L", 54321) in body
 
     @pytest.mark.parametrize(
+        "odd",
+        [
+            {"items": item(0x99, b"vendor")},
+            {"user_items": item(0xF0, b"vendor")},
+            {"user_items": item(0x55, b"A_VERSION_OF_TWENTY_")},
+            {"user_items": item(0x53, b"\0\5\0\5")},  # asynchronous operations
+            {"user_items": item(0x58, b"\1\1\0\3bob\0\0")},  # user identity
+            {"calling": b"PEER\0\0", "called": b"AXIOM\0\0"},
+            {"calling": "MÜNCHEN".encode("latin-1").ljust(16)},
+        ],
+    )
+    def test_what_is_odd_but_harmless_in_a_request_is_accepted(
+        self, receiver: MemoryReceiver, odd: dict[str, Any]
+    ) -> None:
+        """PS3.8 9.3.1: Items of an unrecognized type are ignored. The rest occurs in the field."""
+        with (
+            running_gateway(receiver, require_called_ae_title=True) as (_, port),
+            RawPeer(port) as peer,
+        ):
+            assert peer.associate(**odd)[0] == A_ASSOCIATE_AC
+            peer.send(STORE + DATA_SET_LAST)
+            assert peer.receive_status() == 0
+            peer.release()
+
+    @pytest.mark.parametrize(
         ("settings", "request_", "code"),
         [
             ({"allowed_calling_ae_titles": ["CT1"]}, {}, (1, 1, 3)),
@@ -161,8 +187,13 @@ class TestNegotiation:
             pdu(1, b"\0\1\0\0"),
             pdu(1, b"\xff" * 500),
             b"\x01\0\xff\xff\xff\xff" + b"\0" * 100,
+            associate_rq([], calling=b" " * 16),
+            associate_rq([], items=item(0x20, bytes([2, 0, 0, 0]) + item(0x30, b"1.2"))),
         ],
-        ids=["HTTP", "TLS", "P-DATA", "release", "cut short", "noise", "4 GB"],
+        ids=[
+            *("HTTP", "TLS", "P-DATA", "release", "cut short", "noise", "4 GB"),
+            *("no calling AE Title", "even context"),
+        ],
     )
     def test_whatever_is_no_request_ends_the_connection(
         self, receiver: MemoryReceiver, first: bytes

@@ -18,6 +18,7 @@ from pydicom.uid import (
 from pynetdicom import AllStoragePresentationContexts
 
 from scp_gateway.admission import Rejection, rejection
+from scp_gateway.association_request import put_right
 from scp_gateway.command_set import (
     Command,
     MalformedCommandSetError,
@@ -42,7 +43,7 @@ from shared.errors import (
     StorageUnavailableError,
     TruncatedInstanceError,
 )
-from tests.gateway import command_elements, command_set, echo_rq, listener, store_rq
+from tests.gateway import associate_rq, command_elements, command_set, echo_rq, listener, store_rq
 
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.2.1545.99"
 PRIVATE_TRANSFER_SYNTAX = "1.2.840.113619.5.2"
@@ -197,6 +198,23 @@ class TestCommandSets:
         elements = command_elements(store_response(1, parse_command(store_rq()), SUCCESS)[12:])
         assert elements[0x0900] == b"\0\0"
         assert 0x0902 not in elements
+
+
+class TestAssociationRequests:
+    RIGHT = associate_rq([(CTImageStorage, [EXPLICIT])])
+
+    def test_a_right_one_stays_as_it_is(self) -> None:
+        assert put_right(self.RIGHT) == self.RIGHT
+
+    @given(st.data())
+    def test_whatever_is_wrong_twice_right_is_once(self, data: st.DataObject) -> None:
+        """It meets raw bytes from the network first, so it must not stumble over any."""
+        noise = bytearray(self.RIGHT[: data.draw(st.integers(0, len(self.RIGHT)))])
+        for _ in range(data.draw(st.integers(0, 5))):
+            if noise:
+                noise[data.draw(st.integers(0, len(noise) - 1))] = data.draw(st.integers(0, 255))
+        once = put_right(noise)
+        assert put_right(once) == once
 
 
 class TestFileMeta:
