@@ -2,7 +2,8 @@
 
 Fenced `sh` blocks are run by bash against a running system, one page after the other in a folder
 where `study.dcm` is a CT. A fenced `yaml` block whose first line is `# NAME.yaml` is that file.
-Commands that run the whole system or all tests are asked for their help alone: other tests run them.
+Commands that run the whole system or all tests are asked for their help alone; other tests run
+them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def test_the_commands_of_a_page_work(page: Path, system: RunningAxiom, tmp_path:
         if named := re.match(r"# (\S+\.yaml)\n", text):
             (tmp_path / named[1]).write_text(text)
     script = "\n".join(blocks(page, "sh"))
-    script = _LONG.sub(r"\1 --help", script)
+    script = _LONG.sub(r"\1 --help ", script)
     script = script.replace("http://localhost:8080", system.url).replace("KEY", API_KEY)
     # curl answers 0 for any HTTP status unless told otherwise.
     script = re.sub(r"\bcurl\b", "curl --fail-with-body --silent --show-error", script)
