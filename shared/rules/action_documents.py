@@ -15,6 +15,7 @@ from shared.dicom.values import KNOWN_VRS
 from shared.rules.actions import (
     FOR_ONE_DESTINATION,
     Action,
+    Affix,
     Copy,
     Crosswalk,
     Delete,
@@ -22,7 +23,6 @@ from shared.rules.actions import (
     Discard,
     Hold,
     KeepOnly,
-    Prefix,
     Reject,
     RemoveDestination,
     Route,
@@ -152,11 +152,11 @@ def _copy(fields: Fields, known: Known) -> Action:
 
 
 def _prepend(fields: Fields, known: Known) -> Action:
-    return Prefix(fields.attribute("tag"), before=_template(fields.text("value"), fields, "value"))
+    return Affix(fields.attribute("tag"), before=_template(fields.text("value"), fields, "value"))
 
 
 def _suffix(fields: Fields, known: Known) -> Action:
-    return Prefix(fields.attribute("tag"), after=_template(fields.text("value"), fields, "value"))
+    return Affix(fields.attribute("tag"), after=_template(fields.text("value"), fields, "value"))
 
 
 def _regex_replace(fields: Fields, known: Known) -> Action:

@@ -240,7 +240,7 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class Affix:
     """Put text before and after every Value; an absent or empty Attribute stays as it is."""
 
     path: AttributePath
@@ -401,7 +401,7 @@ class Transcode:
         work.effects.transfer_syntax_uid = self.transfer_syntax_uid
 
 
-EDITS: Final = (Set, Delete, DeleteSelected, KeepOnly, Copy, Prefix, Transform, TransformSelected)
+EDITS: Final = (Set, Delete, DeleteSelected, KeepOnly, Copy, Affix, Transform, TransformSelected)
 FOR_ONE_DESTINATION: Final = (*EDITS, Crosswalk, Transcode)
 
 

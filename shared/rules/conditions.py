@@ -310,7 +310,11 @@ class Comparison:
             return lambda view: bool(view.cell(slot)) and all(map(fit, view.cell(slot)))
 
         def is_any(view: View) -> bool:
-            for value in view.cell(slot) or ():  # noqa: SIM110 - half the time of any()
+            # As `any(map(fit, view.cell(slot) or ()))`, in half the time.
+            values = view.cells[slot]
+            if values is _UNREAD:
+                values = view.cell(slot)
+            for value in values or ():  # noqa: SIM110
                 if fit(value):
                     return True
             return False

@@ -157,7 +157,9 @@ class _Sieve:
                     number = plan.number(part)
                     masks[number] = masks.get(number, 0) | bit
                     numbers.append(number)
-            numbers.sort(key=plan.is_slow)  # a pattern is judged only if the rest holds
+        for numbers in self._numbers:
+            # What most rules need comes first, for it is judged already; a pattern comes last.
+            numbers.sort(key=lambda number: (plan.is_slow(number), -masks[number].bit_count()))
         self._tables = [
             (plan.slot(subject, as_texts), table, self._all & ~needing[subject])
             for subject, table in tables.items()

@@ -74,7 +74,7 @@ def run_tests(ruleset: RuleSet) -> tuple[Result, ...]:
 def _differences(ruleset: RuleSet, example: Example) -> Iterator[str]:
     if example.execution_mode:
         ruleset = replace(ruleset, execution_mode=ExecutionMode(example.execution_mode))
-    crosswalk = _Rows(example.crosswalk) if example.crosswalk is not None else None
+    crosswalk = _Rows(example.crosswalk or {})
     try:
         program = compile_rulesets([ruleset], key=TEST_KEY, crosswalk=crosswalk, study_rules=True)
         several = len(example.instances) > 1

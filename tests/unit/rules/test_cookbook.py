@@ -47,6 +47,26 @@ def test_and_only_if_it_can_be_carried_out_here() -> None:
         check_ruleset(load(COOKBOOK / "R16-quiet-study.yaml"))
 
 
+def test_a_test_brings_the_rows_of_its_crosswalk_along() -> None:
+    action = {
+        "type": "crosswalk",
+        "map": "mrn",
+        "match": {"mrn": "PatientID"},
+        "set": {"PatientID": "new_id"},
+    }
+    tests = [
+        {
+            "attributes": {"PatientID": "P1"},
+            "crosswalk": {"mrn": [{"match": {"mrn": "P1"}, "row": {"new_id": "R7"}}]},
+            "expect": {"changes": {"PatientID": "R7"}},
+        },
+        {"attributes": {"PatientID": "P1"}, "expect": {"changes": {}}},
+    ]
+    rule = {"name": "r", "actions": [action]}
+    results = run_tests(parse_ruleset({"name": "s", "rules": [rule], "tests": tests}))
+    assert [result.differences for result in results] == [(), ()]
+
+
 def test_the_examples_of_the_language_reference_load() -> None:
     text = (COOKBOOK.parent / "rules.md").read_text(encoding="utf-8")
     whole, study, tests = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
