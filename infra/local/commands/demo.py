@@ -64,27 +64,16 @@ def _empty_folder(wanted: Path | None) -> Path:
 
 
 def _print(terminal: Terminal, outcome: Outcome) -> None:
-    table = new_table(
-        [
-            "Instance",
-            "sent by",
-            "answer",
-            "rules",
-            "changes (old -> new)",
-            "destinations",
-            "exception",
-        ]
-    )
+    table = new_table(["Instance", "sent", "rules", "changes (old → new)", "what became of it"])
     for story in outcome.stories:
         table.add_row(
             story.exhibit.file,
-            story.exhibit.sent_by,
-            story.answer,
+            f"{story.exhibit.sent_by}\n{story.answer}",
             "\n".join(rule.partition("/")[2] for rule in _rules(story)) or _no_rule(story),
             "\n".join(_changes(story)),
-            _deliveries(story),
-            cell("\n".join(f"{e['code']}: {e['message']}" for e in story.exceptions)),
+            _deliveries(story) if story.record else _exceptions(story),
         )
+        table.add_section()
     terminal.console.print(table)
     checks = [*(c for story in outcome.stories for c in story.checks), *outcome.checks]
     failed = [check for check in checks if not check.holds]
@@ -94,13 +83,13 @@ def _print(terminal: Terminal, outcome: Outcome) -> None:
         terminal.say(f"{len(failed)} of {len(checks)} checks failed.", style="bold red")
     else:
         terminal.say(
-            f"All {len(checks)} checks hold: pixel data byte-identical everywhere, headers differ "
-            "only where rules said.",
+            f"All {len(checks)} checks hold: pixel data byte-identical everywhere; headers differ "
+            "only where rules said, with the old Values in Original Attributes.",
             style="bold green",
         )
     terminal.say(
-        "archive is a folder; pacs is a stock pynetdicom Storage SCP; web is a second Axiom Flow "
-        "that took it over STOW-RS. The comparison is pydicom's."
+        "archive is a folder; pacs is a stock pynetdicom Storage SCP; web is a second Axiom Flow, "
+        "reached over STOW-RS. pydicom compared the files."
     )
     terminal.say(f"The files: {outcome.output}   {outcome.seconds} s")
 
@@ -118,7 +107,7 @@ def _changes(story: Story) -> list[str]:
     if story.record is None:
         return []
     shown = {
-        f"{change['path']}: {_values(change['old'])} -> {_values(change['new'])}"
+        f"{change['path']}: {_values(change['old'])} → {_values(change['new'])}"
         for changes in story.record.changes.values()
         for change in changes
         if not change["path"].startswith("OriginalAttributes")
@@ -137,9 +126,16 @@ def _deliveries(story: Story) -> Text:
     if story.record is not None:
         for name in story.record.destinations:
             delivery = story.record.delivery(name)
-            ms = f" {delivery['since_received_ms']:.0f} ms" if delivery else ""
+            ms = f" {delivery['since_received_ms']:.0f}\u00a0ms" if delivery else ""
             lines.append(Text.assemble(f"{name}: ", cell(story.record.state_of(name)), ms))
     return Text("\n").join(lines)
+
+
+def _exceptions(story: Story) -> Text:
+    from rich.text import Text
+
+    lines = [Text.assemble((e["code"], "red"), f": {e['message']}") for e in story.exceptions]
+    return Text("\n").join([Text("refused; in the exception log:"), *lines])
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
