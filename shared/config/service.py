@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared import crash_points
 from shared.config.crosswalks import map_faults, outlines
 from shared.config.entities import Configuration
 from shared.errors import (
@@ -216,6 +217,7 @@ class ConfigurationService:
         with self._objects.create(name) as writer:
             writer.write(configuration.model_dump_json(exclude_unset=True).encode())
             writer.commit()
+        crash_points.reached(crash_points.AFTER_CONFIGURATION_OBJECT)
         data = {
             "version": version,
             "object": name,

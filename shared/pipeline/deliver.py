@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from shared import crash_points
 from shared.dicom.edit import apply_changes
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import AxiomError, PermanentError
@@ -38,7 +39,9 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
         state = FAILED if isinstance(error, PermanentError) else RETRYING
         _record(message, known, key, state, began_s, ports, error=str(error), code=error.code)
         raise
+    crash_points.reached(crash_points.AFTER_SEND)
     _record(message, known, key, DELIVERED, began_s, ports, answer=answer)
+    crash_points.reached(crash_points.AFTER_RECORD)
     log.info(
         "delivered",
         extra={

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from shared import crash_points
 from shared.errors import AxiomError, MalformedMessageError, PermanentError, TransientError
 from shared.messages import (
     DeliveryRequested,
@@ -129,6 +130,7 @@ def answer(
     except Exception as error:
         log.exception("a stage failed", extra={"stage": stage})
         return f"internal error: {type(error).__name__}", 500, {}
+    crash_points.reached(crash_points.AFTER_STAGE)
     return "", 204, {}
 
 

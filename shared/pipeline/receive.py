@@ -11,6 +11,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
+from shared import crash_points
 from shared.config.entities import Settings
 from shared.config.service import ConfigurationService
 from shared.dicom.header import (
@@ -186,6 +187,7 @@ class Staging:
             self._open = False
         finally:
             self.discard()
+        crash_points.reached(crash_points.AFTER_COMMIT)
         receipt = Receipt(
             receipt_id=self.receipt_id,
             trace_id=secrets.token_hex(16),
@@ -200,6 +202,7 @@ class Staging:
             header=header.data if len(header.data) <= MAX_INLINE_HEADER_BYTES else None,
         )
         self._receiver._publish(receipt)
+        crash_points.reached(crash_points.AFTER_PUBLISH)
         return receipt
 
     def refuse(self, error: AxiomError) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from shared import crash_points
 from shared.config.service import ConfigurationService
 from shared.dicom.changes import Change
 from shared.dicom.header import Header
@@ -75,6 +76,7 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
     if known is None or known.data["state"] == RELEASED:
         known = _decide(message, known, ports)
+        crash_points.reached(crash_points.AFTER_DECISION)
     plans = msgspec.convert(known.data["deliveries"], list[Plan])
     matched = tuple(known.data["matched_rules"])
     ports.bus.publish(

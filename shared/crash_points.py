@@ -1,0 +1,62 @@
+"""Places where a test can have the process die as a power cut would have it die.
+
+`AXIOM_CRASH_POINT="after-commit-before-publish:0.01 after-send-before-record:0.5"` names places and
+how likely a pass through each is the last. Unset, as it is outside of tests, a pass costs nothing.
+docs/reliability.md lists the names.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Mapping
+
+VARIABLE = "AXIOM_CRASH_POINT"
+
+# Between the received file and its message: the sender must not have been answered.
+AFTER_COMMIT = "after-commit-before-publish"
+# The message is published and the sender does not know: it sends again.
+AFTER_PUBLISH = "after-publish-before-answer"
+# The rules have decided and nobody was told.
+AFTER_DECISION = "after-decision-before-publish"
+# A stage has published what follows, and its own message comes again.
+AFTER_STAGE = "after-stage-before-acknowledge"
+# The destination has the Instance and we do not know.
+AFTER_SEND = "after-send-before-record"
+# The Delivery is recorded, and its message comes again.
+AFTER_RECORD = "after-record-before-acknowledge"
+# A new configuration is written and not in force.
+AFTER_CONFIGURATION_OBJECT = "after-configuration-object-before-head"
+
+NAMES = (
+    AFTER_COMMIT,
+    AFTER_PUBLISH,
+    AFTER_DECISION,
+    AFTER_STAGE,
+    AFTER_SEND,
+    AFTER_RECORD,
+    AFTER_CONFIGURATION_OBJECT,
+)
+
+
+def parse(text: str) -> Mapping[str, float]:
+    """Probabilities by name. Raises: ValueError for what is not a list of `name:probability`."""
+    points = {}
+    for word in text.replace(",", " ").split():
+        name, _, probability = word.partition(":")
+        if name not in NAMES:
+            raise ValueError(f"{VARIABLE}: there is no crash point {name!r}")
+        points[name] = float(probability or 1)
+    return points
+
+
+_points = parse(os.environ.get(VARIABLE, ""))
+
+
+def reached(name: str) -> None:
+    """Die here without notice if the environment says so."""
+    if _points and random.random() < _points.get(name, 0.0):  # noqa: S311 (which test dies where)
+        print(f"crash point {name}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
