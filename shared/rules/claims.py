@@ -65,12 +65,13 @@ WITH_LIST: Final = frozenset({"in", "between"})
 TEXT_OPERATORS: Final = frozenset({"contains", "starts", "ends", "wildcard", "regex"})
 FACT_NAMES: Final[Mapping[str, str]] = {
     **{name: name for name in FACTS},
+    "source": "source_name",
     "calling_ae_title": "calling_ae",
     "called_ae_title": "called_ae",
     "transfer_syntax_uid": "transfer_syntax",
     "sop_class_uid": "sop_class",
 }
-OPTION_NAMES: Final = ("ignore_case", "every_value", "group", "component", "as")
+OPTION_NAMES: Final = ("ignore_case", "case_sensitive", "every_value", "group", "component", "as")
 _KINDS: Final = {kind.value: kind for kind in Kind if kind not in (Kind.BYTES, Kind.SEQUENCE)}
 _STAND_IN: Final = AnyOf(())
 
@@ -89,7 +90,7 @@ class Options:
 def read_options(fields: Fields) -> Options:
     """The options of a condition in the long or the short form."""
     return Options(
-        ignore_case=fields.flag("ignore_case", False),
+        ignore_case=fields.flag("ignore_case", False) or not fields.flag("case_sensitive", True),
         every=fields.flag("every_value", False),
         group=fields.choice("group", {"": "", **{name: name for name in COMPONENT_GROUPS}}, ""),
         component=fields.choice("component", {"": "", **{name: name for name in COMPONENTS}}, ""),

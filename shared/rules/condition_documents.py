@@ -134,7 +134,10 @@ def _read_claim(subject: Subject, word: str, fields: Fields) -> Condition:
             operand = fields.required("value")
             if operand is None:
                 return _STAND_IN
-    return make_claim(subject, word, operand, options, fields.at(key), fields.faults)
+    claim = make_claim(subject, word, operand, options, fields.at(key), fields.faults)
+    if operator in WITHOUT_OPERAND and fields.has("value"):
+        return _turned(claim, fields.raw("value"), fields.at("value"), fields.faults)
+    return claim
 
 
 # ---- the short form -------------------------------------------------------------------------

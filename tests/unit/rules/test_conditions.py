@@ -32,6 +32,29 @@ def test_every_form_and_address_means_the_same(condition: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("tag_equals", "CT", True),
+        ("tag_equals", "MR", False),
+        ("tag_exists", None, True),
+        ("tag_exists", True, True),
+        ("tag_exists", False, False),
+        ("tag_contains", "C", True),
+        ("tag_regex", "^C", True),
+        ("tag_in", ["CT", "MR"], True),
+        ("tag_not_equals", "CT", False),
+        ("tag_starts_with", "T", False),
+    ],
+)
+def test_the_long_conditions_that_users_have_load_unchanged(
+    kind: str, value: Any, expected: bool
+) -> None:
+    condition = {"type": kind, "tag": "(0x0008,0x0060)"}
+    given = {} if value is None else {"value": value}
+    assert holds({**condition, **given}, {"Modality": "CT"}) is expected
+
+
+@pytest.mark.parametrize(
     ("text", "attributes", "expected"),
     [
         ("(0x0010,0x0030) exists", {"PatientBirthDate": ""}, True),
@@ -225,6 +248,7 @@ class TestFacts:
             ({"peer_address": ["192.168.0.0/16", "10.1.2.3"]}, True),
             ({"peer_address": "10.2.0.0/16"}, False),
             ({"listener": "main"}, True),
+            ({"type": "source", "value": "main"}, True),
             ({"source_type": "stow"}, False),
             ({"sop_class": "image"}, True),
             ({"sop_class": ["SR", "RT"]}, False),
