@@ -13,32 +13,26 @@ from __future__ import annotations
 
 import itertools
 import logging
-import queue
 import socket
-import struct
 import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, P_DATA
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation
 
 from scp_gateway.admission import TEMPORARY_CONGESTION, Rejection, rejection
-from scp_gateway.association_request import put_right
+from scp_gateway.connection import GatewaySocket
 from scp_gateway.dispatch import Dispatch
-from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError, Stopped
-from scp_gateway.presentation_contexts import (
-    ContextResult,
-    answer_context,
-    is_storage_sop_class,
-)
+from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
+from scp_gateway.negotiation import GatewayAcse
+from scp_gateway.presentation_contexts import ContextResult, is_storage_sop_class
 from scp_gateway.storage import Receiver, StorageScp
+from scp_gateway.upper_layer import GatewayDul
 from shared.config.entities import Listener
 from shared.messages import Source
 
@@ -47,314 +41,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# One read; larger ones gain nothing, and this much is held for each association.
-BUFFER_BYTES = 256 * 1024
 # ARTIM (PS3.8 9.1.5): how long a peer may take over its A-ASSOCIATE-RQ, and to close at the end.
 REQUEST_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 3.0
-# Slower than this over a whole network timeout is a peer that only holds the place.
-_MIN_BYTES_PER_TIMEOUT = 1024
 
-_PDU_HEADER_BYTES = 6
-# 128 Presentation Contexts with all Transfer Syntaxes are less than 200 KB.
-_MAX_REQUEST_BYTES = 256 * 1024
-_MAX_OTHER_PDU_BYTES = 1024
-
-_A_ASSOCIATE_RQ, _A_RELEASE_RQ, _A_ABORT = 0x01, 0x05, 0x07
-# The events of PDUs whose type alone decides what the state machine does (PS3.8 Table 9-10).
-_EVENT_OF_PDU = {
-    0x01: "Evt6",
-    0x02: "Evt3",
-    0x03: "Evt4",
-    0x04: "Evt10",
-    0x05: "Evt12",
-    0x06: "Evt13",
-    0x07: "Evt16",
-}
-# The PDUs that the state machine wants decoded, by the state it is in, and how long they may be.
-_WANTED = {
-    ("Sta2", _A_ASSOCIATE_RQ): _MAX_REQUEST_BYTES,
-    ("Sta6", _A_RELEASE_RQ): _MAX_OTHER_PDU_BYTES,
-    ("Sta6", _A_ABORT): _MAX_OTHER_PDU_BYTES,
-}
-_UNRECOGNIZED_PDU, _TRANSPORT_CLOSED, _ARTIM_EXPIRED = "Evt19", "Evt17", "Evt18"
-_AWAITING_REQUEST, _ESTABLISHED, _AWAITING_CLOSE = "Sta2", "Sta6", "Sta13"
-
-_TIMEVAL = struct.Struct("ll")
 _numbers = itertools.count(1)
-
-
-class GatewaySocket(AssociationSocket):
-    """The connection with a read buffer, `view[start:end]`, that the data phase walks in place."""
-
-    def __init__(self, assoc: Association, connection: socket.socket) -> None:
-        super().__init__(assoc, client_socket=connection)
-        self.view = memoryview(bytearray(BUFFER_BYTES))
-        self.start = self.end = 0
-        self._timeout_s = -1.0
-        # Responses are one write each, and nobody should wait for Nagle to let them go.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def set_send_timeout(self, seconds: float) -> None:
-        """Give up on a peer that does not take its responses."""
-        self._set_timeout(socket.SO_SNDTIMEO, seconds)
-
-    def fill(self, timeout_s: float) -> int:
-        """Wait for bytes and append them to the buffer; 0 at the end of the connection.
-
-        Raises: BlockingIOError after `timeout_s` without any; OSError.
-        """
-        connection = self._connection()
-        if timeout_s != self._timeout_s:
-            self._set_timeout(socket.SO_RCVTIMEO, timeout_s)
-            self._timeout_s = timeout_s
-        if self.start:
-            # What is left is the start of one header, a few bytes.
-            left = self.end - self.start
-            self.view[:left] = bytes(self.view[self.start : self.end])
-            self.start, self.end = 0, left
-        # The kernel takes the flag back by itself. Without it a sender with Nagle on, which is
-        # dcmtk as it is shipped, waits 40 ms for our delayed acknowledgement in every message.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        received = connection.recv_into(self.view[self.end :])
-        self.end += received
-        return received
-
-    def take(self, length: int) -> bytes:
-        """Take up to `length` bytes that are in the buffer."""
-        length = min(length, self.end - self.start)
-        taken = bytes(self.view[self.start : self.start + length])
-        self.start += length
-        return taken
-
-    def forget(self) -> None:
-        """Empty the buffer unread."""
-        self.start = self.end = 0
-
-    def stop_receiving(self) -> None:
-        """From another thread: let a `fill` that waits return 0."""
-        connection = self.socket
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RD)
-            except OSError:
-                return  # it is closed already
-
-    def send_all(self, data: bytes) -> None:
-        """Raises: OSError."""
-        self._connection().sendall(data)
-
-    def _connection(self) -> socket.socket:
-        if self.socket is None:
-            raise ConnectionResetError("the connection is closed")
-        return self.socket
-
-    def _set_timeout(self, option: int, seconds: float) -> None:
-        # In the kernel: a Python timeout would cost a poll(2) before every read.
-        whole, fraction = divmod(max(seconds, 0.001), 1)
-        value = _TIMEVAL.pack(int(whole), int(fraction * 1_000_000))
-        self._connection().setsockopt(socket.SOL_SOCKET, option, value)
-
-
-class GatewayAcse(ACSE):
-    """Negotiation as acceptor by our own tables, which are looked up and never copied."""
-
-    def negotiate_association(self) -> None:
-        """Answer the A-ASSOCIATE-RQ that `assoc.requestor.primitive` holds.
-
-        No role selection, user identity or extended negotiation item is answered: the requestor
-        then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
-        """
-        association = cast(GatewayAssociation, self.assoc)
-        request = cast(A_ASSOCIATE, self.requestor.primitive)
-        self.requestor.ae_title = request.calling_ae_title
-        refused = association.admit(request)
-        if refused is not None:
-            self.send_reject(refused.result, refused.source, refused.reason)
-            evt.trigger(association, evt.EVT_REJECTED, {})
-            return
-        accept_unknown = association.listener.accept_unknown_sop_classes
-        answered = [
-            _answered(proposed, accept_unknown)
-            for proposed in request.presentation_context_definition_list
-        ]
-        association.set_contexts(answered)
-        self.send_accept()
-        evt.trigger(association, evt.EVT_ACCEPTED, {})
-        association.is_established = True
-        evt.trigger(association, evt.EVT_ESTABLISHED, {})
-
-
-def _answered(proposed: PresentationContext, accept_unknown: bool) -> PresentationContext:
-    answer = answer_context(
-        str(proposed.abstract_syntax),
-        [str(uid) for uid in proposed.transfer_syntax],
-        accept_unknown=accept_unknown,
-    )
-    context = PresentationContext()
-    context.context_id = proposed.context_id
-    context.abstract_syntax = proposed.abstract_syntax
-    if answer.transfer_syntax:
-        context.add_transfer_syntax(answer.transfer_syntax)
-    context.result = int(answer.result)
-    # Default roles: the requestor is SCU, we are SCP.
-    context._as_scu, context._as_scp = False, True
-    return context
-
-
-class GatewayDul(DULServiceProvider):
-    """The upper layer, driven by its association's thread; its own thread is never started."""
-
-    def __init__(self, assoc: GatewayAssociation) -> None:
-        super().__init__(assoc)
-        self._window_start_s = time.monotonic()
-        self._window_bytes = 0
-
-    @property
-    def is_over(self) -> bool:
-        """The transport connection is closed and the state machine back in Sta1."""
-        return bool(self._kill_thread)
-
-    def step(self) -> None:
-        """Do one thing: send what is queued, or wait for the peer and act on what it sent."""
-        if self.artim_timer.expired:
-            self.event_queue.put(_ARTIM_EXPIRED)
-        elif self.event_queue.empty() and not self._process_recv_primitive():
-            self._receive()
-        try:
-            event = self.event_queue.get(block=False)
-        except queue.Empty:
-            return
-        is_request = self.state_machine.current_state == _AWAITING_REQUEST
-        try:
-            self.state_machine.do_action(event)
-        except Exception:
-            if not is_request:
-                raise
-            # The A-ASSOCIATE-RQ was decoded but means nothing, an even context ID say. The state
-            # machine gave up on its thread, which is ours and goes on to the A-ABORT.
-            self._kill_thread = False
-            self.event_queue.put(_UNRECOGNIZED_PDU)
-
-    def abort(self, reason: AbortReason) -> None:
-        """Queue an A-ABORT by the service-provider (PS3.8 9.3.8)."""
-        primitive = A_P_ABORT()
-        primitive.provider_reason = int(reason)
-        self.send_pdu(primitive)
-        self.assoc.is_aborted, self.assoc.is_established = True, False
-
-    # ---- inside
-
-    def _receive(self) -> None:
-        """Read until there is something for the state machine or a whole message."""
-        connection = cast(GatewaySocket, self.socket)
-        association = cast(GatewayAssociation, self.assoc)
-        state = self.state_machine.current_state
-        try:
-            if state == _AWAITING_CLOSE:
-                self._drain(connection)
-            elif connection.start == connection.end:
-                self._fill(connection, association)
-            elif state == _ESTABLISHED and self._read_messages(connection, association):
-                return
-            else:
-                self._read_other_pdu(connection, association, state)
-        except BlockingIOError:
-            self._on_silence(association, state)
-        except OSError:
-            self.event_queue.put(_TRANSPORT_CLOSED)
-        except ProtocolError as error:
-            association.ending = f"protocol error: {error}"
-            self.abort(error.reason)
-
-    def _read_messages(self, connection: GatewaySocket, association: GatewayAssociation) -> bool:
-        """Feed the reader; False if a PDU of another type begins."""
-        reader = association.reader
-        while True:
-            connection.start, stopped = reader.feed(
-                connection.view, connection.start, connection.end
-            )
-            if stopped is Stopped.MESSAGE_ENDED:
-                return True
-            if stopped is Stopped.OTHER_PDU:
-                return False
-            if not self._fill(connection, association):
-                return True
-
-    def _read_other_pdu(
-        self, connection: GatewaySocket, association: GatewayAssociation, state: str
-    ) -> None:
-        while connection.end - connection.start < _PDU_HEADER_BYTES:
-            if not self._fill(connection, association):
-                return
-        pdu_type = connection.view[connection.start]
-        limit = _WANTED.get((state, pdu_type))
-        if limit is None:
-            # In this state its type says it all, and its body may be as long as it likes.
-            connection.forget()
-            self.event_queue.put(_EVENT_OF_PDU.get(pdu_type, _UNRECOGNIZED_PDU))
-            return
-        length = int.from_bytes(connection.view[connection.start + 2 : connection.start + 6], "big")
-        if length > limit:
-            connection.forget()
-            self.event_queue.put(_UNRECOGNIZED_PDU)
-            return
-        data = bytearray()
-        while len(data) < _PDU_HEADER_BYTES + length:
-            data += connection.take(_PDU_HEADER_BYTES + length - len(data))
-            if len(data) < _PDU_HEADER_BYTES + length and not self._fill(connection, association):
-                return
-        if pdu_type == _A_ASSOCIATE_RQ:
-            data = bytearray(put_right(data))
-        try:
-            pdu, event = self._decode_pdu(data)
-        except Exception:
-            # The decoder raises whatever it stumbles over; each time the PDU is at fault.
-            association.ending = "malformed PDU"
-            self.event_queue.put(_UNRECOGNIZED_PDU)
-            return
-        self._recv_pdu.put(pdu)
-        self.event_queue.put(event)
-
-    def _fill(self, connection: GatewaySocket, association: GatewayAssociation) -> bool:
-        """Wait for more bytes; False, with the event queued, if the connection is at its end."""
-        if association.listener_closes and association.reader.is_idle:
-            received = 0
-        elif self.state_machine.current_state == _AWAITING_REQUEST:
-            if self.artim_timer.expired:
-                raise BlockingIOError
-            received = connection.fill(self.artim_timer.remaining)
-        else:
-            received = connection.fill(association.listener.network_timeout_s)
-            self._require_progress(received, association)
-        if not received:
-            if association.listener_closes and association.is_established:
-                association.acse.send_abort(0x00)
-            else:
-                self.event_queue.put(_TRANSPORT_CLOSED)
-        return received > 0
-
-    def _require_progress(self, received: int, association: GatewayAssociation) -> None:
-        self._window_bytes += received
-        now_s = time.monotonic()
-        if association.reader.is_idle:
-            self._window_start_s, self._window_bytes = now_s, 0
-        elif now_s - self._window_start_s > association.listener.network_timeout_s:
-            if self._window_bytes < _MIN_BYTES_PER_TIMEOUT:
-                raise ProtocolError(AbortReason.NOT_SPECIFIED, "too slow")
-            self._window_start_s, self._window_bytes = now_s, 0
-
-    def _drain(self, connection: GatewaySocket) -> None:
-        # Closing on unread bytes would reset the connection and take our last PDU with it.
-        connection.forget()
-        if not connection.fill(max(self.artim_timer.remaining, 0.001)):
-            self.event_queue.put(_TRANSPORT_CLOSED)
-
-    def _on_silence(self, association: GatewayAssociation, state: str) -> None:
-        if state == _ESTABLISHED:
-            association.ending = "network timeout"
-            self.abort(AbortReason.NOT_SPECIFIED)
-        # In the other states it is for the ARTIM timer, which `step` looks at next.
 
 
 class GatewayAssociation(Association):

@@ -1,7 +1,7 @@
 """The members of pynetdicom that the gateway leans on and that its authors may move.
 
-A failure here says which part of `scp_gateway.association` and `scp_gateway.listening` to look at
-before another version of pynetdicom may be used.
+A failure here says which part of `scp_gateway` (association, upper_layer, negotiation, connection,
+listening) to look at before another version of pynetdicom may be used.
 """
 
 from __future__ import annotations

@@ -1,0 +1,86 @@
+"""One connection: a buffer that the data phase walks in place, and none of TCP's delays."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+# One read; larger ones gain nothing, and this much is held for each association.
+BUFFER_BYTES = 256 * 1024
+
+_TIMEVAL = struct.Struct("ll")
+
+
+class GatewaySocket(AssociationSocket):
+    """The connection with a read buffer, `view[start:end]`, that the data phase walks in place."""
+
+    def __init__(self, assoc: Association, connection: socket.socket) -> None:
+        super().__init__(assoc, client_socket=connection)
+        self.view = memoryview(bytearray(BUFFER_BYTES))
+        self.start = self.end = 0
+        self._timeout_s = -1.0
+        # Responses are one write each, and nobody should wait for Nagle to let them go.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def set_send_timeout(self, seconds: float) -> None:
+        """Give up on a peer that does not take its responses."""
+        self._set_timeout(socket.SO_SNDTIMEO, seconds)
+
+    def fill(self, timeout_s: float) -> int:
+        """Wait for bytes and append them to the buffer; 0 at the end of the connection.
+
+        Raises: BlockingIOError after `timeout_s` without any; OSError.
+        """
+        connection = self._connection()
+        if timeout_s != self._timeout_s:
+            self._set_timeout(socket.SO_RCVTIMEO, timeout_s)
+            self._timeout_s = timeout_s
+        if self.start:
+            # What is left is the start of one header, a few bytes.
+            left = self.end - self.start
+            self.view[:left] = bytes(self.view[self.start : self.end])
+            self.start, self.end = 0, left
+        # The kernel takes the flag back by itself. Without it a sender with Nagle on, which is
+        # dcmtk as it is shipped, waits 40 ms for our delayed acknowledgement in every message.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        received = connection.recv_into(self.view[self.end :])
+        self.end += received
+        return received
+
+    def take(self, length: int) -> bytes:
+        """Take up to `length` bytes that are in the buffer."""
+        length = min(length, self.end - self.start)
+        taken = bytes(self.view[self.start : self.start + length])
+        self.start += length
+        return taken
+
+    def forget(self) -> None:
+        """Empty the buffer unread."""
+        self.start = self.end = 0
+
+    def stop_receiving(self) -> None:
+        """From another thread: let a `fill` that waits return 0."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RD)
+            except OSError:
+                return  # it is closed already
+
+    def send_all(self, data: bytes) -> None:
+        """Raises: OSError."""
+        self._connection().sendall(data)
+
+    def _connection(self) -> socket.socket:
+        if self.socket is None:
+            raise ConnectionResetError("the connection is closed")
+        return self.socket
+
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        # In the kernel: a Python timeout would cost a poll(2) before every read.
+        whole, fraction = divmod(max(seconds, 0.001), 1)
+        value = _TIMEVAL.pack(int(whole), int(fraction * 1_000_000))
+        self._connection().setsockopt(socket.SOL_SOCKET, option, value)

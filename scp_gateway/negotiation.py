@@ -1,0 +1,61 @@
+"""Answering an A-ASSOCIATE-RQ (PS3.8 7.1) by our own tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pynetdicom import evt
+from pynetdicom.acse import ACSE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
+
+from scp_gateway.presentation_contexts import answer_context
+
+if TYPE_CHECKING:
+    from scp_gateway.association import GatewayAssociation
+
+
+class GatewayAcse(ACSE):
+    """Negotiation as acceptor by our own tables, which are looked up and never copied."""
+
+    def negotiate_association(self) -> None:
+        """Answer the A-ASSOCIATE-RQ that `assoc.requestor.primitive` holds.
+
+        No role selection, user identity or extended negotiation item is answered: the requestor
+        then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
+        """
+        association = cast("GatewayAssociation", self.assoc)
+        request = cast(A_ASSOCIATE, self.requestor.primitive)
+        self.requestor.ae_title = request.calling_ae_title
+        refused = association.admit(request)
+        if refused is not None:
+            self.send_reject(refused.result, refused.source, refused.reason)
+            evt.trigger(association, evt.EVT_REJECTED, {})
+            return
+        accept_unknown = association.listener.accept_unknown_sop_classes
+        answered = [
+            _answered(proposed, accept_unknown)
+            for proposed in request.presentation_context_definition_list
+        ]
+        association.set_contexts(answered)
+        self.send_accept()
+        evt.trigger(association, evt.EVT_ACCEPTED, {})
+        association.is_established = True
+        evt.trigger(association, evt.EVT_ESTABLISHED, {})
+
+
+def _answered(proposed: PresentationContext, accept_unknown: bool) -> PresentationContext:
+    answer = answer_context(
+        str(proposed.abstract_syntax),
+        [str(uid) for uid in proposed.transfer_syntax],
+        accept_unknown=accept_unknown,
+    )
+    context = PresentationContext()
+    context.context_id = proposed.context_id
+    context.abstract_syntax = proposed.abstract_syntax
+    if answer.transfer_syntax:
+        context.add_transfer_syntax(answer.transfer_syntax)
+    context.result = int(answer.result)
+    # Default roles: the requestor is SCU, we are SCP.
+    context._as_scu, context._as_scp = False, True
+    return context
