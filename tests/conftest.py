@@ -27,6 +27,11 @@ _EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 _REPORT = pytest.StashKey[pytest.TestReport]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest import the peers first: modules that name them as a plugin import them too."""
+    config.pluginmanager.import_plugin("tests.peers")
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """The folder of real test data beside the repository; read-only."""
@@ -38,8 +43,7 @@ def corpus() -> Path:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Loopback ports that nothing listens on now, another one at each call."""
-    # Test modules name it as a plugin, which pytest wants to be the first to import.
-    from tests.peers import free_port
+    from tests.peers import free_port  # not before pytest did
 
     return free_port
 
