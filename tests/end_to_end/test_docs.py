@@ -31,15 +31,21 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAxiom]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAxiom]:
     with RunningAxiom(tmp_path_factory.mktemp("docs") / "home") as running:
-        running.configure(
-            destinations=[
-                {"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}
-            ],
-            settings={"default_route": ["primary-storage"], "min_free_bytes": 0},
-        )
         yield running
+
+
+@pytest.fixture
+def system(running: RunningAxiom) -> RunningAxiom:
+    """As a new home is configured, whatever the page before did."""
+    running.configure(
+        listeners=[],
+        destinations=[{"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}],
+        rulesets=[],
+        settings={"default_route": ["primary-storage"], "min_free_bytes": 0},
+    )
+    return running
 
 
 @pytest.mark.parametrize(
