@@ -71,6 +71,7 @@ def from_environment() -> Ports:
 def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     """The whole system below one folder; `clock` is the machine's unless a test brings another."""
     # Adapters are imported where they are chosen: a process pays only for its own platform.
+    from shared.adapters.crosswalk.maps import ConfiguredCrosswalks
     from shared.adapters.destinations import create
     from shared.adapters.embedded.clock import SystemClock
     from shared.adapters.embedded.document_store import SqliteDocumentStore
@@ -89,6 +90,9 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     if documents.get(CONFIGURATION, HEAD) is None:
         configuration.create_first(first_configuration(), by="first start")
     exceptions = ExceptionLog(documents, bus, clock)
+    crosswalks = ConfiguredCrosswalks(
+        configuration, secret_store, objects, documents, clock, home / "crosswalks"
+    )
     return Ports(
         objects=objects,
         documents=documents,
@@ -97,11 +101,12 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         clock=clock,
         configuration=configuration,
         receiver=Receiver(objects, bus, clock, configuration, exceptions),
-        rules=RuleBook(configuration, _pseudonym_key(secret_store)),
+        rules=RuleBook(configuration, _pseudonym_key(secret_store), crosswalks),
         destinations=DestinationPool(
             configuration,
             lambda entity: create(entity, secret_store, storage_root=home / "storage"),
         ),
+        crosswalks=crosswalks,
         exceptions=exceptions,
         health_checks={
             "documents": _documents_answer(documents),

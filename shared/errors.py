@@ -247,6 +247,38 @@ class InvalidConfigurationError(PermanentError):
         return "; ".join(map(str, self.faults))
 
 
+# ---- crosswalks -----------------------------------------------------------------------------
+
+
+class CrosswalkUnavailableError(TransientError):
+    """A crosswalk cannot answer now. args: map, reason without the database's own text, which may
+    quote what was looked up.
+    """
+
+    code = "crosswalk-unavailable"
+    category = Category.NETWORK
+    hint = "The Instance waits; it goes on by itself once the database answers again."
+    template = "crosswalk {}: {}"
+
+
+class CrosswalkMisconfiguredError(PermanentError):
+    """A crosswalk cannot be asked like this. args: map, reason, as above."""
+
+    code = "crosswalk-misconfigured"
+    category = Category.CONFIGURATION
+    hint = "Correct the crosswalk map or its source, try `axiom crosswalk lookup`, then retry."
+    template = "crosswalk {}: {}"
+
+
+class CrosswalkAmbiguousError(PermanentError):
+    """More than one row fits, so that which one is meant would be a guess. args: map."""
+
+    code = "crosswalk-ambiguous"
+    category = Category.PROCESSING
+    hint = "Make the key unique in the table, or match another column as well; then retry."
+    template = "crosswalk {}: more than one row fits"
+
+
 # ---- destinations ---------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
     )
     runner.run(stopped)
     destinations.close()
+    ports.crosswalks.close()
 
 
 def _set_soon(stopped: threading.Event) -> None:

@@ -10,6 +10,7 @@ from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretSt
 
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
+    from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
     from shared.pipeline.exceptions import ExceptionLog
     from shared.pipeline.receive import Receiver
@@ -32,5 +33,6 @@ class Ports:
     receiver: Receiver
     rules: RuleBook
     destinations: DestinationPool
+    crosswalks: Crosswalks
     exceptions: ExceptionLog
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

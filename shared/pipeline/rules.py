@@ -29,6 +29,7 @@ from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, Outgoing
 from shared.rules import Decision, Facts, Program, Verdict, compile_rulesets, parse_ruleset
+from shared.rules.crosswalk import CrosswalkLookup
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ class Plan:
 class RuleBook:
     """The rulesets of the current configuration, compiled once for each version."""
 
-    def __init__(self, configuration: ConfigurationService, key: bytes) -> None:
+    def __init__(
+        self, configuration: ConfigurationService, key: bytes, crosswalk: CrosswalkLookup
+    ) -> None:
         self._configuration, self._key = configuration, key
+        self._crosswalk = crosswalk
         self._lock = threading.Lock()
         self._compiled: tuple[int, Program] | None = None
 
@@ -58,8 +62,12 @@ class RuleBook:
         version, configuration = self._configuration.current()
         with self._lock:
             if self._compiled is None or self._compiled[0] != version:
-                rulesets = [parse_ruleset(document) for document in configuration.rulesets]
-                self._compiled = (version, compile_rulesets(rulesets, key=self._key))
+                maps = {one.name: one.outline for one in configuration.crosswalk_maps}
+                rulesets = [
+                    parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets
+                ]
+                program = compile_rulesets(rulesets, key=self._key, crosswalk=self._crosswalk)
+                self._compiled = (version, program)
             return self._compiled
 
 
