@@ -1,17 +1,12 @@
-"""DIMSE Status of a C-STORE response, as a table over our errors (PS3.4 B.2.3, PS3.7 C)."""
+"""DIMSE Status of a C-STORE response (PS3.4 B.2.3, PS3.7 C); `shared.refusals` maps our errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
 
-from shared.errors import (
-    AxiomError,
-    InstanceTooLargeError,
-    PermanentError,
-    SopInstanceMismatchError,
-    TransientError,
-)
+from shared.errors import AxiomError
+from shared.refusals import refusal_for
 
 # VR LO (PS3.5 6.2).
 _MAX_COMMENT_CHARACTERS = 64
@@ -27,17 +22,6 @@ class Status(IntEnum):
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000
-
-
-# The first class that an error is an instance of decides, so particular ones stand above general.
-_STATUS_OF_ERRORS: tuple[tuple[type[BaseException], Status], ...] = (
-    (SopInstanceMismatchError, Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
-    (InstanceTooLargeError, Status.OUT_OF_RESOURCES),
-    # Overloaded, storage unavailable: A7xxH is what tells an SCU to try again later.
-    (TransientError, Status.OUT_OF_RESOURCES),
-    # Not DICOM, malformed, truncated, invalid.
-    (PermanentError, Status.CANNOT_UNDERSTAND),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +41,14 @@ def answer_for(error: BaseException) -> Answer:
     The comment is the text of an error of ours, which holds no patient's Values; of any other
     error, which is a bug here, the sender learns no more than that.
     """
-    for kind, status in _STATUS_OF_ERRORS:
-        if isinstance(error, kind):
-            return Answer(status, _comment(error))
-    return Answer(Status.PROCESSING_FAILURE, "processing failure, see the gateway's log")
+    status = Status(refusal_for(error))
+    if isinstance(error, AxiomError):
+        return Answer(status, _comment(error))
+    return Answer(status, "processing failure, see the gateway's log")
 
 
-def _comment(error: BaseException) -> str:
-    text = str(error) if isinstance(error, AxiomError) else type(error).__name__
+def _comment(error: AxiomError) -> str:
+    text = str(error)
     # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
     plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
     return plain[:_MAX_COMMENT_CHARACTERS]

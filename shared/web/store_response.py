@@ -8,28 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-from shared.errors import (
-    AxiomError,
-    InstanceTooLargeError,
-    InvalidInstanceError,
-    MalformedHeaderError,
-    NotDicomError,
-    SopInstanceMismatchError,
-    TransientError,
-    TruncatedInstanceError,
-)
-
-# PS3.18 I.2.2; an error is what the first class that fits says, in this order.
-FAILURE_REASONS: tuple[tuple[type[AxiomError], int], ...] = (
-    (InstanceTooLargeError, 0xA700),  # refused: out of resources
-    (TransientError, 0xA700),
-    (SopInstanceMismatchError, 0xA900),  # data set does not match SOP Class, or the request
-    (InvalidInstanceError, 0xA900),
-    (NotDicomError, 0xC000),  # cannot understand
-    (MalformedHeaderError, 0xC000),
-    (TruncatedInstanceError, 0xC000),
-    (AxiomError, 0x0110),  # processing failure (PS3.7 Annex C)
-)
+from shared.errors import AxiomError
+from shared.refusals import refusal_for
 
 _NATIVE_MODEL = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 # Tag: VR and keyword (PS3.6).
@@ -67,7 +47,7 @@ class FailedInstance:
     @property
     def failure_reason(self) -> int:
         """Failure Reason (0008,1197)."""
-        return next(code for kind, code in FAILURE_REASONS if isinstance(self.error, kind))
+        return refusal_for(self.error)
 
 
 def store_response(

@@ -1,0 +1,48 @@
+"""What a sender is told when an Instance is refused: one table, whatever it was sent over.
+
+Status (0000,0900) of a C-STORE response and Failure Reason (0008,1197) of a STOW-RS response take
+the same values: PS3.4 2024e Table B.2-1 (Storage) and Table GG.4-1 (Non-Patient Object Storage),
+PS3.18 2024e 10.5.3 with Table I.2-2, and for what has no value of its own PS3.7 2024e Annex C.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from shared.errors import (
+    AxiomError,
+    InstanceTooLargeError,
+    PermanentError,
+    SopInstanceMismatchError,
+    TransientError,
+)
+
+
+class Refusal(IntEnum):
+    """The values that we answer with; a name is the Standard's meaning."""
+
+    PROCESSING_FAILURE = 0x0110
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+# The first class that an error is an instance of decides, so particular ones stand above general.
+REFUSALS: tuple[tuple[type[AxiomError], Refusal], ...] = (
+    # The data set is of another SOP Class or Instance than the request says.
+    (SopInstanceMismatchError, Refusal.DATA_SET_DOES_NOT_MATCH_SOP_CLASS),
+    (InstanceTooLargeError, Refusal.OUT_OF_RESOURCES),
+    # Overloaded, storage unavailable: A7xxH is what tells a sender to try again later.
+    (TransientError, Refusal.OUT_OF_RESOURCES),
+    # Not DICOM, malformed, truncated, or invalid, which is not "does not match SOP Class": that
+    # would claim that the SOP Class had been looked into.
+    (PermanentError, Refusal.CANNOT_UNDERSTAND),
+)
+
+
+def refusal_for(error: BaseException) -> Refusal:
+    """What to answer when `error` kept us from taking an Instance; a bug is our own failure."""
+    for kind, refusal in REFUSALS:
+        if isinstance(error, kind):
+            return refusal
+    return Refusal.PROCESSING_FAILURE

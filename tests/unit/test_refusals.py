@@ -1,0 +1,44 @@
+"""Senders are told the same, whichever way they send."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from scp_gateway.dimse_status import answer_for
+from shared import errors
+from shared.errors import AxiomError
+from shared.refusals import REFUSALS, Refusal, refusal_for
+from shared.web.store_response import FailedInstance
+
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, AxiomError) and kind is not errors.MalformedHeaderError
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_c_store_and_stow_rs_answer_the_same(kind: type[AxiomError]) -> None:
+    error = kind()
+    error.template = "said"  # type: ignore[misc]
+    assert FailedInstance(error).failure_reason == answer_for(error).status == refusal_for(error)
+
+
+def test_whatever_may_be_sent_again_is_out_of_resources() -> None:
+    """PS3.4 B.2.3: A7xxH alone says that the same Instance may be taken later."""
+    for kind in KINDS:
+        if issubclass(kind, errors.TransientError):
+            assert refusal_for(kind()) is Refusal.OUT_OF_RESOURCES
+
+
+def test_a_bug_is_our_own_failure() -> None:
+    assert refusal_for(ValueError("x")) is Refusal.PROCESSING_FAILURE
+
+
+def test_no_row_is_hidden_by_one_above() -> None:
+    seen: list[type[AxiomError]] = []
+    for kind, _ in REFUSALS:
+        assert not any(issubclass(kind, earlier) for earlier in seen)
+        seen.append(kind)
