@@ -72,7 +72,8 @@ def acting() -> str:
 
 def _presented_key() -> str | None:
     scheme, _, key = request.headers.get("Authorization", "").strip().partition(" ")
-    if scheme.lower() != "api-key" or not key.strip():
+    # Bearer is what other systems' DICOMweb clients can send (RFC 6750), ours among them.
+    if scheme.lower() not in ("api-key", "bearer") or not key.strip():
         key = request.headers.get("X-API-Key", "")
     # WSGI hands bytes over as Latin-1 (PEP 3333); a preset key may be beyond ASCII.
     return key.strip().encode("latin-1", "replace").decode("utf-8", "replace") or None

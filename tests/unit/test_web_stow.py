@@ -427,7 +427,11 @@ class TestAccess:
 
     @pytest.mark.parametrize(
         "headers",
-        [{"Authorization": "api-key letmein"}, {"X-API-Key": "letmein"}],
+        [
+            {"Authorization": "api-key letmein"},
+            {"Authorization": "Bearer letmein"},
+            {"X-API-Key": "letmein"},
+        ],
     )
     def test_the_scheme_may_be_in_any_case_and_the_key_in_its_own_field(
         self, client: FlaskClient, headers: dict[str, str]

@@ -42,7 +42,7 @@ _LOOPBACK = "127.0.0.1"
 
 # The receiving system needs no DIMSE side.
 _RECEIVING_PARTS = (
-    Part("http", "infra.local.demo.receiving_http", 0),
+    Part("http", "infra.local.http", 0),
     *(part for part in PARTS if part.name not in ("http", "gateway")),
 )
 
