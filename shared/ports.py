@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+if TYPE_CHECKING:
+    from shared.dicom.outgoing import OutgoingInstance
 
 Buffer = bytes | bytearray | memoryview
 
@@ -199,6 +202,31 @@ class MessageBus(Protocol):
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Returns once all of them are durable. Raises: StorageUnavailableError, after which some
         may be published: the receiver is idempotent.
+        """
+
+
+class Destination(Protocol):
+    """Takes Instances; may be used from several threads at once."""
+
+    def deliver(self, instance: OutgoingInstance) -> str:
+        """Deliver and return the peer's answer in short: "0000H", "200", a path.
+
+        Equal bytes a second time are success, wherever the peer lets us see that.
+
+        Raises: DestinationUnavailableError, DestinationRefusedError,
+        DestinationMisconfiguredError, InstanceConflictError; what reading the received file raises.
+        """
+
+    def check(self) -> str:
+        """Ask the peer whether it is there; nothing stays stored there.
+
+        Returns its answer in short. Raises as `deliver`.
+        """
+
+    def close(self) -> None:
+        """Release connections that nobody uses; a delivery under way finishes first.
+
+        Twice is once, and nothing is delivered after it.
         """
 
 

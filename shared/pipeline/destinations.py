@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from shared.config.entities import DicomwebDestination, DimseDestination, FilesystemDestination
 from shared.config.service import ConfigurationService
-from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import DestinationMisconfiguredError
+from shared.ports import Destination
 
 DestinationEntity = FilesystemDestination | DimseDestination | DicomwebDestination
-
-
-class Destination(Protocol):
-    """Takes Instances; may be used from several threads at once."""
-
-    def deliver(self, instance: OutgoingInstance) -> str:
-        """Deliver and return the peer's answer in short; equal bytes a second time are success.
-
-        Raises: DestinationUnavailableError, DestinationRefusedError,
-        DestinationMisconfiguredError, InstanceConflictError.
-        """
-
-    def check(self) -> str:
-        """Ask the peer whether it is there, without storing anything there. Raises as `deliver`."""
-
-    def close(self) -> None:
-        """Release connections."""
 
 
 class DestinationPool:

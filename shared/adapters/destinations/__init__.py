@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from shared.dicom.outgoing import OutgoingInstance
-from shared.ports import SecretStore
+from shared.ports import Destination, SecretStore
 
 if TYPE_CHECKING:
     # Whoever wants an association alone, such as `axiom send`, needs no configuration.
     from shared.config import entities
-
-
-class Destination(Protocol):
-    """Takes Instances; may be used from several threads at once."""
-
-    def deliver(self, instance: OutgoingInstance) -> str:
-        """Deliver and return the peer's answer in short: "0000H", "200", a path.
-
-        Equal bytes a second time are success, wherever the peer lets us see that.
-
-        Raises: DestinationUnavailableError, DestinationRefusedError,
-        DestinationMisconfiguredError, InstanceConflictError; what reading the received file raises.
-        """
-
-    def check(self) -> str:
-        """Ask the peer whether it is there; nothing stays stored there.
-
-        Returns its answer in short. Raises as `deliver`.
-        """
-
-    def close(self) -> None:
-        """Release connections that nobody uses; a delivery under way finishes first.
-
-        Twice is once, and nothing is delivered after it.
-        """
 
 
 def create(
