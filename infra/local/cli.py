@@ -25,6 +25,7 @@ COMMANDS = {
     "exceptions": "List, show, retry and archive what could not be done.",
     "test": "Run every check and test.",
     "bench": "Measure against other routers and plain libraries.",
+    "torture": "Kill, starve and deceive the system; show that nothing is lost.",
 }
 
 _SETTINGS = """\b
