@@ -83,9 +83,10 @@ class Work:
         except InvalidEditError as error:
             raise ActionError(str(error)) from None
 
-    def delete(self, path: AttributePath) -> None:
+    def delete(self, paths: Iterable[AttributePath]) -> None:
+        """Delete them all at once; absent ones are no error."""
         try:
-            self.edit.delete(path, by=self.by)
+            self.edit.delete_all(paths, by=self.by)
         except InvalidEditError as error:
             raise ActionError(str(error)) from None
 
@@ -181,11 +182,7 @@ class Delete:
     paths: tuple[AttributePath, ...]
 
     def apply(self, work: Work) -> None:
-        for path in self.paths:
-            # From the last Item to the first, so that the numbers of the others stay right.
-            for place in reversed(work.places(path)):
-                if place in work.edit:
-                    work.delete(place)
+        work.delete(self.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +192,7 @@ class DeleteSelected:
     selection: Selection
 
     def apply(self, work: Work) -> None:
-        for path in reversed(work.selected(self.selection)):
-            work.delete(path)
+        work.delete(work.selected(self.selection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +205,14 @@ class KeepOnly:
     tags: frozenset[int]
 
     def apply(self, work: Work) -> None:
-        paths = [path for path, _ in work.edit.header().walk() if len(path.steps) == 1]
-        for path in reversed(paths):
-            tag = path.steps[0].tag
-            if tag in self.tags or tag in _INDISPENSABLE or tag >> 16 == _IMAGE_PIXEL_GROUP:
-                continue
-            work.delete(path)
+        work.delete(
+            path
+            for path in work.edit.paths()
+            if len(path.steps) == 1 and not self._keeps(path.last.tag)
+        )
+
+    def _keeps(self, tag: int) -> bool:
+        return tag in self.tags or tag in _INDISPENSABLE or tag >> 16 == _IMAGE_PIXEL_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +233,7 @@ class Copy:
         for place in work.places(self.target):
             work.set(place, values)
         if self.moves:
-            for place in reversed(work.places(self.source)):
-                work.delete(place)
+            work.delete([self.source])
 
 
 @dataclass(frozen=True, slots=True)

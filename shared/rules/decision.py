@@ -81,5 +81,6 @@ class Decision:
     reason: str = ""
     high_priority: bool = False
     refusal: Refusal | None = None  # with REJECT
-    # Study rules ("ruleset/rule") that want this Instance collected until its study is complete.
+    # Study rules ("ruleset/rule") that want this Instance collected until its study is complete;
+    # what is decided here about its own way without a destination waits until they have decided.
     collect_for: tuple[str, ...] = ()

@@ -362,7 +362,8 @@ class _Evaluation:
         if self._failed_closed:
             return self._final(Verdict.HOLD, changes, self._failed_closed)
         deliveries = self._deliveries(changes)
-        collect_for = self._collect_for()
+        # What a rule holds waits for a person before it waits for its Study.
+        collect_for = self._collect_for() if effects.hold is None else ()
         verdict, reason = Verdict.ROUTE, f"matched {', '.join(matched)}" if matched else ""
         if effects.hold is not None:
             verdict, reason = Verdict.HOLD, effects.hold
@@ -370,7 +371,7 @@ class _Evaluation:
             # The default route is for what no rule wants, not for what a rule could not do.
             verdict = Verdict.HOLD
             reason = f"rule {self._failures[0].rule} failed: {self._failures[0].reason}"
-        elif not deliveries and not matched and self._facts.returned and self._skips_returned():
+        elif self._is_unwanted_return(deliveries, collect_for):
             verdict, reason = Verdict.DISCARD, LOOP_REASON
         return Decision(
             matched_rules=matched,
@@ -430,7 +431,10 @@ class _Evaluation:
             and (rule.schedule is None or rule.schedule.is_active(self._facts.received_at))
         )
 
-    def _skips_returned(self) -> bool:
+    def _is_unwanted_return(self, *wanted: tuple[object, ...]) -> bool:
+        """True if the Instance has come back, and only rulesets that ignore that would want it."""
+        if any(wanted) or self._matched or not self._facts.returned:
+            return False
         return any(not ruleset.processes_returned for ruleset in self._stage.rulesets)
 
 

@@ -1,13 +1,15 @@
 """Study and series rules, as functions over what was collected so far.
 
-A collector keeps, for each Study (or Series) that a rule wants, the Instances that came, and asks
-`state_of` and `decide_study` when one more came and when time has passed. Nothing is kept here.
+A collector keeps an Arrival of each Instance that came, for each Study (or Series) that a rule
+wants. It asks `state_at` when one more came and when time has passed, then `conclude` once, and
+`decision_for` about each Instance. Nothing is kept here.
 A study rule sees and sends Instances as they were received: what instance rules changed in their
 own deliveries is not in them, so a study rule says in its own actions what is to change.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -34,6 +36,17 @@ class Collected:
 
     header: Header
     facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """All that completion needs to know of one Instance: small, and taken from its header once."""
+
+    at: datetime
+    sop_instance_uid: str
+    series_instance_uid: str
+    fulfils: tuple[int, ...] = ()  # which of `expected_series`, by position
+    expects: tuple[float, ...] = ()  # the numbers of Instances that the header says
 
 
 class State(StrEnum):
@@ -93,81 +106,100 @@ class StudyRule:
         series = header.text(_SERIES) or "" if self.level is Level.SERIES else ""
         return header.text(_STUDY) or "", series
 
-    def state_of(
-        self, collected: Sequence[Collected], *, now: datetime, forced: bool = False
-    ) -> tuple[State, datetime | None]:
-        """The state, and when to ask again if nothing more comes."""
-        return self._state(collected, self._views(collected), now, forced)
-
-    def decide(
-        self, collected: Sequence[Collected], *, now: datetime, forced: bool = False
-    ) -> StudyDecision:
-        """Decide about what was collected of one Study or Series; `forced` counts as complete."""
-        views = self._views(collected)
-        state, ask_at = self._state(collected, views, now, forced)
-        if state is State.WAITING:
-            return StudyDecision(state, False, Verdict.ROUTE, ask_at=ask_at)
-        if state is State.TIMED_OUT and self.completion.on_timeout is not OnTimeout.PROCESS:
-            verdict = _TIMEOUT_VERDICTS[self.completion.on_timeout]
-            return StudyDecision(state, True, verdict, reason="not complete in time")
-        series = {view.attributes.values(_SERIES) for view in views}
-        if not self._test(Collection(views, len(series))):
-            return StudyDecision(state, False, Verdict.ROUTE, reason="the conditions do not hold")
-        decisions = tuple(self._actions.evaluate(one.header, one.facts) for one in collected)
-        return StudyDecision(
-            state, True, _common_verdict(decisions), decisions, f"matched {self.full_name}"
+    def arrival_of(self, header: Header, facts: Facts, *, at: datetime) -> Arrival:
+        """What to keep of an Instance that arrived; `at` is what time-outs and quiet count from."""
+        view = View(self._plan, header, facts)
+        expected = self.completion.expected_instances
+        said = () if expected is None or isinstance(expected, int) else header.values(expected)
+        return Arrival(
+            at=at,
+            sop_instance_uid=header.text("SOPInstanceUID") or "",
+            series_instance_uid=header.text(_SERIES) or "",
+            fulfils=tuple(n for n, wish in enumerate(self._expected) if _holds(view, wish)),
+            expects=tuple(filter(math.isfinite, map(number_of, said or ()))),
         )
 
-    def _views(self, collected: Iterable[Collected]) -> list[View]:
-        return [View(self._plan, one.header, one.facts) for one in collected]
-
-    def _state(
-        self, collected: Sequence[Collected], views: Sequence[View], now: datetime, forced: bool
+    def state_at(
+        self, now: datetime, arrivals: Sequence[Arrival], *, forced: bool = False
     ) -> tuple[State, datetime | None]:
-        if not collected:
+        """The state, and when to ask again if nothing more comes. `forced` counts as complete."""
+        if not arrivals:
             return State.WAITING, None
         if forced:
             return State.COMPLETE, None
         completion = self.completion
-        arrivals = [one.facts.received_at for one in collected]
-        quiet_at = max(arrivals) + timedelta(seconds=completion.quiet_period_s or 0)
-        is_all_there = self._has_expected_series(views) and self._has_expected_number(collected)
+        quiet_at = max(one.at for one in arrivals) + timedelta(
+            seconds=completion.quiet_period_s or 0
+        )
+        is_all_there = self._has_expected_series(arrivals) and self._has_expected_number(arrivals)
         if is_all_there and now >= quiet_at:
             return State.COMPLETE, None
         late_at = None
         if completion.timeout_s is not None:
-            late_at = min(arrivals) + timedelta(seconds=completion.timeout_s)
+            late_at = min(one.at for one in arrivals) + timedelta(seconds=completion.timeout_s)
             if now >= late_at and completion.on_timeout is not OnTimeout.WAIT:
                 return State.TIMED_OUT, None
         times = [at for at in (quiet_at if is_all_there else None, late_at) if at and at > now]
         return State.WAITING, min(times, default=None)
 
-    def _has_expected_series(self, views: Sequence[View]) -> bool:
-        series: dict[str, list[View]] = {}
-        for view in views:
-            # Without a Series UID, an Instance counts as a Series of its own.
-            values = view.attributes.values(_SERIES) or (f"#{len(series)}",)
-            series.setdefault(str(values[0]), []).append(view)
-        fulfilled_by = [
-            [
-                number
-                for number, members in enumerate(series.values())
-                if any(view.holds(expected) for view in members)
-            ]
-            for expected in self._expected
-        ]
-        return each_has_its_own(fulfilled_by)
+    def conclude(self, state: State, collected: Sequence[Collected]) -> StudyDecision:
+        """Decide about a Study that is complete or timed out."""
+        if state is State.TIMED_OUT and self.completion.on_timeout is not OnTimeout.PROCESS:
+            verdict = _TIMEOUT_VERDICTS[self.completion.on_timeout]
+            return StudyDecision(state, True, verdict, reason="not complete in time")
+        views = [View(self._plan, one.header, one.facts) for one in collected]
+        series = {view.attributes.values(_SERIES) for view in views}
+        try:
+            matched = self._test(Collection(views, len(series)))
+        except ValueError:
+            # A private Attribute may turn out to be a Sequence, which has no Values.
+            reason = f"rule {self.full_name} failed: a condition compares a Sequence"
+            return StudyDecision(state, True, Verdict.HOLD, reason=reason)
+        if not matched:
+            return StudyDecision(state, False, Verdict.ROUTE, reason="the conditions do not hold")
+        decisions = tuple(self.decision_for(one) for one in collected)
+        return StudyDecision(
+            state, True, _common_verdict(decisions), decisions, f"matched {self.full_name}"
+        )
 
-    def _has_expected_number(self, collected: Sequence[Collected]) -> bool:
+    def decision_for(self, one: Collected) -> Decision:
+        """What the rule's actions and destinations make of one Instance of a Study that matched."""
+        return self._actions.evaluate(one.header, one.facts)
+
+    def decide(
+        self, collected: Sequence[Collected], *, now: datetime, forced: bool = False
+    ) -> StudyDecision:
+        """`state_at` and `conclude` at once, over all Instances and as if each had just come."""
+        arrivals = [
+            self.arrival_of(one.header, one.facts, at=one.facts.received_at) for one in collected
+        ]
+        state, ask_at = self.state_at(now, arrivals, forced=forced)
+        if state is State.WAITING:
+            return StudyDecision(state, False, Verdict.ROUTE, ask_at=ask_at)
+        return self.conclude(state, collected)
+
+    def _has_expected_series(self, arrivals: Sequence[Arrival]) -> bool:
+        series: dict[str, set[int]] = {}
+        for number, one in enumerate(arrivals):
+            # Without a Series UID, an Instance counts as a Series of its own.
+            series.setdefault(one.series_instance_uid or f"#{number}", set()).update(one.fulfils)
+        return each_has_its_own(
+            [
+                [number for number, fulfilled in enumerate(series.values()) if wish in fulfilled]
+                for wish in range(len(self._expected))
+            ]
+        )
+
+    def _has_expected_number(self, arrivals: Sequence[Arrival]) -> bool:
         expected = self.completion.expected_instances
         if expected is None:
             return True
+        # An Instance that was sent twice is still one.
+        uids = [one.sop_instance_uid for one in arrivals]
+        count = len(set(filter(None, uids))) + uids.count("")
         if isinstance(expected, int):
-            return len(collected) >= expected
-        said = [
-            number_of(value) for one in collected for value in one.header.values(expected) or ()
-        ]
-        return any(len(collected) >= number for number in said)
+            return count >= expected
+        return any(count >= number for one in arrivals for number in one.expects)
 
 
 def compile_study_rules(
@@ -187,6 +219,13 @@ def compile_study_rules(
 
 _TIMEOUT_VERDICTS: Final = {OnTimeout.DISCARD: Verdict.DISCARD, OnTimeout.HOLD: Verdict.HOLD}
 _SEVERITY: Final = (Verdict.REJECT, Verdict.DISCARD, Verdict.HOLD, Verdict.ROUTE)
+
+
+def _holds(view: View, condition: int) -> bool:
+    try:
+        return view.holds(condition)
+    except ValueError:
+        return False
 
 
 def _common_verdict(decisions: Sequence[Decision]) -> Verdict:

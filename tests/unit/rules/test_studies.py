@@ -27,6 +27,15 @@ def arrived(after_s: int = 0, **attributes: Any) -> Collected:
     return Collected(header, facts(received_at=START + timedelta(seconds=after_s)))
 
 
+def state_of(
+    rule: StudyRule, collected: list[Collected], *, now: datetime, forced: bool = False
+) -> tuple[State, datetime | None]:
+    arrivals = [
+        rule.arrival_of(one.header, one.facts, at=one.facts.received_at) for one in collected
+    ]
+    return rule.state_at(now, arrivals, forced=forced)
+
+
 def at(seconds: int) -> datetime:
     return START + timedelta(seconds=seconds)
 
@@ -34,20 +43,20 @@ def at(seconds: int) -> datetime:
 def test_quiet_counts_from_the_last_arrival_and_says_when_to_ask_again() -> None:
     rule = study_rule({"quiet_period_s": 60})
     collected = [arrived(0), arrived(40)]
-    assert rule.state_of(collected, now=at(99)) == (State.WAITING, at(100))
-    assert rule.state_of(collected, now=at(100)) == (State.COMPLETE, None)
-    assert rule.state_of(collected, now=at(41), forced=True) == (State.COMPLETE, None)
-    assert rule.state_of([], now=at(1_000)) == (State.WAITING, None)
+    assert state_of(rule, collected, now=at(99)) == (State.WAITING, at(100))
+    assert state_of(rule, collected, now=at(100)) == (State.COMPLETE, None)
+    assert state_of(rule, collected, now=at(41), forced=True) == (State.COMPLETE, None)
+    assert state_of(rule, [], now=at(1_000)) == (State.WAITING, None)
 
 
 def test_a_number_of_instances_said_or_in_the_header() -> None:
     rule = study_rule({"expected_instances": 2})
-    assert rule.state_of([arrived()], now=at(0))[0] is State.WAITING
-    assert rule.state_of([arrived(), arrived()], now=at(0))[0] is State.COMPLETE
+    assert state_of(rule, [arrived()], now=at(0))[0] is State.WAITING
+    assert state_of(rule, [arrived(), arrived()], now=at(0))[0] is State.COMPLETE
     rule = study_rule({"expected_instances": "NumberOfStudyRelatedInstances"})
-    assert rule.state_of([arrived(), arrived()], now=at(0))[0] is State.WAITING
+    assert state_of(rule, [arrived(), arrived()], now=at(0))[0] is State.WAITING
     assert (
-        rule.state_of([arrived(NumberOfStudyRelatedInstances="2"), arrived()], now=at(0))[0]
+        state_of(rule, [arrived(NumberOfStudyRelatedInstances="2"), arrived()], now=at(0))[0]
         is State.COMPLETE
     )
 
@@ -107,8 +116,8 @@ def test_expected_series_each_need_one_of_their_own() -> None:
     )
     t1 = arrived(SeriesInstanceUID="1", SeriesDescription="T1")
     t2 = arrived(SeriesInstanceUID="2", SeriesDescription="T2")
-    assert rule.state_of([t2], now=at(0))[0] is State.WAITING
-    assert rule.state_of([t2, t1], now=at(0))[0] is State.COMPLETE
+    assert state_of(rule, [t2], now=at(0))[0] is State.WAITING
+    assert state_of(rule, [t2, t1], now=at(0))[0] is State.COMPLETE
 
 
 def test_series_rules_collect_each_series() -> None:
@@ -143,6 +152,30 @@ def test_without_a_collector_study_rules_are_refused() -> None:
         compile_rulesets([ruleset])
     program = compile_rulesets([ruleset], study_rules=True)
     assert program.evaluate(sample_header({}), facts()).collect_for == ("s/r",)
+
+
+def test_what_a_rule_holds_is_not_collected_and_what_a_rule_fails_on_is() -> None:
+    """A person releases the one; one broken rule must not keep the other from a Study's rule."""
+    study = {"name": "s", "level": "study", "completion": {"quiet_period_s": 1}}
+    hold = {"name": "h", "actions": [{"type": "hold"}]}
+    broken = {"name": "b", "actions": [{"type": "set", "tag": "StudyDate", "value": "{PatientID}"}]}
+    collected_for = []
+    for rule in (hold, broken):
+        ruleset = parse_ruleset({"name": "r", "rules": [rule, study]})
+        program = compile_rulesets([ruleset], study_rules=True)
+        decision = program.evaluate(sample_header({"PatientID": "none"}), facts())
+        assert decision.verdict is Verdict.HOLD
+        collected_for.append(decision.collect_for)
+    assert collected_for == [(), ("r/s",)]
+
+
+def test_an_instance_sent_twice_counts_once_and_a_number_that_is_none_is_ignored() -> None:
+    rule = study_rule({"expected_instances": 2})
+    twice = [arrived(SOPInstanceUID="1.1"), arrived(SOPInstanceUID="1.1")]
+    assert state_of(rule, twice, now=at(0))[0] is State.WAITING
+    assert state_of(rule, [*twice, arrived(SOPInstanceUID="1.2")], now=at(0))[0] is State.COMPLETE
+    rule = study_rule({"expected_instances": "NumberOfStudyRelatedInstances"})
+    assert state_of(rule, [arrived()], now=at(0))[0] is State.WAITING
 
 
 @pytest.mark.parametrize(
