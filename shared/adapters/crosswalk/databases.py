@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
 
 from shared.config.crosswalks import MssqlSource, MysqlSource, PostgresqlSource, SqliteSource
 from shared.ports import SecretStore
@@ -50,6 +51,7 @@ def engine_for(
     engine = create_engine(
         url_of(source),
         connect_args=connect_arguments(source, timeout_s),
+        poolclass=QueuePool,
         pool_size=1,
         max_overflow=1,
         pool_timeout=CONNECT_TIMEOUT_S,

@@ -126,7 +126,9 @@ def _verdict(error: SQLAlchemyError) -> tuple[bool, str]:
 def _of_postgresql(error: DBAPIError) -> tuple[bool, str]:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
-        return isinstance(error, (OperationalError, InterfaceError)), "there is no connection"
+        # While connecting libpq hands on no SQLSTATE, only text in the server's language.
+        passes = isinstance(error, (OperationalError, InterfaceError))
+        return passes, "there is no connection, or the server refuses user or password"
     for known in (state, state[:2]):
         if known in _POSTGRESQL_PASSES:
             return True, f"{_POSTGRESQL_PASSES[known]} (SQLSTATE {state})"
