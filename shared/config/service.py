@@ -27,7 +27,7 @@ from shared.errors import (
 )
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, ObjectStore, SecretStore
-from shared.rules import parse_ruleset
+from shared.rules import check_ruleset
 
 COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 
@@ -272,7 +272,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
         if isinstance(ruleset, Mapping):
             try:
-                parse_ruleset(ruleset, destinations=destinations, crosswalks=crosswalks)
+                check_ruleset(ruleset, destinations=destinations, crosswalks=crosswalks)
             except InvalidConfigurationError as error:
                 faults += [
                     Fault(_below(f"rulesets[{i}]", f.path), f.message, f.hint) for f in error.faults

@@ -42,6 +42,13 @@ class Stage(StrEnum):
     RECEPTION = "reception"  # before the sender gets an answer; it can only refuse
 
 
+class Mode(StrEnum):
+    """Whether a ruleset decides, or is only evaluated beside those that do."""
+
+    LIVE = "live"
+    SHADOW = "shadow"
+
+
 class Level(StrEnum):
     """What a rule acts on."""
 
@@ -92,6 +99,8 @@ class RuleSet:
     execution_mode: ExecutionMode = ExecutionMode.FIRST_MATCH
     priority: int = DEFAULT_PRIORITY  # the lowest number goes first
     enabled: bool = True
+    mode: Mode = Mode.LIVE
+    replaces: str = ""  # of a shadow: the live ruleset that it would take the place of
     stage: Stage = Stage.ROUTING
     sources: tuple[SourcePattern, ...] = ()  # none: all
     schedule: Schedule | None = None
@@ -142,12 +151,16 @@ class _Reader:
             execution_mode=fields.choice("execution_mode", modes, "FIRST_MATCH"),
             priority=fields.integer("priority", DEFAULT_PRIORITY, 0, 1_000_000),
             enabled=fields.flag("enabled", True),
+            mode=fields.choice("mode", {mode.value: mode for mode in Mode}, "live"),
+            replaces=fields.text("replaces", ""),
             stage=stage,
             sources=self._sources(fields),
             schedule=self._schedule(fields),
             processes_returned=fields.choice("returned_instances", returned, "ignore"),
             tests=self._tests(fields),
         )
+        if ruleset.replaces and ruleset.mode is not Mode.SHADOW:
+            fields.fault("replaces", "is for `mode: shadow`")
         fields.close()
         return ruleset
 
