@@ -21,6 +21,7 @@ COMMANDS = {
     "health": "Say whether every part of the running system works.",
     "send": "Send files and folders over C-STORE, as a modality would.",
     "config": "Apply and export the configuration.",
+    "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",
     "instances": "List and show what was received, and where it went.",
     "exceptions": "List, show, retry and archive what could not be done.",
     "test": "Run every check and test.",

@@ -11,6 +11,7 @@ from shared.pipeline.ports import Ports
 from shared.web import (
     access,
     configuration,
+    crosswalks,
     dicomweb,
     documentation,
     exceptions,
@@ -58,6 +59,7 @@ def create_app(
     app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
     if API in serving:
         app.register_api(configuration.blueprint(ports.configuration))
+        app.register_api(crosswalks.blueprint(ports))
         app.register_api(exceptions.blueprint(ports.exceptions))
         app.register_api(instances.blueprint(ports))
         app.register_blueprint(documentation.blueprint(app))

@@ -138,6 +138,7 @@ def fake_ports(home: Path, reception: FakeReception, **others: Any) -> Any:
         "clock": FakeClock(),
         "configuration": configuration,
         "receiver": reception,
+        "crosswalks": None,
         "exceptions": None,
         "health_checks": {},
     }
