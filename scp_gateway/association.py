@@ -68,7 +68,7 @@ class GatewayAssociation(Association):
         # The listener goes away: finish the message at hand, then abort.
         self.listener_closes = False
         self._gateway_server, self._receiver = server, receiver
-        self._began_s = time.monotonic()
+        self._began_s = self.served_s = time.monotonic()
         self._is_requested = False
         self._dispatch = Dispatch(self._pass_on)
         self.reader = MessageReader(self._dispatch)
@@ -116,6 +116,21 @@ class GatewayAssociation(Association):
         self.listener_closes = True
         self.ending = self.ending or "stopped"
         cast(GatewaySocket, self.dul.socket).stop_receiving()
+
+    def give_way(self) -> None:
+        """From another thread: abort, for another peer needs the place."""
+        self.ending = self.ending or "gave way to another peer"
+        self.stop_now()
+
+    @property
+    def peer_address(self) -> str:
+        """IP address of the peer."""
+        return self.requestor.address
+
+    @property
+    def is_idle(self) -> bool:
+        """True between two messages."""
+        return self.reader.is_idle
 
     def _abort_blocking(self, block: bool = True) -> None:
         # Nobody but this thread can send the A-ABORT, so waiting for it would be for ever.

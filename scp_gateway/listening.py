@@ -14,6 +14,7 @@ from pynetdicom.transport import AddressInformation, AssociationServer, RequestH
 from scp_gateway.admission import LOCAL_LIMIT_EXCEEDED, Rejection
 from scp_gateway.association import GatewayAssociation
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_gateway.places import who_gives_way
 from scp_gateway.storage import Receiver
 from shared.config.entities import Listener
 
@@ -93,11 +94,17 @@ class ListeningServer(AssociationServer):
     # ---- for associations
 
     def admit(self, association: GatewayAssociation) -> Rejection | None:
-        """Count the association in, unless there are as many as may be."""
+        """Count the association in, if there is a place or a greedier peer that gives way."""
         with self._lock:
+            outgoing = None
             if len(self._admitted) >= self.listener.max_associations:
-                return LOCAL_LIMIT_EXCEEDED
+                outgoing = who_gives_way(self._admitted, association.peer_address)
+                if outgoing is None:
+                    return LOCAL_LIMIT_EXCEEDED
+                self._admitted.discard(outgoing)
             self._admitted.add(association)
+        if outgoing is not None:
+            outgoing.give_way()
         return None
 
     def dismiss(self, association: GatewayAssociation) -> None:
@@ -112,8 +119,7 @@ class ListeningServer(AssociationServer):
 
     def start_association(self, connection: socket.socket, peer: AddressInformation) -> None:
         """Run an association on a new connection, in a thread of its own."""
-        most = self.listener.max_associations + _ROOM_FOR_REJECTIONS
-        if self._closing.is_set() or len(self._open()) >= most:
+        if self._closing.is_set() or not self._has_room(peer.address):
             # Without a word: whoever opens connections in such numbers does not read either.
             connection.close()
             return
@@ -127,6 +133,19 @@ class ListeningServer(AssociationServer):
             raise
 
     # ---- inside
+
+    def _has_room(self, peer_address: str) -> bool:
+        """True if one more connection of that peer may be, where need be in place of another's."""
+        with self._lock:
+            if len(self._connections) < self.listener.max_associations + _ROOM_FOR_REJECTIONS:
+                return True
+            outgoing = who_gives_way(self._connections, peer_address)
+            if outgoing is None:
+                return False
+            self._connections.discard(outgoing)
+            self._admitted.discard(outgoing)
+        outgoing.give_way()
+        return True
 
     def _accept(self) -> None:
         while True:

@@ -122,6 +122,7 @@ class GatewayDul(DULServiceProvider):
                 connection.view, connection.start, connection.end
             )
             if stopped is Stopped.MESSAGE_ENDED:
+                association.served_s = time.monotonic()
                 return True
             if stopped is Stopped.OTHER_PDU:
                 return False

@@ -125,8 +125,10 @@ def listener(**settings: Any) -> Listener:
 class RawPeer:
     """A requestor that sends exactly the bytes it is told to."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
+    def __init__(self, port: int, own_address: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=_TIMEOUT_S, source_address=(own_address, 0)
+        )
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,32 @@ class TestNegotiation:
                 first.release()
             with RawPeer(port) as third:
                 assert third.associate()[0] == A_ASSOCIATE_AC
+
+    def test_a_peer_that_takes_every_place_gives_way_to_another(
+        self, receiver: MemoryReceiver
+    ) -> None:
+        """Else one broken modality, or a hostile one, keeps all others out."""
+        with running_gateway(receiver, max_associations=3) as (gateway, port), ExitStack() as stack:
+            greedy = [stack.enter_context(RawPeer(port)) for _ in range(3)]
+            for peer in greedy:
+                assert peer.associate()[0] == A_ASSOCIATE_AC
+            for _ in range(2):  # the second answer shows that the first message is over
+                greedy[0].send(STORE + DATA_SET_LAST)
+                assert greedy[0].receive_status() == 0
+            other = stack.enter_context(RawPeer(port, "127.0.0.2"))
+            assert other.associate()[0] == A_ASSOCIATE_AC
+            expect_abort(greedy[1])  # the one that was of use longest ago
+            assert gateway.associations() == {"test": 3}
+            for peer in (greedy[0], greedy[2], other):
+                peer.send(STORE + DATA_SET_LAST)
+                assert peer.receive_status() == 0
+
+    def test_connections_that_say_nothing_keep_nobody_out(self, receiver: MemoryReceiver) -> None:
+        with running_gateway(receiver, max_associations=2) as (_, port), ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(RawPeer(port))
+            other = stack.enter_context(RawPeer(port, "127.0.0.2"))
+            assert other.associate()[0] == A_ASSOCIATE_AC
 
     @pytest.mark.parametrize(
         "first",
