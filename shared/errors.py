@@ -285,13 +285,15 @@ class CrosswalkAmbiguousError(PermanentError):
 class DestinationUnavailableError(TransientError):
     """The destination cannot take it now: no connection, 408, 429, 5xx, A7xxH, rejected-transient.
 
-    args: destination name, the peer's own words.
+    args: destination name, the peer's own words. `may_be_stored` is False where it is certain that
+    the destination has nothing of it: the connection was refused, or the answer was a refusal.
     """
 
     code = "destination-unavailable"
     category = Category.NETWORK
     hint = "Delivery goes on by itself once the destination answers again."
     template = "{}: {}"
+    may_be_stored = True
 
 
 class DestinationRefusedError(PermanentError):
@@ -315,10 +317,43 @@ class DestinationMisconfiguredError(PermanentError):
 class InstanceConflictError(PermanentError):
     """Other bytes are stored under this SOP Instance UID, which names one Instance (PS3.5 9).
 
-    args: SOP Instance UID, CRC32C of what is stored and of what came, both as 8 hex digits.
+    args: SOP Instance UID, and 8 hex digits of a checksum of what is stored and of what came, or
+    "unknown".
     """
 
     code = "instance-conflict"
     category = Category.STORAGE
     hint = "Compare the two: a corrected header may be wanted, changed pixels need a new UID."
     template = "{}: stored {}, received {}"
+
+
+class CopyInFlightError(TransientError):
+    """Another copy of this SOP Instance is being delivered to the destination right now.
+
+    args: destination name, SOP Instance UID. It tells nothing of how the destination is.
+    """
+
+    code = "copy-in-flight"
+    category = Category.PROCESSING
+    hint = "It goes on by itself once the other copy is delivered."
+    template = "{}: another copy of {} is being delivered"
+    retry_after_s = 2.0
+
+
+# ---- operations -----------------------------------------------------------------------------
+
+
+class NothingToRetryError(PermanentError):
+    """The sender was refused, so nothing was accepted that could be tried again. args: entry."""
+
+    code = "nothing-to-retry"
+    hint = "The sender still has the Instance: have it sent again."
+    template = "{}: the sender was refused, so there is nothing here to retry"
+
+
+class WrongStateError(PermanentError):
+    """What is asked for does not fit the state. args: what it is asked of, its state."""
+
+    code = "wrong-state"
+    hint = "Look at it again: it may have been dealt with already."
+    template = "{} is {}"

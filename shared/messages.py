@@ -29,6 +29,7 @@ class Topic(StrEnum):
     INSTANCE_ACCEPTED = "instance-accepted"
     DELIVERY_REQUESTED = "delivery-requested"
     EXCEPTION_RAISED = "exception-raised"
+    JOB_REQUESTED = "job-requested"
 
 
 class Stage(StrEnum):
@@ -39,6 +40,7 @@ class Stage(StrEnum):
     RULES = "apply_rules"
     DELIVER = "deliver_instance"
     RECORD = "record_exception"
+    JOB = "run_job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +94,29 @@ class InstanceReceived:
 
 @dataclass(frozen=True, slots=True)
 class InstanceAccepted:
-    """Validation let the Instance pass, with these warnings."""
+    """Validation let the Instance pass, with these warnings.
+
+    `decision_id` is "" the first time. Later ones, which have the rules decide anew, sort after it
+    by their time; a decision that is recorded is repeated for the same one and for those before.
+    """
 
     receipt: Receipt
     warnings: tuple[str, ...] = ()
+    decision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRequested:
-    """One Delivery: this Instance, with these Changes, to this destination."""
+    """One Delivery: this Instance, with these Changes, to this destination.
+
+    It is void once a decision with a later `decision_id` is recorded.
+    """
 
     receipt: Receipt
     destination: str
     changes: tuple[Change, ...] = ()
     matched_rules: tuple[str, ...] = ()
+    decision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,16 @@ class ExceptionRaised:
     details: tuple[str, ...] = field(default=())
 
 
-M = TypeVar("M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised)
+@dataclass(frozen=True, slots=True)
+class JobRequested:
+    """A job, whose document says what it is, is to be begun or to go on."""
+
+    job_id: str
+
+
+M = TypeVar(
+    "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
+)
 
 
 def encode(message: object) -> bytes:

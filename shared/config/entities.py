@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -58,10 +59,19 @@ class Listener(Entity):
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 
+class OnConflict(StrEnum):
+    """What becomes of other bytes under a SOP Instance UID that a destination has already."""
+
+    KEEP_FIRST = "keep_first"  # what is there stays; the other goes to the exception log
+    REPLACE = "replace"  # the newest received counts
+    QUARANTINE = "quarantine"  # what is there stays; the other is set aside for a person
+
+
 class _Destination(Entity):
     # Deliveries to it at the same time.
     max_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    on_conflict: OnConflict = OnConflict.KEEP_FIRST
 
 
 class FilesystemDestination(_Destination):
@@ -72,6 +82,11 @@ class FilesystemDestination(_Destination):
     template: Annotated[str, Field(min_length=1)] = (
         "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
     )
+
+    @property
+    def address(self) -> str:
+        """Where Instances end up; another address has none of those that were sent to this one."""
+        return self.path
 
 
 class DimseDestination(_Destination):
@@ -85,6 +100,11 @@ class DimseDestination(_Destination):
     # What we let the peer send to us in one PDU; its own limit counts for what we send.
     max_pdu_size: MaxPduSize = 131072
 
+    @property
+    def address(self) -> str:
+        """As of a folder."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
 
 class DicomwebDestination(_Destination):
     """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
@@ -93,6 +113,11 @@ class DicomwebDestination(_Destination):
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
     auth_type: Literal["none", "basic", "bearer_token"] = "none"
     credentials: Credentials = Credentials()
+
+    @property
+    def address(self) -> str:
+        """As of a folder."""
+        return self.base_url
 
     @model_validator(mode="after")
     def _has_what_it_signs_in_with(self) -> DicomwebDestination:
@@ -128,6 +153,8 @@ class Settings(BaseModel):
     max_request_bytes: Annotated[int, Field(ge=1)] = 64 << 30
     # Below this nothing is accepted: A700H over C-STORE, 503 over HTTP.
     min_free_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    # A message that cannot be worked off for so long goes to the exception log.
+    retry_budget_s: Annotated[float, Field(ge=0, le=365 * 86400)] = 3 * 86400.0
 
     @model_validator(mode="after")
     def _knows_its_findings(self) -> Settings:

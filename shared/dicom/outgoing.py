@@ -78,6 +78,10 @@ class OutgoingInstance:
     unchanged: bool  # nothing was edited: the received file goes out as it is
     calling_ae_title: str = ""  # of whoever sent it to us
     receipt_id: str = ""
+    # These very bytes may be there already, because an earlier answer was lost.
+    redelivery: bool = False
+    # What is there under this SOP Instance UID gives way to it.
+    replaces: bool = False
 
     @property
     def sop_class_uid(self) -> str:

@@ -3,47 +3,73 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from shared import crash_points
+from shared.config.entities import OnConflict
 from shared.dicom.edit import apply_changes
+from shared.dicom.header import Header
 from shared.dicom.outgoing import OutgoingInstance
-from shared.errors import AxiomError, PermanentError
+from shared.errors import (
+    AxiomError,
+    DestinationUnavailableError,
+    DocumentMissingError,
+    InstanceConflictError,
+    PermanentError,
+)
 from shared.messages import DeliveryRequested
+from shared.pipeline import instance_records
+from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, fingerprint
+from shared.pipeline.instance_records import QUARANTINED, ROUTED, decision_id_of
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
-from shared.ports import Document
+from shared.ports import Document, ObjectReader
 
 log = logging.getLogger(__name__)
 
 COLLECTION = "deliveries"
 
 DELIVERED, RETRYING, FAILED = "delivered", "retrying", "failed"
+# A newer copy took its place; a person gave it up. QUARANTINED is a state here as well.
+SUPERSEDED, GIVEN_UP = "superseded", "discarded"
+STATES = (DELIVERED, RETRYING, FAILED, QUARANTINED, SUPERSEDED, GIVEN_UP)
 
 
 def run(message: DeliveryRequested, ports: Ports) -> None:
-    """Deliver, unless this Delivery is confirmed already; record how it went.
+    """Deliver, unless this Delivery is confirmed, given up or void already; record how it went.
 
     Raises: TransientError, after which the message comes again; PermanentError.
     """
     receipt = message.receipt
     key = delivery_key(receipt.receipt_id, message.destination)
     known = ports.documents.get(COLLECTION, key)
-    if known is not None and known.data["state"] == DELIVERED:
+    mark = fingerprint(receipt, message.changes)
+    if known is not None and _is_settled(known.data, mark):
+        return
+    instance = ports.documents.get(instance_records.COLLECTION, receipt.receipt_id)
+    if message.decision_id < decision_id_of(instance.data if instance else None):
         return
     began_s = ports.clock.monotonic_s()
     try:
-        answer = _deliver(message, ports)
+        state, answer = _deliver(message, mark, ports)
     except AxiomError as error:
         state = FAILED if isinstance(error, PermanentError) else RETRYING
-        _record(message, known, key, state, began_s, ports, error=str(error), code=error.code)
+        if isinstance(error, InstanceConflictError) and _policy(message, ports) is (
+            OnConflict.QUARANTINE
+        ):
+            state = QUARANTINED
+            _quarantine(message, str(error), ports)
+        _record(message, mark, known, state, began_s, ports, error=str(error), code=error.code)
         raise
-    crash_points.reached(crash_points.AFTER_SEND)
-    _record(message, known, key, DELIVERED, began_s, ports, answer=answer)
+    _record(message, mark, known, state, began_s, ports, answer=answer)
     crash_points.reached(crash_points.AFTER_RECORD)
+    if instance is not None and instance.data["state"] == QUARANTINED:
+        end_quarantine(receipt.receipt_id, ports)
     log.info(
-        "delivered",
+        state,
         extra={
             "trace_id": receipt.trace_id,
             "sop_instance_uid": receipt.sop_instance_uid,
@@ -57,26 +83,108 @@ def delivery_key(receipt_id: str, destination: str) -> str:
     return f"{receipt_id}:{destination}"
 
 
-def _deliver(message: DeliveryRequested, ports: Ports) -> str:
+def end_quarantine(receipt_id: str, ports: Ports) -> None:
+    """Nothing of the Instance is set aside any more, unless another of its Deliveries is."""
+
+    def ended(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if data["state"] != QUARANTINED:
+            return None
+        for plan in data["deliveries"]:
+            key = delivery_key(receipt_id, plan["destination"])
+            delivery = ports.documents.get(COLLECTION, key)
+            if delivery is not None and delivery.data["state"] == QUARANTINED:
+                return None
+        return {**data, "state": ROUTED, "reason": ""}
+
+    instance_records.change(ports.documents, receipt_id, ended)
+
+
+def _is_settled(delivery: Mapping[str, Any], mark: str) -> bool:
+    if delivery["state"] == GIVEN_UP:
+        return True
+    return bool(delivery["state"] == DELIVERED and delivery["fingerprint"] == mark)
+
+
+def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, str]:
+    """The state that the Delivery is in then, and the destination's answer."""
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
+    entity = ports.destinations.entity(message.destination)
+    copies = Copies(ports.documents, ports.clock)
     with ports.objects.open(receipt.file.object_name) as reader:
-        header = header_of(receipt, reader)
-        instance = OutgoingInstance(
-            header=apply_changes(header, message.changes),
-            reader=reader,
-            body_offset=receipt.file.body_offset,
-            unchanged=not message.changes,
+        header = apply_changes(header_of(receipt, reader), message.changes)
+        copy = Copy(
+            destination=message.destination,
+            address=entity.address,
+            sop_instance_uid=header.text("SOPInstanceUID") or receipt.sop_instance_uid,
+            fingerprint=mark,
             receipt_id=receipt.receipt_id,
-            calling_ae_title=receipt.source.calling_ae_title,
+            received_at=timestamp(receipt.received_at),
         )
-        return destination.deliver(instance)
+        replaces = entity.on_conflict is OnConflict.REPLACE
+        claim = copies.claim(copy, replaces=replaces)
+        if isinstance(claim, Present):
+            return DELIVERED, f"equal bytes are there already, from {claim.receipt_id}"
+        if isinstance(claim, Conflict):
+            raise InstanceConflictError(copy.sop_instance_uid, claim.fingerprint[:8], mark[:8])
+        if not isinstance(claim, Claimed):
+            return SUPERSEDED, f"bytes received later are there, from {claim.receipt_id}"
+        instance = _outgoing(message, header, reader, claim, replaces=replaces)
+        try:
+            answer = destination.deliver(instance)
+        except AxiomError as error:
+            if not (claim.redelivery or _may_be_stored(error)):
+                copies.release(copy)
+            raise
+    crash_points.reached(crash_points.AFTER_SEND)
+    copies.confirm(copy)
+    return DELIVERED, answer
+
+
+def _outgoing(
+    message: DeliveryRequested,
+    header: Header,
+    reader: ObjectReader,
+    claim: Claimed,
+    *,
+    replaces: bool,
+) -> OutgoingInstance:
+    receipt = message.receipt
+    return OutgoingInstance(
+        header=header,
+        reader=reader,
+        body_offset=receipt.file.body_offset,
+        unchanged=not message.changes,
+        receipt_id=receipt.receipt_id,
+        calling_ae_title=receipt.source.calling_ae_title,
+        redelivery=claim.redelivery,
+        replaces=replaces,
+    )
+
+
+def _may_be_stored(error: AxiomError) -> bool:
+    return isinstance(error, DestinationUnavailableError) and error.may_be_stored
+
+
+def _policy(message: DeliveryRequested, ports: Ports) -> OnConflict:
+    return ports.destinations.entity(message.destination).on_conflict
+
+
+def _quarantine(message: DeliveryRequested, reason: str, ports: Ports) -> None:
+    words = f"{message.destination}: {reason}"
+    receipt_id = message.receipt.receipt_id
+    with suppress(DocumentMissingError):
+        instance_records.change(
+            ports.documents,
+            receipt_id,
+            lambda data: {**data, "state": QUARANTINED, "reason": words},
+        )
 
 
 def _record(
     message: DeliveryRequested,
+    mark: str,
     known: Document | None,
-    key: str,
     state: str,
     began_s: float,
     ports: Ports,
@@ -89,6 +197,7 @@ def _record(
         "destination": message.destination,
         "sop_instance_uid": receipt.sop_instance_uid,
         "study_instance_uid": receipt.study_instance_uid,
+        "fingerprint": mark,
         "state": state,
         "attempts": (known.data["attempts"] if known else 0) + 1,
         "updated_at": timestamp(now),
@@ -96,4 +205,5 @@ def _record(
         "since_received_ms": round(1000 * (now - receipt.received_at).total_seconds(), 1),
         **outcome,
     }
+    key = delivery_key(receipt.receipt_id, message.destination)
     ports.documents.put(COLLECTION, key, data)

@@ -27,9 +27,7 @@ class DestinationPool:
 
     def get(self, name: str) -> Destination:
         """Raises: DestinationMisconfiguredError if there is none of that name, or it is off."""
-        entity = self._configuration.get().destination(name)
-        if entity is None:
-            raise DestinationMisconfiguredError(name, "there is no destination of this name")
+        entity = self.entity(name)
         if not entity.enabled:
             raise DestinationMisconfiguredError(name, "the destination is not enabled")
         with self._lock:
@@ -42,6 +40,13 @@ class DestinationPool:
             # A delivery under way through the old one fails as a lost connection does: again later.
             built[1].close()
         return destination
+
+    def entity(self, name: str) -> DestinationEntity:
+        """What is configured. Raises: DestinationMisconfiguredError if there is none."""
+        entity = self._configuration.get().destination(name)
+        if entity is None:
+            raise DestinationMisconfiguredError(name, "there is no destination of this name")
+        return entity
 
     def max_concurrency(self, name: str) -> int:
         """How many deliveries may run to it at once; 1 for one that is not configured."""

@@ -16,12 +16,19 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from shared import crash_points
-from shared.errors import AxiomError, MalformedMessageError, PermanentError, TransientError
+from shared.errors import (
+    AxiomError,
+    CopyInFlightError,
+    MalformedMessageError,
+    PermanentError,
+    TransientError,
+)
 from shared.messages import (
     DeliveryRequested,
     ExceptionRaised,
     InstanceAccepted,
     InstanceReceived,
+    JobRequested,
     Stage,
     Topic,
     decode,
@@ -78,7 +85,9 @@ class _Wrapped(msgspec.Struct):
     message: _Message
 
 
-M = TypeVar("M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised)
+M = TypeVar(
+    "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
+)
 
 
 def message_bytes(request: Pushed) -> bytes:
@@ -126,7 +135,8 @@ def answer(
         headers = {}
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-        return str(error), 503, headers
+        # 503 tells of the destination, 425 (Too Early, RFC 8470) of this message alone.
+        return str(error), 425 if isinstance(error, CopyInFlightError) else 503, headers
     except Exception as error:
         log.exception("a stage failed", extra={"stage": stage})
         return f"internal error: {type(error).__name__}", 500, {}
@@ -136,7 +146,12 @@ def answer(
 
 def _record(
     error: AxiomError,
-    message: InstanceReceived | InstanceAccepted | DeliveryRequested | ExceptionRaised | None,
+    message: InstanceReceived
+    | InstanceAccepted
+    | DeliveryRequested
+    | ExceptionRaised
+    | JobRequested
+    | None,
     data: bytes,
     stage: Stage,
     topic: Topic,
@@ -147,7 +162,9 @@ def _record(
         error,
         stage=stage,
         at=ports.clock.now(),
-        receipt=None if isinstance(message, ExceptionRaised | None) else message.receipt,
+        receipt=None
+        if isinstance(message, ExceptionRaised | JobRequested | None)
+        else message.receipt,
         destination=message.destination if isinstance(message, DeliveryRequested) else "",
         attempts=attempt,
         retry_topic=topic,

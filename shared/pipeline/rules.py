@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,18 @@ from shared.errors import (
     RuleFailedError,
 )
 from shared.messages import DeliveryRequested, InstanceAccepted, Receipt, Stage, Topic, encode
+from shared.pipeline import instance_records
 from shared.pipeline.exceptions import exception_from
+from shared.pipeline.instance_records import (
+    COLLECTION,
+    DISCARDED,
+    HELD,
+    RELEASED,
+    ROUTED,
+    decision_id_of,
+    new_decision_id,
+    receipt_of,
+)
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
@@ -32,10 +44,6 @@ from shared.rules import Decision, Facts, Program, Verdict, compile_rulesets, pa
 from shared.rules.crosswalk import CrosswalkLookup
 
 log = logging.getLogger(__name__)
-
-COLLECTION = "instances"
-
-ROUTED, HELD, DISCARDED, RELEASED = "routed", "held", "discarded", "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +90,18 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
     """
     receipt = message.receipt
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
-    if known is None or known.data["state"] == RELEASED:
+    while known is None or message.decision_id > decision_id_of(known.data):
         known = _decide(message, known, ports)
         crash_points.reached(crash_points.AFTER_DECISION)
     plans = msgspec.convert(known.data["deliveries"], list[Plan])
     matched = tuple(known.data["matched_rules"])
+    decision_id = decision_id_of(known.data)
     ports.bus.publish(
         Outgoing(
             Topic.DELIVERY_REQUESTED,
-            encode(DeliveryRequested(receipt, plan.destination, plan.changes, matched)),
+            encode(
+                DeliveryRequested(receipt, plan.destination, plan.changes, matched, decision_id)
+            ),
             lane=plan.destination,
             high_priority=known.data["high_priority"],
         )
@@ -99,21 +110,32 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
 
 
 def release(receipt_id: str, ports: Ports) -> None:
-    """Have the current rules decide anew about an Instance that is held or was discarded.
+    """Have the current rules decide anew about an Instance that waits, or was discarded.
 
-    Raises: DocumentMissingError; DocumentChangedError if others do it at the same time; ValueError
-    if the Instance was routed.
+    Raises: DocumentMissingError; ValueError if the Instance was routed.
     """
     known = ports.documents.get(COLLECTION, receipt_id)
     if known is None:
         raise DocumentMissingError(COLLECTION, receipt_id)
     if known.data["state"] == ROUTED:
         raise ValueError("the Instance is routed already")
-    ports.documents.replace(
-        COLLECTION, receipt_id, {**known.data, "state": RELEASED}, known.version
-    )
-    accepted = InstanceAccepted(_receipt_of(known.data), tuple(known.data["warnings"]))
+    decide_anew(receipt_of(known.data), tuple(known.data["warnings"]), ports)
+
+
+def decide_anew(receipt: Receipt, warnings: tuple[str, ...], ports: Ports) -> None:
+    """Have the current rules decide about an Instance, whatever was decided before.
+
+    The message says it all: if we end right after it is published, nothing is missing.
+    """
+    accepted = InstanceAccepted(receipt, warnings, new_decision_id(ports.clock))
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
+
+    def marked(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        was_decided = decision_id_of(data) >= accepted.decision_id
+        return None if was_decided else {**data, "state": RELEASED}
+
+    with suppress(DocumentMissingError):
+        instance_records.change(ports.documents, receipt.receipt_id, marked)
 
 
 class RejectedByRuleError(PermanentError):
@@ -123,7 +145,7 @@ class RejectedByRuleError(PermanentError):
     hint = "If the Instance is wanted, change the rule and retry with the current rules."
 
 
-def _decide(message: InstanceAccepted, released: Document | None, ports: Ports) -> Document:
+def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> Document:
     receipt = message.receipt
     version, program = ports.rules.program()
     settings = ports.configuration.get().settings
@@ -160,17 +182,21 @@ def _decide(message: InstanceAccepted, released: Document | None, ports: Ports) 
         "matched_rules": list(decision.matched_rules),
         "warnings": list(message.warnings),
         "deliveries": msgspec.to_builtins(plans),
+        # What a person who sends it on by hand would have it look like.
+        "changes": [] if plans else msgspec.to_builtins(decision.changes),
+        "decision_id": message.decision_id,
+        "history": [] if known is None else known.data.get("history", []),
     }
     try:
-        if released is not None:
-            return ports.documents.replace(COLLECTION, receipt.receipt_id, data, released.version)
+        if known is not None:
+            return ports.documents.replace(COLLECTION, receipt.receipt_id, data, known.version)
         return ports.documents.create(COLLECTION, receipt.receipt_id, data)
     except (DocumentExistsError, DocumentChangedError):
-        # The message came twice at once; what the other wrote counts.
-        known = ports.documents.get(COLLECTION, receipt.receipt_id)
-        if known is None:
+        # The message came twice at once, or a person did something: look again.
+        found = ports.documents.get(COLLECTION, receipt.receipt_id)
+        if found is None:
             raise
-        return known
+        return found
 
 
 def facts_of(receipt: Receipt) -> Facts:
@@ -187,11 +213,6 @@ def facts_of(receipt: Receipt) -> Facts:
         size=receipt.file.size,
         received_at=receipt.received_at,
     )
-
-
-def _receipt_of(data: Mapping[str, Any]) -> Receipt:
-    fields = {name: data[name] for name in Receipt.__dataclass_fields__ if name != "header"}
-    return msgspec.convert({**fields, "header": None}, Receipt)
 
 
 def _plans(decision: Decision, default_route: Sequence[str]) -> list[Plan]:

@@ -143,10 +143,10 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
     def reprocess_instance(path: InstancePath) -> Response:
         """Have the current rules decide anew about an Instance that is held or was discarded."""
-        from shared.pipeline import rules
+        from shared.pipeline import instance_records, rules
 
         known = ports.documents.get(_INSTANCES, path.receipt_id)
-        if known is not None and known.data["state"] == rules.ROUTED:
+        if known is not None and known.data["state"] == instance_records.ROUTED:
             raise ProblemError(
                 409,
                 "already-routed",
@@ -154,7 +154,9 @@ def blueprint(ports: Ports) -> APIBlueprint:
                 hint="Retry a delivery of it from the exception log instead.",
             )
         rules.release(path.receipt_id, ports)
-        return json_response({"receipt_id": path.receipt_id, "state": rules.RELEASED}, 202)
+        return json_response(
+            {"receipt_id": path.receipt_id, "state": instance_records.RELEASED}, 202
+        )
 
     @routes.get(
         "/deliveries",

@@ -14,7 +14,6 @@ from shared import bootstrap
 from shared.dicom.changes import Change
 from shared.errors import DestinationRefusedError, InvalidInstanceError
 from shared.messages import DeliveryRequested, Receipt, ReceivedFile, Source, Stage, Topic, encode
-from shared.pipeline import rules
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.ports import Ports
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -83,7 +82,7 @@ def decided(ports: Ports, number: int, state: str) -> None:
         old=[CANARY], new=["NEW"], by="ct/rename/0", old_element="aGVsbG8=", new_element=""
     )
     ports.documents.put(
-        rules.COLLECTION,
+        "instances",
         known.receipt_id,
         {
             "receipt_id": known.receipt_id,

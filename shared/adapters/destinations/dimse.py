@@ -2,7 +2,7 @@
 
 An Instance is sent in its own Transfer Syntax and never converted: a peer that does not take it
 refuses it. Whether equal bytes are stored already C-STORE cannot ask: a peer that answers 0111H
-(duplicate) is a conflict.
+(duplicate) is a conflict, unless an earlier attempt of ours may have stored them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from shared.adapters.destinations.command_set import VERIFICATION, Response
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
 from shared.dicom.outgoing import OutgoingInstance, chunks
-from shared.errors import DestinationRefusedError, InstanceConflictError
+from shared.errors import (
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    InstanceConflictError,
+)
 
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
@@ -59,20 +63,19 @@ class StorageScpDestination:
         if not context.abstract_syntax or not instance.sop_instance_uid:
             raise DestinationRefusedError(self._name, "C-STORE needs SOP Class and Instance UID")
         data_set = instance.data_set_parts()
+        is_begun = False
 
         def store(association: Association) -> Response:
+            nonlocal is_begun
+            is_begun = True
             return association.store(context, instance.sop_instance_uid, data_set)
 
-        with self._errors():
-            try:
-                response = self._exchange(context, store)
-            except AssociationLostError:
-                if sum(map(len, data_set)) % 2 == 0:
-                    raise
-                # dcmtk, for one, aborts when it sees that, each time anew.
-                raise DestinationRefusedError(
-                    self._name, "aborted; the data set has an odd number of bytes (PS3.8 E.1)"
-                ) from None
+        try:
+            with self._errors():
+                response = self._store(context, store, sum(map(len, data_set)))
+        except DestinationUnavailableError as error:
+            error.may_be_stored = is_begun
+            raise
         verdict = outcomes.dimse_status(response.status)
         answer = f"{response.status:04X}H"
         words = ", ".join(filter(None, [answer, outcomes.printable(response.words)]))
@@ -81,10 +84,15 @@ class StorageScpDestination:
         if verdict.outcome is Outcome.WARNING:
             return f"{verdict.meaning}: {words}"
         if verdict.outcome is Outcome.CONFLICT:
+            if instance.redelivery:
+                return f"{answer}: stored by an earlier attempt, whose answer was lost"
             raise InstanceConflictError(
                 instance.sop_instance_uid, "unknown", crc32c(chunks(instance.part10_parts()))
             )
-        raise outcomes.failure(verdict, self._name, words)
+        failure = outcomes.failure(verdict, self._name, words)
+        if isinstance(failure, DestinationUnavailableError):
+            failure.may_be_stored = False
+        raise failure
 
     def check(self) -> str:
         """C-ECHO; a peer that accepts an association but no Verification is there too."""
@@ -102,6 +110,19 @@ class StorageScpDestination:
     def close(self) -> None:
         """As Destination."""
         self._pool.close()
+
+    def _store(
+        self, context: Context, store: Callable[[Association], Response], size: int
+    ) -> Response:
+        try:
+            return self._exchange(context, store)
+        except AssociationLostError:
+            if size % 2 == 0:
+                raise
+            # dcmtk, for one, aborts when it sees that, each time anew.
+            raise DestinationRefusedError(
+                self._name, "aborted; the data set has an odd number of bytes (PS3.8 E.1)"
+            ) from None
 
     def _exchange(self, context: Context, ask: Callable[[Association], Response]) -> Response:
         was_used = False

@@ -15,12 +15,15 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.path_template import DEFAULT_TEMPLATE, PathTemplate
+from shared.dicom.header import read_header
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
-from shared.errors import DestinationMisconfiguredError, InstanceConflictError
+from shared.errors import DestinationMisconfiguredError, InstanceConflictError, PermanentError
+from shared.ports import ObjectReader
 
 _PIECE_BYTES = 1 << 20
 # One call copies as much as it can; the kernel itself stops just below 2 GiB.
@@ -51,8 +54,9 @@ class FolderDestination:
         *folders, file_name = self._template.render(instance)
         parts = instance.part10_parts()
         with self._errors(), self._opened_folder(folders) as folder:
-            if not self._is_stored(folder, file_name, parts, instance.sop_instance_uid):
-                self._store(folder, file_name, parts, instance.sop_instance_uid)
+            replaces = instance.replaces and _holds(folder, file_name, instance.sop_instance_uid)
+            if replaces or not self._is_stored(folder, file_name, parts, instance.sop_instance_uid):
+                self._store(folder, file_name, parts, instance.sop_instance_uid, replaces=replaces)
         return "/".join([*folders, file_name])
 
     def check(self) -> str:
@@ -117,12 +121,23 @@ class FolderDestination:
         finally:
             os.close(stored)
 
-    def _store(self, folder: int, file_name: str, parts: list[Part], sop_instance_uid: str) -> None:
+    def _store(
+        self,
+        folder: int,
+        file_name: str,
+        parts: list[Part],
+        sop_instance_uid: str,
+        *,
+        replaces: bool,
+    ) -> None:
         with _new_file(folder) as (file, temporary_name):
             _write(file, parts)
             os.fsync(file)
             try:
-                self._give_name(folder, file, temporary_name, file_name)
+                if replaces:
+                    _take_name(folder, file, temporary_name, file_name)
+                else:
+                    self._give_name(folder, file, temporary_name, file_name)
             except FileExistsError:
                 # Another thread or process was faster.
                 self._is_stored(folder, file_name, parts, sop_instance_uid)
@@ -146,6 +161,47 @@ class FolderDestination:
                 if _exists(folder, file_name):
                     raise FileExistsError(errno.EEXIST, "exists") from None
                 os.rename(temporary_name, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _take_name(folder: int, file: int, temporary_name: str, file_name: str) -> None:
+    """Rename over whatever has the name: at every moment it is the old file or the new one."""
+    name = temporary_name
+    if not name:
+        name = f".{uuid.uuid4().hex}.part"
+        os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=folder, follow_symlinks=True)
+    os.rename(name, file_name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _holds(folder: int, file_name: str, sop_instance_uid: str) -> bool:
+    """True if there is a file of that name, and it is of this SOP Instance.
+
+    A template may give two Instances one name: neither may take the place of the other.
+    """
+    try:
+        file = os.open(file_name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        return _StoredFile(file).header_text("SOPInstanceUID") == sop_instance_uid
+    finally:
+        os.close(file)
+
+
+class _StoredFile:
+    """As much of an ObjectReader as reading a Header takes."""
+
+    def __init__(self, file: int) -> None:
+        self.name, self.size = "stored", os.fstat(file).st_size
+        self._file = file
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file, length, offset)
+
+    def header_text(self, keyword: str) -> str | None:
+        try:
+            return read_header(cast(ObjectReader, self)).text(keyword)
+        except PermanentError:
+            return None
 
 
 def _open_or_make(folder: int, name: str) -> int:

@@ -1,0 +1,214 @@
+"""Which bytes a destination has under a SOP Instance UID, and who is delivering there now.
+
+C-STORE cannot ask a peer what it has, so our own records decide. There is one document for each
+destination and SOP Instance UID, changed by compare-and-set alone:
+
+- `confirmed`: what the destination has confirmed, or nothing yet.
+- `claim`: the Delivery under way. Of several at once one has the claim and the others wait, so no
+  two of them can both believe that their bytes are the ones that are there. A claim ends by itself,
+  for its holder may have died; one that ran out is taken over, and its late holder finds out when
+  it wants to confirm.
+- `is_uncertain`: other bytes than the claim's may be there, because an answer was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from shared.dicom import original_attributes
+from shared.dicom.changes import Change
+from shared.errors import (
+    AxiomError,
+    CopyInFlightError,
+    DocumentChangedError,
+    DocumentExistsError,
+)
+from shared.messages import Receipt
+from shared.pipeline.times import timestamp
+from shared.ports import Clock, Document, DocumentStore
+
+COLLECTION = "copies"
+
+# Longer than nearly every delivery takes, and how long others wait for one whose process died.
+CLAIM_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An Instance as one destination is to have it."""
+
+    destination: str
+    # Where the destination is: under the same name another peer, or folder, has nothing yet.
+    address: str
+    sop_instance_uid: str  # as the destination sees it
+    fingerprint: str
+    receipt_id: str
+    received_at: str
+
+    @property
+    def key(self) -> str:
+        """The key of its document. A destination's name has no colon."""
+        place = hashlib.sha256(self.address.encode()).hexdigest()[:8]
+        return f"{self.destination}:{place}:{self.sop_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The copy is to be sent, and then confirmed or released.
+
+    `redelivery`: these very bytes, and no others, may be there already.
+    """
+
+    redelivery: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Equal bytes are confirmed, by `receipt_id`: nothing is to be sent."""
+
+    receipt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Other bytes are confirmed that were received later, and the newest count."""
+
+    receipt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Other bytes are confirmed, and they are to stay."""
+
+    receipt_id: str
+    fingerprint: str
+
+
+def fingerprint(receipt: Receipt, changes: Sequence[Change]) -> str:
+    """Equal for equal received bytes with equal Changes: 64 hex digits.
+
+    Original Attributes are left out: they tell of the other Changes, and when these were made.
+    """
+    digest = hashlib.sha256(f"{receipt.file.size}:{receipt.file.crc32c}".encode())
+    for change in changes:
+        if change.by != original_attributes.BY:
+            value = None if change.new_element is None else change.new_element.hex()
+            digest.update(f"\n{change.path}|{change.vr}|{change.position}|{value}".encode())
+    return digest.hexdigest()
+
+
+class Copies:
+    """The documents."""
+
+    def __init__(self, documents: DocumentStore, clock: Clock) -> None:
+        self._documents, self._clock = documents, clock
+
+    def claim(
+        self, copy: Copy, *, replaces: bool = False
+    ) -> Claimed | Present | Superseded | Conflict:
+        """Find out what is to be done about `copy`; `replaces` lets newer bytes replace older.
+
+        Raises: CopyInFlightError while another Delivery has the claim.
+        """
+        while True:
+            known = self._documents.get(COLLECTION, copy.key)
+            data = known.data if known else _NOTHING
+            confirmed = data["confirmed"]
+            if confirmed is not None:
+                if confirmed["fingerprint"] == copy.fingerprint:
+                    return Present(confirmed["receipt_id"])
+                if not replaces:
+                    return Conflict(confirmed["receipt_id"], confirmed["fingerprint"])
+                if _age(confirmed) > (copy.received_at, copy.receipt_id):
+                    return Superseded(confirmed["receipt_id"])
+            earlier = data["claim"]
+            is_same = earlier is not None and earlier["fingerprint"] == copy.fingerprint
+            is_ours = is_same and earlier["receipt_id"] == copy.receipt_id
+            now = self._clock.now()
+            if earlier is not None and not is_ours and timestamp(now) < earlier["until"]:
+                raise CopyInFlightError(copy.destination, copy.sop_instance_uid)
+            is_uncertain = data["is_uncertain"] or (earlier is not None and not is_same)
+            claimed = {
+                "destination": copy.destination,
+                "sop_instance_uid": copy.sop_instance_uid,
+                "confirmed": confirmed,
+                "claim": {
+                    "fingerprint": copy.fingerprint,
+                    "receipt_id": copy.receipt_id,
+                    "until": timestamp(now + timedelta(seconds=CLAIM_S)),
+                },
+                "is_uncertain": is_uncertain,
+            }
+            if self._changed(copy, known, claimed):
+                return Claimed(is_same and not is_uncertain and confirmed is None)
+
+    def confirm(self, copy: Copy) -> None:
+        """The destination has confirmed `copy`, which was claimed.
+
+        Raises: CopyInFlightError if others took the claim over meanwhile: which bytes are there
+        now is open, and the Delivery is to begin anew.
+        """
+        while True:
+            known = self._documents.get(COLLECTION, copy.key)
+            data = known.data if known else _NOTHING
+            found = data["claim"] or data["confirmed"]
+            if found is not None and found["fingerprint"] != copy.fingerprint:
+                raise CopyInFlightError(copy.destination, copy.sop_instance_uid)
+            settled = {
+                "destination": copy.destination,
+                "sop_instance_uid": copy.sop_instance_uid,
+                "confirmed": {
+                    "fingerprint": copy.fingerprint,
+                    "receipt_id": copy.receipt_id,
+                    "received_at": copy.received_at,
+                    "at": timestamp(self._clock.now()),
+                },
+                "claim": None,
+                "is_uncertain": False,
+            }
+            if self._changed(copy, known, settled):
+                return
+
+    def forget(self, copy: Copy) -> None:
+        """The destination has lost what it had: the next copy is delivered again."""
+        self._documents.delete(COLLECTION, copy.key)
+
+    def release(self, copy: Copy) -> None:
+        """It is certain that nothing of `copy` is stored: others may deliver at once.
+
+        Never raises: a claim that could not be given up ends by itself.
+        """
+        with suppress(AxiomError):
+            known = self._documents.get(COLLECTION, copy.key)
+            if known is None or known.data["claim"] is None:
+                return
+            claim = known.data["claim"]
+            if (claim["fingerprint"], claim["receipt_id"]) != (copy.fingerprint, copy.receipt_id):
+                return
+            if known.data["confirmed"] is None and not known.data["is_uncertain"]:
+                self._documents.delete(COLLECTION, copy.key, known.version)
+            else:
+                self._changed(copy, known, {**known.data, "claim": None})
+
+    def _changed(self, copy: Copy, known: Document | None, data: Mapping[str, Any]) -> bool:
+        """False if somebody else was faster."""
+        try:
+            if known is None:
+                self._documents.create(COLLECTION, copy.key, data)
+            else:
+                self._documents.replace(COLLECTION, copy.key, data, known.version)
+        except (DocumentExistsError, DocumentChangedError):
+            return False
+        return True
+
+
+_NOTHING: Mapping[str, Any] = {"confirmed": None, "claim": None, "is_uncertain": False}
+
+
+def _age(confirmed: Mapping[str, Any]) -> tuple[str, str]:
+    return confirmed["received_at"], confirmed["receipt_id"]
