@@ -28,7 +28,7 @@ class Status(IntEnum):
 class Answer:
     """What a C-STORE response says: Status and Error Comment (0000,0902), "" for none."""
 
-    status: Status
+    status: int  # one of Status, or what a rule says
     comment: str = ""
 
 
@@ -41,7 +41,7 @@ def answer_for(error: BaseException) -> Answer:
     The comment is the text of an error of ours, which holds no patient's Values; of any other
     error, which is a bug here, the sender learns no more than that.
     """
-    status = Status(refusal_for(error))
+    status = refusal_for(error)
     if isinstance(error, AxiomError):
         return Answer(status, _comment(error))
     return Answer(status, "processing failure, see the gateway's log")

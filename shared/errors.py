@@ -220,6 +220,28 @@ class RuleFailedError(PermanentError):
     template = "rule {}: {}"
 
 
+class RefusedByRuleError(PermanentError):
+    """A rule refuses what is being received. `status` is what the sender is told (PS3.7 C)."""
+
+    code = "refused-by-rule"
+    category = Category.VALIDATION
+    hint = "If such Instances are wanted, change the rule and have them sent again."
+    template = "rule {0}: {1}"
+
+    def __init__(self, rule: str = "", reason: str = "", status: int = 0xC000) -> None:
+        super().__init__(rule, reason, status)
+        self.status = status
+
+
+class RulesUnavailableError(TransientError):
+    """The rulesets of the stage `reception` cannot be read. args: how many there are."""
+
+    code = "rules-unavailable"
+    category = Category.CONFIGURATION
+    hint = "Correct them: `axiom config export` and `axiom rules validate` name what is wrong."
+    template = "{} rulesets of the stage reception cannot be read"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that is wrong with a document: where (`rules[0].actions[1].tag`), what, hint."""

@@ -13,6 +13,7 @@ from shared.errors import (
     AxiomError,
     InstanceTooLargeError,
     PermanentError,
+    RefusedByRuleError,
     SopInstanceMismatchError,
     TransientError,
 )
@@ -40,8 +41,13 @@ REFUSALS: tuple[tuple[type[AxiomError], Refusal], ...] = (
 )
 
 
-def refusal_for(error: BaseException) -> Refusal:
-    """What to answer when `error` kept us from taking an Instance; a bug is our own failure."""
+def refusal_for(error: BaseException) -> int:
+    """What to answer when `error` kept us from taking an Instance; a bug is our own failure.
+
+    A rule that refuses says itself what.
+    """
+    if isinstance(error, RefusedByRuleError):
+        return error.status
     for kind, refusal in REFUSALS:
         if isinstance(error, kind):
             return refusal
