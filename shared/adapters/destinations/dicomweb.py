@@ -118,9 +118,13 @@ class DicomwebDestination:
         if failed is not None:
             return self._judge_failed(failed, response, instance)
         if not verdict.outcome.is_stored:
-            if response.status_code == requests.codes.conflict and _TAKEN in answer.words.lower():
-                return self._compare_with_stored(response, instance)
-            raise self._failure(verdict, response, answer.words)
+            failure = self._failure(verdict, response, answer.words)
+            if response.status_code == requests.codes.conflict:
+                # The status of every refused Instance; without a reason, it may be that our own
+                # copy is there, of an earlier attempt whose answer was lost.
+                is_taken = _TAKEN in answer.words.lower()
+                return self._compare_with_stored(response, instance, None if is_taken else failure)
+            raise failure
         if body and not answer.is_dicom:
             raise self._no_dicomweb(response)
         if uid in answer.stored:
@@ -151,11 +155,17 @@ class DicomwebDestination:
         reason = "" if failed.reason is None else f"{failed.reason:04X}H"
         raise self._failure(verdict, response, ", ".join(filter(None, [reason, failed.words])))
 
-    def _compare_with_stored(self, response: requests.Response, instance: OutgoingInstance) -> str:
+    def _compare_with_stored(
+        self,
+        response: requests.Response,
+        instance: OutgoingInstance,
+        if_missing: AxiomError | None = None,
+    ) -> str:
         """Success if what the server has under this SOP Instance UID are the bytes we sent.
 
         File Meta is left out of it: a server writes its own.
-        Raises: InstanceConflictError; what asking the server again raises.
+        Raises: InstanceConflictError; `if_missing`, where one is given and the server shows nothing
+        under the UID; what asking the server again raises.
         """
         path = (
             f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
@@ -173,6 +183,8 @@ class DicomwebDestination:
                     retrieved.headers.get("Content-Type", ""),
                     instance.data_set_parts(),
                 )
+            elif if_missing is not None:
+                raise if_missing
             else:
                 comparison = Comparison.without_copy(instance.data_set_parts())
         if comparison.are_equal:

@@ -437,9 +437,11 @@ CONFLICTS = [
     ),
     Answer(409, b'{"error": {"message": "instance already exists"}}'),
 ]
+# "Conflict" it says in each case, and not with what.
+UNEXPLAINED = [Answer(409), Answer(409, b"Conflict")]
 
 
-@pytest.mark.parametrize("conflict", CONFLICTS)
+@pytest.mark.parametrize("conflict", [*CONFLICTS, *UNEXPLAINED])
 def test_equal_bytes_that_are_there_already_are_success(
     destination: Make, tmp_path: Path, conflict: Answer
 ) -> None:
@@ -472,6 +474,16 @@ def test_other_bytes_under_the_uid_are_a_conflict(
     uid, stored_crc, sent_crc = caught.value.args
     assert uid == UID
     assert stored_crc != sent_crc
+
+
+@pytest.mark.parametrize("conflict", UNEXPLAINED)
+def test_an_unexplained_409_is_a_conflict_only_if_something_is_stored(
+    destination: Make, tmp_path: Path, conflict: Answer
+) -> None:
+    other = build.ct(200, 200, patient_id="THIRD")
+    for stored, error in ((other, InstanceConflictError), (None, DestinationRefusedError)):
+        with ScriptedHttp(holds(stored, conflict)) as server, pytest.raises(error):
+            destination(server.url).deliver(outgoing(tmp_path, build.ct(200, 200)))
 
 
 # ---- the check ------------------------------------------------------------------------------
