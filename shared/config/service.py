@@ -92,13 +92,20 @@ class ConfigurationService:
                 return entity
         raise DocumentMissingError(kind, name)
 
+    @staticmethod
+    def plain(configuration: Configuration) -> dict[str, Any]:
+        """A configuration as plain values, in the form that `export` gives."""
+        return _plain(configuration)
+
     # ---- changing: each returns what is stored then, and checks the whole before any of it applies
+    # (`by` and `reason` are kept with the version that comes of it)
 
     def apply(
         self,
         document: Mapping[str, Any],
         *,
         by: str,
+        reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
         """Replace the parts that the document names (KINDS and settings); keep the others.
@@ -112,7 +119,7 @@ class ConfigurationService:
                 raise DocumentChangedError(COLLECTION, HEAD)
             return {**plain, **document}
 
-        return self._change(replaced, by)
+        return self._change(replaced, by, reason)
 
     def create_first(self, document: Mapping[str, Any], *, by: str) -> None:
         """Apply `document` unless there is a configuration; of several callers, one wins."""
@@ -121,7 +128,9 @@ class ConfigurationService:
         except DocumentExistsError:
             return
 
-    def create(self, kind: str, document: Mapping[str, Any], *, by: str) -> dict[str, Any]:
+    def create(
+        self, kind: str, document: Mapping[str, Any], *, by: str, reason: str = ""
+    ) -> dict[str, Any]:
         """Add one entity. Raises: DocumentExistsError, InvalidConfigurationError."""
         name = _name_of(document)
 
@@ -130,7 +139,7 @@ class ConfigurationService:
                 raise DocumentExistsError(kind, name)
             return {**plain, kind: [*plain[kind], dict(document)]}
 
-        self._change(added, by, only=(kind, name))
+        self._change(added, by, reason, only=(kind, name))
         return self.read(kind, name)
 
     def replace(
@@ -140,6 +149,7 @@ class ConfigurationService:
         document: Mapping[str, Any],
         *,
         by: str,
+        reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
         """Put another entity in the place of one, name included.
@@ -153,7 +163,7 @@ class ConfigurationService:
             entities = [dict(document) if e["name"] == name else e for e in plain[kind]]
             return {**plain, kind: entities}
 
-        self._change(swapped, by, only=(kind, _name_of(document) or name))
+        self._change(swapped, by, reason, only=(kind, _name_of(document) or name))
         return self.read(kind, _name_of(document) or name)
 
     def delete(
@@ -162,6 +172,7 @@ class ConfigurationService:
         name: str,
         *,
         by: str,
+        reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> None:
         """Remove one entity.
@@ -174,7 +185,7 @@ class ConfigurationService:
             _find(plain, kind, name, if_unchanged)
             return {**plain, kind: [e for e in plain[kind] if e["name"] != name]}
 
-        self._change(removed, by)
+        self._change(removed, by, reason)
 
     # ---- inside
 
@@ -193,6 +204,7 @@ class ConfigurationService:
         self,
         change: Callable[[dict[str, Any]], dict[str, Any]],
         by: str,
+        reason: str,
         only: tuple[str, str] | None = None,
     ) -> dict[str, Any]:
         """Apply `change` to the newest version; somebody else's change meanwhile starts it anew."""
@@ -205,13 +217,15 @@ class ConfigurationService:
                 return before
             configuration = self._without_clear_secrets(checked)
             try:
-                self._store(head, configuration, by)
+                self._store(head, configuration, by, reason)
             except (DocumentChangedError, DocumentExistsError):
                 continue
             self._fresh()
             return _plain(configuration)
 
-    def _store(self, head: Document | None, configuration: Configuration, by: str) -> None:
+    def _store(
+        self, head: Document | None, configuration: Configuration, by: str, reason: str = ""
+    ) -> None:
         version = _version(head) + 1
         name = f"configuration/{version:08d}-{secrets.token_hex(4)}.json"
         with self._objects.create(name) as writer:
@@ -222,11 +236,14 @@ class ConfigurationService:
             "version": version,
             "object": name,
             "by": by,
+            "reason": reason,
             "at": timestamp(self._clock.now()),
         }
         if head is None:
             self._documents.create(COLLECTION, HEAD, data)
         else:
+            # Its author may have ended before it was written here.
+            self._documents.put(HISTORY, f"{head.data['version']:08d}", head.data)
             self._documents.replace(COLLECTION, HEAD, data, head.version)
         self._documents.put(HISTORY, f"{version:08d}", data)
 
