@@ -219,8 +219,8 @@ class CrosswalkMap(Entity):
     source: Name
     table: TableName | None = None
     query: Annotated[str, Field(max_length=MAX_QUERY_LENGTH)] | None = None
-    match: Annotated[tuple[CrosswalkMatch, ...], Field(min_length=1, max_length=16)]
-    outputs: Annotated[tuple[CrosswalkOutput, ...], Field(min_length=1, max_length=64)]
+    match: Annotated[tuple[CrosswalkMatch, ...], Field(max_length=16)]
+    outputs: Annotated[tuple[CrosswalkOutput, ...], Field(max_length=64)]
     cache: CrosswalkCache = CrosswalkCache()
     sync: CrosswalkSync | None = None
 
@@ -230,6 +230,8 @@ class CrosswalkMap(Entity):
             ([match.column for match in self.match], "match: column"),
             ([output.called for output in self.outputs], "outputs: name"),
         ):
+            if not words:
+                raise ValueError(f"{what.partition(':')[0]}: must not be empty")
             twice = next((word for word in words if words.count(word) > 1), None)
             if twice is not None:
                 raise ValueError(f"{what} {twice!r} is there twice")
