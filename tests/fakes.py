@@ -20,9 +20,14 @@ class FakeClock:
             return self._now
 
     def monotonic_s(self) -> float:
-        """Moves with `now`."""
+        """Moves with `now`, except when the wall clock is set."""
         with self._lock:
             return self._monotonic_s
+
+    def set_wall_clock(self, seconds: float) -> None:
+        """Correct the wall clock by so much, forward or back; no time passes."""
+        with self._lock:
+            self._now += timedelta(seconds=seconds)
 
     def advance(self, seconds: float) -> None:
         """Let so much time pass."""

@@ -13,10 +13,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
+from shared.adapters.embedded import queue_time
 from shared.adapters.embedded.database import Database
+from shared.adapters.embedded.lessees import Lessee
+from shared.adapters.embedded.queue_time import QueueTime
 from shared.errors import StorageUnavailableError
 from shared.ports import Clock, Outgoing
 
@@ -48,6 +53,9 @@ _SCHEMA = (
         data BLOB NOT NULL
     )
     """,
+    # Who leased what is leased, so that the death of a process does not have its messages wait.
+    "CREATE TABLE IF NOT EXISTS leases (id INTEGER PRIMARY KEY, lessee TEXT NOT NULL)",
+    *queue_time.SCHEMA,
 )
 
 # Walks from lane to lane in the index: its cost grows with the lanes and with what may be leased,
@@ -108,8 +116,9 @@ class SqliteMessageBus:
     """MessageBus of the embedded mode, for any number of processes on one machine.
 
     Each topic has one subscription: a message is leased, then settled, once its work is durable.
-    A lease that ends unsettled (a killed process) makes the message due again. Threads and stages
-    that publish or settle at the same time share one transaction and its fsync.
+    A lease that ends unsettled makes the message due again; the leases of a killed process need not
+    be waited for, see `reclaim`. Threads and stages that publish or settle at the same time share
+    one transaction and its fsync. Times are the queue's own (see `queue_time`).
 
     `run_dir` holds a FIFO for each topic, through which a publisher wakes those who `wait`.
     """
@@ -117,7 +126,8 @@ class SqliteMessageBus:
     def __init__(self, path: Path, run_dir: Path, clock: Clock) -> None:
         self._database = Database(path, _SCHEMA)
         self._bells = _Bells(run_dir)
-        self._clock = clock
+        self._lessee = Lessee(run_dir)
+        self._time = QueueTime(self._database, clock)
         self._lock = Lock()
         self._leases = 0  # how many were given: decides whose turn it is
 
@@ -147,6 +157,7 @@ class SqliteMessageBus:
         wait every fourth is a routine one; of each kind the longest due comes first. `lane_room`
         says how many a topic's lane may get at most. Raises: StorageUnavailableError.
         """
+        self._lessee.announce()
         while limit > 0:
             now_ms = self._now_ms()
             ids = self._choose(topics, limit, now_ms, lanes_busy, lane_room)
@@ -157,6 +168,23 @@ class SqliteMessageBus:
                 return leased
             # Another process was faster for all of them: look again.
         return []
+
+    def reclaim(self) -> int:
+        """Make due what processes leased that have died since; how many messages it was.
+
+        Their attempts count: a message may be what the process died of.
+        """
+        with self._database.reading() as connection:
+            lessees = [row[0] for row in connection.execute("SELECT DISTINCT lessee FROM leases")]
+        reclaimed = 0
+        for name in filter(self._lessee.is_dead, lessees):
+            reclaimed += self._database.write(partial(_reclaim, name, self._now_ms()))
+            self._lessee.forget(name)
+        return reclaimed
+
+    def now(self) -> datetime:
+        """The queue's own time, to compare with the times of messages."""
+        return _at(self._now_ms())
 
     def extend(self, message_ids: Collection[int], lease_s: float) -> None:
         """Let the leases of messages that are still being worked on end `lease_s` from now."""
@@ -183,13 +211,19 @@ class SqliteMessageBus:
         def write(connection: sqlite3.Connection) -> None:
             if acknowledged:
                 ids = json.dumps(list(acknowledged))
-                for table in ("messages", "payloads"):
+                for table in ("messages", "payloads", "leases"):
                     connection.execute(
                         f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608
                         (ids,),
                     )
             for message_id, delay_s in later:
                 _postpone(connection, [message_id], now_ms + round(delay_s * 1000))
+            unleased = [*(message_id for message_id, _ in later), *handed_back]
+            if unleased:
+                connection.execute(
+                    "DELETE FROM leases WHERE id IN (SELECT value FROM json_each(?))",
+                    (json.dumps(unleased),),
+                )
             if handed_back:
                 connection.execute(
                     "UPDATE messages SET due_ms = ?, attempt = max(0, attempt - 1),"
@@ -236,9 +270,10 @@ class SqliteMessageBus:
         self._bells.wait(topics, timeout_s, also)
 
     def close(self) -> None:
-        """Close files; a later call opens them again."""
+        """Close files; a later call opens them again. What is leased then is as a dead one's."""
         self._database.close()
         self._bells.close()
+        self._lessee.close()
 
     def _choose(
         self,
@@ -275,9 +310,16 @@ class SqliteMessageBus:
 
     def _take(self, ids: Sequence[int], now_ms: int, until_ms: int) -> list[Leased]:
         values = {"ids": json.dumps(ids), "now_ms": now_ms, "until_ms": until_ms}
-        rows = self._database.write(
-            lambda connection: connection.execute(_LEASE, values).fetchall()
-        )
+
+        def take(connection: sqlite3.Connection) -> list[Any]:
+            rows = connection.execute(_LEASE, values).fetchall()
+            connection.executemany(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?)",
+                [(row[0], self._lessee.name) for row in rows],
+            )
+            return rows
+
+        rows = self._database.write(take)
         with self._database.reading() as connection:
             payloads = {
                 message_id: (data, attributes)
@@ -304,7 +346,7 @@ class SqliteMessageBus:
         return [leased[message_id] for message_id in ids if message_id in leased]
 
     def _now_ms(self) -> int:
-        return round(self._clock.now().timestamp() * 1000)
+        return self._time.now_ms()
 
 
 class _Lane:
@@ -429,6 +471,16 @@ def _postpone(connection: sqlite3.Connection, message_ids: Collection[int], unti
         "UPDATE messages SET due_ms = ? WHERE id IN (SELECT value FROM json_each(?))",
         (until_ms, json.dumps(list(message_ids))),
     )
+
+
+def _reclaim(lessee: str, now_ms: int, connection: sqlite3.Connection) -> int:
+    changed = connection.execute(
+        "UPDATE messages SET due_ms = min(due_ms, ?)"
+        " WHERE id IN (SELECT id FROM leases WHERE lessee = ?)",
+        (now_ms, lessee),
+    ).rowcount
+    connection.execute("DELETE FROM leases WHERE lessee = ?", (lessee,))
+    return changed
 
 
 def _at(milliseconds: int) -> datetime:

@@ -28,6 +28,8 @@ _LEASE_LIMIT = 64
 _LONGEST_WAIT_S = 0.5
 _WORKER_IDLE_S = 10.0
 _BUS_DOWN_WAIT_S = 1.0
+# How soon a process takes over what another leased and died over.
+_RECLAIM_EVERY_S = 2.0
 # Answers that tell of the far end, not of the message: others would be answered the same.
 _UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
 
@@ -83,7 +85,7 @@ class Runner:
         settler.start()
         stopper = Thread(target=self._wake_when, args=(until,), name="stopper", daemon=True)
         stopper.start()
-        extend_at_s = 0.0
+        extend_at_s = reclaim_at_s = 0.0
         try:
             while not until.is_set():
                 now_s = self._clock.monotonic_s()
@@ -91,6 +93,9 @@ class Runner:
                     if now_s >= extend_at_s:
                         self._keep_leases()
                         extend_at_s = now_s + self._lease_s / 3
+                    if now_s >= reclaim_at_s:
+                        self._bus.reclaim()
+                        reclaim_at_s = now_s + _RECLAIM_EVERY_S
                     if not self._lease():
                         self._bus.wait(self._open_topics(), self._wait_s(), also=[wake_read])
                         _drain(wake_read)
@@ -227,10 +232,9 @@ class Runner:
         self._settle_soon([self._try_again(leased, answer)])
 
     def _try_again(self, leased: Leased, answer: _Answer) -> _Settlement:
-        now = self._clock.now()
-        tried_for_s = (now - leased.first_attempt_at).total_seconds()
+        tried_for_s = (self._bus.now() - leased.first_attempt_at).total_seconds()
         if self._policy.is_spent(leased.attempt, tried_for_s):
-            letter = dead_letter(leased, answer.status, answer.words, now)
+            letter = dead_letter(leased, answer.status, answer.words, self._clock.now())
             if letter is not None:
                 return _Settlement(leased, publish=letter)
         delay_s = self._policy.delay_s(leased.attempt, self._jitter(), answer.retry_after_s)

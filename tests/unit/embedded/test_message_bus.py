@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,8 @@ from threading import Event, Thread
 
 import pytest
 
+from shared.adapters.embedded import queue_time
+from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
 from shared.ports import Outgoing
 from tests.fakes import FakeClock
@@ -207,6 +211,98 @@ class TestDepth:
         assert (depths["work"].messages, depths["work"].oldest_age_s) == (3, 90.0)
         assert depths["work"].lanes == {"x": 2, "y": 1}
         assert bus.depth("other").keys() == {"other"}
+
+
+class TestReclaim:
+    """The death of a process does not have its messages wait for the end of their leases."""
+
+    def test_what_a_dead_process_leased_is_due_at_once(
+        self, bus: SqliteMessageBus, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        publish(bus, b"a", b"b", b"c")
+        other = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+        leased = lease(other, 2)
+        other.settle([leased[0].message_id])
+        other.close()
+        assert bus.reclaim() == 1
+        again = lease(bus)
+        assert contents(again) == [b"b", b"c"]
+        assert [message.attempt for message in again] == [2, 1]
+        assert bus.reclaim() == 0
+        assert not list((tmp_path / "run").glob("*.lessee"))[1:]
+
+    def test_what_a_killed_process_leased_is_due_at_once(self, tmp_path: Path) -> None:
+        bus = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", SystemClock())
+        publish(bus, b"a")
+        child = os.fork()
+        if child == 0:
+            SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", SystemClock()).lease(
+                ["work"], limit=1, lease_s=600
+            )
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert lease(bus) == []
+        assert bus.reclaim() == 1
+        assert contents(lease(bus)) == [b"a"]
+        bus.close()
+
+    def test_the_living_keep_what_they_leased(
+        self, bus: SqliteMessageBus, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        publish(bus, b"a", b"b")
+        other = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+        lease(other, 1)
+        lease(bus, 1)
+        assert bus.reclaim() == 0
+        assert lease(bus) == []
+        other.close()
+
+    def test_a_delay_outlives_the_process_that_asked_for_it(
+        self, bus: SqliteMessageBus, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        """A peer that asked for time is not to be stormed at each restart."""
+        publish(bus, b"a")
+        other = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+        other.settle(later=[(lease(other)[0].message_id, 30.0)])
+        other.close()
+        assert bus.reclaim() == 0
+        assert lease(bus) == []
+
+
+class TestQueueTime:
+    """A correction of the wall clock moves nothing in the queue."""
+
+    @pytest.mark.parametrize("seconds", [-3600, 3600, -10 * 365 * 86400, 10 * 365 * 86400])
+    def test_what_waits_is_due_as_if_nothing_had_happened(
+        self, bus: SqliteMessageBus, tmp_path: Path, clock: FakeClock, seconds: int
+    ) -> None:
+        publish(bus, b"now")
+        publish(bus, b"later")
+        bus.settle(later=[(lease(bus)[1].message_id, 30.0)])
+        clock.set_wall_clock(seconds)
+        other = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+        publish(other, b"new")
+        assert contents(lease(bus)) == [b"new"]  # "now" is leased, "later" delayed
+        clock.advance(31)
+        assert contents(lease(other)) == [b"later"]
+        assert other.depth()["work"].oldest_age_s == 31.0
+        other.close()
+
+    def test_a_boot_with_a_wrong_clock_has_nothing_wait(
+        self, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A machine without a battery wakes up in the past until the network tells it the time."""
+        boot = tmp_path / "boot_id"
+        monkeypatch.setattr(queue_time, "_BOOT_ID", boot)
+        for name, first in (("first", True), ("second", False)):
+            boot.write_text(name)
+            bus = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+            if first:
+                publish(bus, b"a")
+                clock.set_wall_clock(-20 * 365 * 86400)
+            else:
+                assert contents(lease(bus)) == [b"a"]
+            bus.close()
 
 
 class TestWait:

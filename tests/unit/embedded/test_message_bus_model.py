@@ -26,6 +26,7 @@ class Expected:
     lane: str
     due_s: float
     attempt: int = 0
+    lessee: int | None = None  # which process has leased it
 
 
 class BusMachine(RuleBasedStateMachine):
@@ -39,6 +40,7 @@ class BusMachine(RuleBasedStateMachine):
         self.model: dict[bytes, Expected] = {}
         self.leased: list[Leased] = []
         self.number = 0
+        self.process = 0
 
     def opened(self) -> SqliteMessageBus:
         return SqliteMessageBus(self.folder / "queue.db", self.folder / "run", self.clock)
@@ -80,6 +82,7 @@ class BusMachine(RuleBasedStateMachine):
             expected = self.model[message.data]
             expected.due_s = self.now_s() + LEASE_S
             expected.attempt += 1
+            expected.lessee = self.process
             assert (message.attempt, message.lane) == (expected.attempt, expected.lane)
         self.leased += leased
 
@@ -96,6 +99,7 @@ class BusMachine(RuleBasedStateMachine):
             self.bus.settle(later=[(message.message_id, 7)])
             if expected:
                 expected.due_s = self.now_s() + 7
+                expected.lessee = None
         else:
             self.bus.extend([message.message_id], 33)
             if expected:
@@ -109,6 +113,7 @@ class BusMachine(RuleBasedStateMachine):
         if expected := self.model.get(message.data):
             expected.due_s = self.now_s()
             expected.attempt = max(0, expected.attempt - 1)
+            expected.lessee = None
 
     @rule(seconds=st.integers(1, 100))
     def time_passes(self, seconds: int) -> None:
@@ -118,6 +123,19 @@ class BusMachine(RuleBasedStateMachine):
     def process_starts_again(self) -> None:
         self.bus.close()
         self.bus = self.opened()
+        self.process += 1
+
+    @rule()
+    def reclaim(self) -> None:
+        for expected in self.model.values():
+            if expected.lessee is not None and expected.lessee != self.process:
+                expected.due_s = min(expected.due_s, self.now_s())
+                expected.lessee = None
+        self.bus.reclaim()
+
+    @rule(seconds=st.integers(-10_000, 10_000))
+    def wall_clock_is_set(self, seconds: int) -> None:
+        self.clock.set_wall_clock(seconds)
 
     @rule()
     def count(self) -> None:

@@ -248,6 +248,18 @@ class TestRunner:
             bench.clock.advance(10)
             handler.next()
 
+    def test_a_message_is_not_given_up_because_the_wall_clock_was_set(self, bench: Bench) -> None:
+        handler = Answers(*[unavailable()] * 5)
+        with bench.running(
+            {Topic.DELIVERY_REQUESTED: handler}, policy=RetryPolicy(failures_until_probing=99)
+        ):
+            bench.bus.publish([delivery()])
+            for _ in range(6):
+                handler.next()
+                bench.settle()
+                bench.clock.set_wall_clock(10 * 24 * 3600)
+                bench.clock.advance(60)
+
     def test_an_entry_of_the_exception_log_is_tried_for_ever(self, bench: Bench) -> None:
         handler = Answers(*[unavailable()] * 8)
         with bench.running(
