@@ -85,3 +85,29 @@ class TestTheExample:
         known = ports.documents.get("instances", receipt.receipt_id)
         assert known is not None
         assert known.data["state"] == "held"
+
+
+class TestTheCommands:
+    def test_show_and_take_copies(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        site = (home / "site.yaml").read_text()
+        (home / "site.yaml").write_text(
+            site.replace("    table: orders\n", "    table: orders\n    sync: {interval_s: 3600}\n")
+        )
+        assert main(["config", "apply", "site.yaml"]) == 0
+        capsys.readouterr()
+        assert main(["crosswalk", "sync", "--json"]) == 0
+        (copied,) = json.loads(capsys.readouterr().out)
+        assert (copied["map_name"], copied["rows"], copied["error"]) == ("orders", 2, None)
+        assert main(["crosswalk", "status"]) == 0
+        shown = capsys.readouterr().out
+        assert "numbers (csv)" in shown
+        assert copied["synced_at"] in shown
+
+    def test_tell_a_row_that_is_not_there_by_their_status(
+        self, home: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["config", "apply", "site.yaml"]) == 0
+        assert main(["crosswalk", "lookup", "mrn", "old_mrn=HIS-9"]) == 1
+        assert main(["crosswalk", "sync"]) == 1
+        assert "no crosswalk map has `sync`" in capsys.readouterr().err
+        assert main(["crosswalk", "lookup", "mrn", "HIS-9"]) == 2
