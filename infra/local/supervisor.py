@@ -35,8 +35,9 @@ STOP_WITHIN_S = 10.0
 _POLL_S = 0.05
 _FIRST_RESTART_AFTER_S = 0.2
 _LAST_RESTART_AFTER_S = 30.0
-# A part that ran for so long is restarted without delay again.
-_SETTLED_AFTER_S = 60.0
+# A part that ran for so long was well, and is restarted without delay again: what ended it, the
+# kernel short of memory say, is not to keep it away for longer and longer.
+_SETTLED_AFTER_S = 5.0
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -163,9 +163,11 @@ class Queue:
             )
 
     def hurry(self) -> None:
-        """Have all that waits for another attempt be due now, as if that time had passed."""
+        """Have all that waits be due now, as if that time had passed."""
         with closing(self._connect()) as connection:
-            connection.execute("UPDATE messages SET due_ms = 0 WHERE attempt > 0")
+            connection.execute(
+                "UPDATE messages SET due_ms = 0 WHERE id NOT IN (SELECT id FROM leases)"
+            )
 
     def depth(self) -> int:
         """How many messages are in the queue."""
