@@ -10,7 +10,7 @@ from typing import Any, Final
 from shared.dicom.header import Header
 from shared.rules.decision import Facts, Verdict
 from shared.rules.reading import Faults, Fields, kind_of
-from shared.rules.sample import DEFAULT_TRANSFER_SYNTAX, sample_header
+from shared.rules.sample import sample_header
 
 # When the Instances of tests arrive, unless they say otherwise.
 STANDARD_TIME: Final = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
@@ -103,14 +103,15 @@ def _read_instance(fields: Fields, *, closes: bool = True) -> ExampleInstance:
     except (ValueError, TypeError, AttributeError) as error:
         fields.fault("attributes", str(error))
         header = sample_header({})
-    facts = _read_facts(Fields(fields.raw("facts", {}), fields.at("facts"), faults), header)
+    facts = read_facts(Fields(fields.raw("facts", {}), fields.at("facts"), faults), header)
     expected = _read_expected(Fields(fields.raw("expect", {}), fields.at("expect"), faults), True)
     if closes:
         fields.close()
     return ExampleInstance(header, facts, expected)
 
 
-def _read_facts(fields: Fields, header: Header) -> Facts:
+def read_facts(fields: Fields, header: Header) -> Facts:
+    """Facts as a test, or whoever tries a rule out, writes them down; what is left out is usual."""
     received_at = STANDARD_TIME
     if fields.has("received_at"):
         try:
@@ -126,7 +127,7 @@ def _read_facts(fields: Fields, header: Header) -> Facts:
         calling_ae_title=fields.text("calling_ae", "TEST"),
         called_ae_title=fields.text("called_ae", "AXIOM"),
         peer_address=fields.text("peer_address", "127.0.0.1"),
-        transfer_syntax_uid=fields.text("transfer_syntax", DEFAULT_TRANSFER_SYNTAX),
+        transfer_syntax_uid=fields.text("transfer_syntax", header.transfer_syntax_uid),
         sop_class_uid=fields.text("sop_class", header.text("SOPClassUID") or "1.2"),
         size=fields.integer("size", len(header.data), 0, 1 << 50),
         received_at=received_at,

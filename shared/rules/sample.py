@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from shared.dicom import dictionary
 from shared.dicom.header import Header
@@ -20,11 +20,19 @@ DEFAULT_TRANSFER_SYNTAX: Final = "1.2.840.10008.1.2.1"
 _PRIVATE_BLOCK: Final = 0x10
 
 
+class Typed(NamedTuple):
+    """Values whose VR is said rather than looked up; those of VR SQ are Items."""
+
+    vr: str
+    values: Sequence[Any]
+
+
 def sample_header(attributes: Mapping[str, Any]) -> Header:
     """The Header of an Instance with these Attributes and no Pixel Data.
 
     A key is a keyword, a tag, or a private Attribute by its creator; a value is text, a number, a
-    list of them, or, for a Sequence, a list of objects. Raises: ValueError for anything else.
+    list of them, for a Sequence a list of objects, or any of them as Typed. Raises: ValueError for
+    anything else.
     """
     data_set = _data_set({"SpecificCharacterSet": "ISO_IR 192", **attributes})
     return Header.parse(_file_meta() + data_set, body_size=0)
@@ -65,12 +73,21 @@ def _data_set(attributes: Mapping[str, Any]) -> bytes:
 
 
 def _encoded(tag: int, vr: str, value: Any) -> bytes:
+    if isinstance(value, Typed):
+        vr, value = value
     values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if vr == "SQ" or any(isinstance(one, Mapping) for one in values):
         items = b"".join(_item(_data_set(one)) for one in values)
         return _element(tag, "SQ", items)
     if vr in NUMBER_FORMATS and all(isinstance(one, (int, float)) for one in values):
-        return _element(tag, vr, struct.pack(f"<{len(values)}{NUMBER_FORMATS[vr]}", *values))
+        try:
+            raw = struct.pack(f"<{len(values)}{NUMBER_FORMATS[vr]}", *values)
+        except (struct.error, OverflowError):
+            raise ValueError(f"a Value of ({tag:08X}) is out of the range of {vr}") from None
+        return _element(tag, vr, raw)
+    if values and all(isinstance(one, bytes) for one in values):
+        raw = b"".join(values)
+        return _element(tag, vr, raw + b"\0" * (len(raw) % 2))
     text = "\\".join("" if one is None else str(one) for one in values)
     return _element(tag, vr, _padded(text, b"\0" if vr in BYTES_VRS or vr == "UI" else b" "))
 
