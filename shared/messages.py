@@ -96,27 +96,29 @@ class InstanceReceived:
 class InstanceAccepted:
     """Validation let the Instance pass, with these warnings.
 
-    `decision_id` is "" the first time. Later ones, which have the rules decide anew, sort after it
-    by their time; a decision that is recorded is repeated for the same one and for those before.
+    `decision` counts how often the rules were asked: a recorded decision is repeated for the same
+    number and for smaller ones.
     """
 
     receipt: Receipt
     warnings: tuple[str, ...] = ()
-    decision_id: str = ""
+    decision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRequested:
     """One Delivery: this Instance, with these Changes, to this destination.
 
-    It is void once a decision with a later `decision_id` is recorded.
+    It is void once a later `decision` is recorded. `order` counts how often a person asked for it
+    since, so that one that was given up can be asked for again.
     """
 
     receipt: Receipt
     destination: str
     changes: tuple[Change, ...] = ()
     matched_rules: tuple[str, ...] = ()
-    decision_id: str = ""
+    decision: int = 0
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)

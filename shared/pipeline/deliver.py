@@ -22,20 +22,23 @@ from shared.errors import (
 from shared.messages import DeliveryRequested
 from shared.pipeline import instance_records
 from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, fingerprint
-from shared.pipeline.instance_records import QUARANTINED, ROUTED, decision_id_of
+from shared.pipeline.delivery_records import (
+    COLLECTION,
+    DELIVERED,
+    FAILED,
+    GIVEN_UP,
+    RETRYING,
+    SUPERSEDED,
+    delivery_key,
+    end_quarantine,
+)
+from shared.pipeline.instance_records import QUARANTINED, decision_of
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, ObjectReader
 
 log = logging.getLogger(__name__)
-
-COLLECTION = "deliveries"
-
-DELIVERED, RETRYING, FAILED = "delivered", "retrying", "failed"
-# A newer copy took its place; a person gave it up. QUARANTINED is a state here as well.
-SUPERSEDED, GIVEN_UP = "superseded", "discarded"
-STATES = (DELIVERED, RETRYING, FAILED, QUARANTINED, SUPERSEDED, GIVEN_UP)
 
 
 def run(message: DeliveryRequested, ports: Ports) -> None:
@@ -47,10 +50,10 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     key = delivery_key(receipt.receipt_id, message.destination)
     known = ports.documents.get(COLLECTION, key)
     mark = fingerprint(receipt, message.changes)
-    if known is not None and _is_settled(known.data, mark):
+    if known is not None and _is_settled(known.data, message, mark):
         return
     instance = ports.documents.get(instance_records.COLLECTION, receipt.receipt_id)
-    if message.decision_id < decision_id_of(instance.data if instance else None):
+    if message.decision < decision_of(instance.data if instance else None):
         return
     began_s = ports.clock.monotonic_s()
     try:
@@ -67,7 +70,7 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     _record(message, mark, known, state, began_s, ports, answer=answer)
     crash_points.reached(crash_points.AFTER_RECORD)
     if instance is not None and instance.data["state"] == QUARANTINED:
-        end_quarantine(receipt.receipt_id, ports)
+        end_quarantine(receipt.receipt_id, ports.documents)
     log.info(
         state,
         extra={
@@ -78,31 +81,11 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     )
 
 
-def delivery_key(receipt_id: str, destination: str) -> str:
-    """The key of a Delivery's document."""
-    return f"{receipt_id}:{destination}"
-
-
-def end_quarantine(receipt_id: str, ports: Ports) -> None:
-    """Nothing of the Instance is set aside any more, unless another of its Deliveries is."""
-
-    def ended(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if data["state"] != QUARANTINED:
-            return None
-        for plan in data["deliveries"]:
-            key = delivery_key(receipt_id, plan["destination"])
-            delivery = ports.documents.get(COLLECTION, key)
-            if delivery is not None and delivery.data["state"] == QUARANTINED:
-                return None
-        return {**data, "state": ROUTED, "reason": ""}
-
-    instance_records.change(ports.documents, receipt_id, ended)
-
-
-def _is_settled(delivery: Mapping[str, Any], mark: str) -> bool:
+def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: str) -> bool:
     if delivery["state"] == GIVEN_UP:
-        return True
-    return bool(delivery["state"] == DELIVERED and delivery["fingerprint"] == mark)
+        given_up = delivery.get("decision", 0), delivery.get("order", 0)
+        return (message.decision, message.order) <= given_up
+    return bool(delivery["state"] == DELIVERED and delivery.get("fingerprint") == mark)
 
 
 def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, str]:
@@ -198,6 +181,8 @@ def _record(
         "sop_instance_uid": receipt.sop_instance_uid,
         "study_instance_uid": receipt.study_instance_uid,
         "fingerprint": mark,
+        "decision": message.decision,
+        "order": message.order,
         "state": state,
         "attempts": (known.data["attempts"] if known else 0) + 1,
         "updated_at": timestamp(now),

@@ -16,15 +16,20 @@ from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
     DocumentMissingError,
+    InstanceConflictError,
+    WrongStateError,
 )
 from shared.messages import ExceptionRaised, Receipt, Source, Stage, Topic, encode
+from shared.pipeline import again, give_up
+from shared.pipeline.audit import AuditLog
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing, Page
 
 COLLECTION = "exceptions"
 
-OPEN, RETRIED, ARCHIVED = "open", "retried", "archived"
-STATUSES = (OPEN, RETRIED, ARCHIVED)
+OPEN, RETRIED, ARCHIVED, DISCARDED = "open", "retried", "archived", "discarded"
+STATUSES = (OPEN, RETRIED, ARCHIVED, DISCARDED)
+_ACTIONS = {RETRIED: "retry", ARCHIVED: "archive", DISCARDED: "discard"}
 
 
 def exception_from(
@@ -83,6 +88,7 @@ class ExceptionLog:
 
     def __init__(self, documents: DocumentStore, bus: MessageBus, clock: Clock) -> None:
         self._documents, self._bus, self._clock = documents, bus, clock
+        self._audit = AuditLog(documents, clock)
 
     def publish(self, raised: ExceptionRaised) -> None:
         """Hand an entry over; it is durable once this returns, and listed soon after."""
@@ -118,17 +124,21 @@ class ExceptionLog:
         *,
         where: Mapping[str, str] | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page:
         """Entries, newest first, without what a retry needs.
 
         `where` names fields of an entry (status, category, stage, code, destination,
-        study_instance_uid, sop_instance_uid, receipt_id) and the value each must have.
+        study_instance_uid, sop_instance_uid, receipt_id) and the value each must have; `since` and
+        `until` are about the last time.
         """
         filters = [Filter(name, "==", value) for name, value in (where or {}).items() if value]
         if since is not None:
             filters.append(Filter("last_at", ">=", timestamp(since)))
+        if until is not None:
+            filters.append(Filter("last_at", "<=", timestamp(until)))
         return self._documents.query(
             COLLECTION, filters, order_by="last_at", descending=True, limit=limit, cursor=cursor
         )
@@ -140,43 +150,98 @@ class ExceptionLog:
             raise DocumentMissingError(COLLECTION, exception_id)
         return found.data
 
-    def retry(self, exception_id: str, *, by: str) -> Mapping[str, Any]:
-        """Publish what failed again; the entry opens again if it fails again.
+    def retry(
+        self,
+        exception_id: str,
+        *,
+        by: str,
+        destination: str = "",
+        with_current_rules: bool = False,
+        job: str = "",
+    ) -> Mapping[str, Any]:
+        """Try what failed again, from the stage where it failed; the entry opens again if it fails
+        again.
 
-        Raises: DocumentMissingError; ValueError if nothing was accepted that could be retried.
+        With `destination` the Instance goes there instead; with `with_current_rules` these decide
+        about the received file anew. Raises: DocumentMissingError; NothingToRetryError if nothing
+        was accepted that could be retried; WrongStateError if it was discarded.
         """
         entry = self.get(exception_id)
-        if not entry["retry_topic"]:
-            raise ValueError("the sender was refused and holds the Instance: have it sent again")
+        if entry["status"] == DISCARDED:
+            raise WrongStateError(exception_id, DISCARDED)
+        if with_current_rules:
+            message = again.decided_anew(entry, self._documents)
+        elif destination:
+            message = again.elsewhere(entry, destination, self._documents)
+        else:
+            message = again.same_again(entry, self._documents)
         # In this order: if we end in between, the work is queued and the entry still open.
-        self._bus.publish(
-            [
-                Outgoing(
-                    entry["retry_topic"],
-                    base64.b64decode(entry["retry_message"]),
-                    lane=entry["destination"],
-                )
-            ]
+        self._bus.publish([message])
+        if destination and destination != entry["destination"]:
+            give_up.planned_elsewhere(entry, message, self._documents)
+            give_up.delivery_of(entry, f"sent to {destination} instead", self._documents)
+        return self._move(
+            exception_id,
+            RETRIED,
+            by,
+            job=job,
+            destination=destination,
+            with_current_rules="yes" if with_current_rules else "",
         )
-        return self._move(exception_id, RETRIED, by)
 
-    def archive(self, exception_id: str, *, by: str, reason: str = "") -> Mapping[str, Any]:
-        """Mark as dealt with. Raises: DocumentMissingError."""
-        return self._move(exception_id, ARCHIVED, by, reason)
+    def archive(
+        self, exception_id: str, *, by: str, reason: str = "", job: str = ""
+    ) -> Mapping[str, Any]:
+        """Mark as dealt with; nothing else happens. Raises: DocumentMissingError."""
+        return self._move(exception_id, ARCHIVED, by, reason=reason, job=job)
 
-    def _move(self, exception_id: str, status: str, by: str, reason: str = "") -> Mapping[str, Any]:
+    def discard(
+        self, exception_id: str, *, by: str, reason: str, job: str = ""
+    ) -> Mapping[str, Any]:
+        """Give up for good what failed: it is not delivered, and its received file may go.
+
+        Raises: DocumentMissingError; ValueError without a reason.
+        """
+        if not reason.strip():
+            raise ValueError("a reason is needed to discard")
+        give_up.delivery_of(self.get(exception_id), reason, self._documents)
+        return self._move(exception_id, DISCARDED, by, reason=reason, job=job)
+
+    def settle_conflicts(self, receipt_id: str, status: str, *, by: str, reason: str = "") -> None:
+        """Close what is open about an Instance that was set aside, for a person dealt with it."""
+        where = {"receipt_id": receipt_id, "status": OPEN, "code": InstanceConflictError.code}
+        for document in self.list(where=where).documents:
+            self._move(document.key, status, by, reason=reason)
+
+    def _move(self, exception_id: str, status: str, by: str, **said: str) -> Mapping[str, Any]:
+        told = {name: value for name, value in said.items() if value}
         while True:
             known = self._documents.get(COLLECTION, exception_id)
             if known is None:
                 raise DocumentMissingError(COLLECTION, exception_id)
-            step = {"at": timestamp(self._clock.now()), "status": status, "by": by}
-            if reason:
-                step["reason"] = reason
+            step = {"at": timestamp(self._clock.now()), "status": status, "by": by, **told}
             data = {**known.data, "status": status, "history": [*known.data["history"], step]}
             try:
-                return self._documents.replace(COLLECTION, exception_id, data, known.version).data
+                moved = self._documents.replace(COLLECTION, exception_id, data, known.version).data
             except DocumentChangedError:
                 continue
+            self._audit.add(
+                who=by,
+                what=f"exceptions.{_ACTIONS[status]}",
+                id=exception_id,
+                before=str(known.data["status"]),
+                after=status,
+                **told,
+            )
+            return moved
+
+
+def words_of(entry: Mapping[str, Any]) -> list[str]:
+    """What a search for a text looks at."""
+    names = ("id", "code", "message", "peer_message", "destination", "receipt_id")
+    uids = ("sop_class_uid", "sop_instance_uid", "study_instance_uid")
+    source = entry.get("source") or {}
+    return [str(word) for word in [*(entry[name] for name in names + uids), *source.values()]]
 
 
 def _document(raised: ExceptionRaised) -> dict[str, Any]:

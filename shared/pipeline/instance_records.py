@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +9,7 @@ import msgspec
 
 from shared.errors import DocumentChangedError, DocumentMissingError
 from shared.messages import Receipt
-from shared.pipeline.times import timestamp
-from shared.ports import Clock, DocumentStore
+from shared.ports import DocumentStore
 
 COLLECTION = "instances"
 
@@ -24,7 +22,9 @@ ROUTED, HELD, DISCARDED, RELEASED, QUARANTINED = (
     "released",
     "quarantined",
 )
-STATES = (ROUTED, HELD, DISCARDED, RELEASED, QUARANTINED)
+# Waiting for its Study or Series to be complete: only a rule for these may still send it somewhere.
+COLLECTING = "collecting"
+STATES = (ROUTED, COLLECTING, HELD, DISCARDED, RELEASED, QUARANTINED)
 # What waits for a person.
 WAITING = (HELD, QUARANTINED)
 
@@ -37,14 +37,14 @@ def receipt_of(data: Data) -> Receipt:
     return msgspec.convert({**fields, "header": None}, Receipt)
 
 
-def new_decision_id(clock: Clock) -> str:
-    """Sorts after every earlier one."""
-    return f"{timestamp(clock.now())}-{secrets.token_hex(4)}"
+def decision_of(data: Data | None) -> int:
+    """The number of the decision that the document holds; 0 for the first, or before any."""
+    return 0 if data is None else int(data.get("decision", 0))
 
 
-def decision_id_of(data: Data | None) -> str:
-    """Which decision the document holds; "" for the first, and before there is any."""
-    return "" if data is None else str(data.get("decision_id", ""))
+def next_decision(data: Data | None) -> int:
+    """The number for having the rules decide anew."""
+    return 1 if data is None else max(int(data.get("decision", 0)), int(data.get("asked", 0))) + 1
 
 
 def change(

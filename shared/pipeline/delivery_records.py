@@ -1,0 +1,41 @@
+"""The document of a Delivery: in which state it is, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.pipeline import instance_records
+from shared.pipeline.instance_records import QUARANTINED, ROUTED
+from shared.ports import DocumentStore
+
+COLLECTION = "deliveries"
+
+DELIVERED, RETRYING, FAILED = "delivered", "retrying", "failed"
+# A newer copy took its place; a person gave it up. QUARANTINED is a state here as well.
+SUPERSEDED, GIVEN_UP = "superseded", "discarded"
+STATES = (DELIVERED, RETRYING, FAILED, QUARANTINED, SUPERSEDED, GIVEN_UP)
+# Nothing more happens to these by itself or by a retry.
+SETTLED = (DELIVERED, SUPERSEDED, GIVEN_UP)
+
+
+def delivery_key(receipt_id: str, destination: str) -> str:
+    """The key of a Delivery's document."""
+    return f"{receipt_id}:{destination}"
+
+
+def end_quarantine(receipt_id: str, documents: DocumentStore) -> None:
+    """Nothing of the Instance is set aside any more, unless another of its Deliveries is."""
+
+    def ended(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if data["state"] != QUARANTINED:
+            return None
+        for plan in data["deliveries"]:
+            key = delivery_key(receipt_id, plan["destination"])
+            delivery = documents.get(COLLECTION, key)
+            if delivery is not None and delivery.data["state"] == QUARANTINED:
+                return None
+        return {**data, "state": ROUTED, "reason": ""}
+
+    if documents.get(instance_records.COLLECTION, receipt_id) is not None:
+        instance_records.change(documents, receipt_id, ended)

@@ -1,0 +1,74 @@
+"""Noting that a Delivery is not to happen: it is discarded, or goes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shared.errors import DocumentChangedError
+from shared.messages import DeliveryRequested, decode
+from shared.pipeline import instance_records
+from shared.pipeline.delivery_records import (
+    COLLECTION,
+    GIVEN_UP,
+    SETTLED,
+    delivery_key,
+    end_quarantine,
+)
+from shared.pipeline.instance_records import HELD, ROUTED
+from shared.ports import DocumentStore, Outgoing
+
+
+def delivery_of(entry: Mapping[str, Any], reason: str, documents: DocumentStore) -> None:
+    """Give up the Delivery that an entry of the exception log is about; nothing if it is about
+    something else.
+    """
+    if entry["receipt_id"] and entry["destination"]:
+        delivery(entry["receipt_id"], entry["destination"], reason, documents)
+
+
+def delivery(receipt_id: str, destination: str, reason: str, documents: DocumentStore) -> None:
+    """Give up one Delivery unless it is confirmed; a message of it that still comes does nothing.
+
+    An Instance that was set aside for it is so no more.
+    """
+    key = delivery_key(receipt_id, destination)
+    while True:
+        known = documents.get(COLLECTION, key)
+        if known is None or known.data["state"] in SETTLED:
+            break
+        data = {**known.data, "state": GIVEN_UP, "reason": reason}
+        try:
+            documents.replace(COLLECTION, key, data, known.version)
+        except DocumentChangedError:
+            continue
+        break
+    end_quarantine(receipt_id, documents)
+
+
+def planned_elsewhere(
+    entry: Mapping[str, Any], published: Outgoing, documents: DocumentStore
+) -> None:
+    """Note in the Instance's document the Delivery that a person ordered."""
+    if entry["receipt_id"]:
+        planned(decode(published.data, DeliveryRequested), documents)
+
+
+def planned(message: DeliveryRequested, documents: DocumentStore) -> None:
+    """As `planned_elsewhere`, for any Delivery. An Instance that waited is on its way then."""
+    receipt_id = message.receipt.receipt_id
+    if documents.get(instance_records.COLLECTION, receipt_id) is None:
+        return  # validation refused it, so no rules have decided
+
+    def added(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        others = [p for p in data["deliveries"] if p["destination"] != message.destination]
+        plan = {
+            "destination": message.destination,
+            "changes": msgspec.to_builtins(message.changes),
+        }
+        state = ROUTED if data["state"] == HELD else data["state"]
+        return {**data, "deliveries": [*others, plan], "state": state}
+
+    instance_records.change(documents, receipt_id, added)
