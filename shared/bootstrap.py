@@ -24,6 +24,8 @@ INDICES = {
     "exceptions": ("last_at", "status", "category", "stage", "destination", "study_instance_uid"),
     "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
     "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
+    "studies": ("due_at", "opened_at", "state", "study_instance_uid"),
+    "collected": ("study", "is_waiting_late"),
 }
 
 

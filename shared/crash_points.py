@@ -27,6 +27,8 @@ AFTER_STAGE = "after-stage-before-acknowledge"
 AFTER_SEND = "after-send-before-record"
 # The Delivery is recorded, and its message comes again.
 AFTER_RECORD = "after-record-before-acknowledge"
+# A Study is decided about and none of its Instances was told.
+AFTER_COMPLETION = "after-completion-before-publish"
 # A new configuration is written and not in force.
 AFTER_CONFIGURATION_OBJECT = "after-configuration-object-before-head"
 
@@ -37,6 +39,7 @@ NAMES = (
     AFTER_STAGE,
     AFTER_SEND,
     AFTER_RECORD,
+    AFTER_COMPLETION,
     AFTER_CONFIGURATION_OBJECT,
 )
 

@@ -76,7 +76,7 @@ class Program:
     def __init__(
         self, rulesets: Sequence[RuleSet], key: bytes, crosswalk: CrosswalkLookup | None
     ) -> None:
-        self._key, self._crosswalk = key, crosswalk
+        self.key, self.crosswalk = key, crosswalk
         self.rulesets = tuple(rulesets)
         self._routing = _Stage([one for one in rulesets if one.stage is Stage.ROUTING])
         self._reception = _Stage([one for one in rulesets if one.stage is Stage.RECEPTION])
@@ -87,13 +87,13 @@ class Program:
         Raises: TransientError if a crosswalk cannot answer now; MalformedHeaderError if the header
         cannot be read where a rule looks.
         """
-        return _Evaluation(self._routing, header, facts, self._key, self._crosswalk).decision()
+        return _Evaluation(self._routing, header, facts, self.key, self.crosswalk).decision()
 
     def refusal(self, header: Header, facts: Facts) -> Refusal | None:
         """What the rulesets of the stage `reception` say before the sender gets an answer."""
         if not self._reception.rules:
             return None
-        run = _Evaluation(self._reception, header, facts, self._key, self._crosswalk)
+        run = _Evaluation(self._reception, header, facts, self.key, self.crosswalk)
         return run.decision().refusal
 
 

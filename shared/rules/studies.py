@@ -9,6 +9,7 @@ own deliveries is not in them, so a study rule says in its own actions what is t
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +92,8 @@ class StudyRule:
         self.full_name = f"{ruleset.name}/{rule.name}"
         self.level = rule.level
         self.completion: Completion = rule.completion
+        # Arrivals are for the rule that made them, and for any that has the same fingerprint.
+        self.fingerprint = hashlib.sha256(repr(rule.completion).encode()).hexdigest()[:16]
         self._plan = Plan()
         self._test = rule.study_condition.test(self._plan)
         self._expected = tuple(map(self._plan.number, rule.completion.expected_series))
@@ -142,6 +145,15 @@ class StudyRule:
         times = [at for at in (quiet_at if is_all_there else None, late_at) if at and at > now]
         return State.WAITING, min(times, default=None)
 
+    def not_before(self, arrivals: Sequence[Arrival]) -> datetime:
+        """The Study cannot be complete before this, whatever else comes; of at least one."""
+        completion = self.completion
+        at = max(one.at for one in arrivals) + timedelta(seconds=completion.quiet_period_s or 0)
+        if completion.timeout_s is None or completion.on_timeout is OnTimeout.WAIT:
+            return at
+        first = min(one.at for one in arrivals)
+        return min(at, first + timedelta(seconds=completion.timeout_s))
+
     def conclude(self, state: State, collected: Sequence[Collected]) -> StudyDecision:
         """Decide about a Study that is complete or timed out."""
         if state is State.TIMED_OUT and self.completion.on_timeout is not OnTimeout.PROCESS:
@@ -158,9 +170,12 @@ class StudyRule:
         if not matched:
             return StudyDecision(state, False, Verdict.ROUTE, reason="the conditions do not hold")
         decisions = tuple(self.decision_for(one) for one in collected)
-        return StudyDecision(
-            state, True, _common_verdict(decisions), decisions, f"matched {self.full_name}"
-        )
+        # The gravest verdict of any Instance is everyone's: a Study is not torn apart.
+        gravest = min(decisions, key=lambda one: _SEVERITY.index(one.verdict), default=None)
+        if gravest is None or gravest.verdict is Verdict.ROUTE:
+            reason = f"matched {self.full_name}"
+            return StudyDecision(state, True, Verdict.ROUTE, decisions, reason)
+        return StudyDecision(state, True, gravest.verdict, decisions, gravest.reason)
 
     def decision_for(self, one: Collected) -> Decision:
         """What the rule's actions and destinations make of one Instance of a Study that matched."""
@@ -217,6 +232,16 @@ def compile_study_rules(
     return {rule.full_name: rule for rule in compiled}
 
 
+def study_rules_of(program: Program) -> Mapping[str, StudyRule]:
+    """As `compile_study_rules`, of the rules of a Program that are enabled."""
+    enabled = [
+        replace(ruleset, rules=tuple(rule for rule in ruleset.rules if rule.enabled))
+        for ruleset in program.rulesets
+        if ruleset.enabled
+    ]
+    return compile_study_rules(enabled, key=program.key, crosswalk=program.crosswalk)
+
+
 _TIMEOUT_VERDICTS: Final = {OnTimeout.DISCARD: Verdict.DISCARD, OnTimeout.HOLD: Verdict.HOLD}
 _SEVERITY: Final = (Verdict.REJECT, Verdict.DISCARD, Verdict.HOLD, Verdict.ROUTE)
 
@@ -226,8 +251,3 @@ def _holds(view: View, condition: int) -> bool:
         return view.holds(condition)
     except ValueError:
         return False
-
-
-def _common_verdict(decisions: Sequence[Decision]) -> Verdict:
-    """The gravest verdict of any Instance: a Study is not torn apart."""
-    return min((decision.verdict for decision in decisions), key=_SEVERITY.index)

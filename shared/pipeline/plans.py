@@ -1,0 +1,101 @@
+"""Deliveries as they are planned: kept in the Instance's document, and then asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shared.dicom.changes import Change
+from shared.dicom.header import Header
+from shared.dicom.original_attributes import original_attributes_change
+from shared.errors import RuleFailedError
+from shared.messages import DeliveryRequested, Receipt, Stage, Topic, encode
+from shared.pipeline.exceptions import exception_from
+from shared.pipeline.instance_records import decision_of
+from shared.pipeline.ports import Ports
+from shared.ports import Outgoing
+from shared.rules import Decision, Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One Delivery as decided; kept in the Instance's document, so that a second run repeats it."""
+
+    destination: str
+    changes: tuple[Change, ...]
+
+
+def facts_of(receipt: Receipt) -> Facts:
+    """What conditions may ask about an Instance besides its Attributes."""
+    source = receipt.source
+    return Facts(
+        source_type=source.type,
+        source_name=source.name,
+        calling_ae_title=source.calling_ae_title,
+        called_ae_title=source.called_ae_title,
+        peer_address=source.peer_address,
+        transfer_syntax_uid=receipt.transfer_syntax_uid,
+        sop_class_uid=receipt.sop_class_uid,
+        size=receipt.file.size,
+        received_at=receipt.received_at,
+    )
+
+
+def told_in_the_instance(
+    plans: Iterable[Plan], header: Header, receipt: Receipt, ports: Ports
+) -> list[Plan]:
+    """The plans, each with one more Change that tells of the others in the Original Attributes
+    Sequence (PS3.3 C.12.1), unless the settings do without.
+    """
+    settings = ports.configuration.get().settings
+    if not settings.original_attributes:
+        return list(plans)
+    told = []
+    for plan in plans:
+        change = original_attributes_change(
+            header,
+            plan.changes,
+            modifying_system=settings.modifying_system,
+            source=receipt.source.calling_ae_title or receipt.source.name,
+            reason="COERCE",
+            at=ports.clock.now(),
+        )
+        told.append(plan if change is None else Plan(plan.destination, (*plan.changes, change)))
+    return told
+
+
+def delivery_messages(
+    receipt: Receipt, data: Mapping[str, Any], destinations: Container[str] | None = None
+) -> list[Outgoing]:
+    """What asks for the Deliveries that an Instance's document plans; only for those to
+    `destinations` if they are given.
+    """
+    matched = tuple(data["matched_rules"])
+    decision = decision_of(data)
+    return [
+        Outgoing(
+            Topic.DELIVERY_REQUESTED,
+            encode(DeliveryRequested(receipt, plan.destination, plan.changes, matched, decision)),
+            lane=plan.destination,
+            high_priority=data["high_priority"],
+        )
+        for plan in msgspec.convert(data["deliveries"], list[Plan])
+        if destinations is None or plan.destination in destinations
+    ]
+
+
+def record_failures(decision: Decision, receipt: Receipt, ports: Ports) -> None:
+    """An entry of the exception log for each rule that failed; the same again is the same entry."""
+    for failure in decision.failures:
+        ports.exceptions.publish(
+            exception_from(
+                RuleFailedError(failure.rule, failure.reason),
+                stage=Stage.RULES,
+                at=ports.clock.now(),
+                receipt=receipt,
+                key=failure.rule,
+            )
+        )
