@@ -289,7 +289,9 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
         if isinstance(ruleset, Mapping):
             try:
-                check_ruleset(ruleset, destinations=destinations, crosswalks=crosswalks)
+                check_ruleset(
+                    ruleset, destinations=destinations, crosswalks=crosswalks, study_rules=True
+                )
             except InvalidConfigurationError as error:
                 faults += [
                     Fault(_below(f"rulesets[{i}]", f.path), f.message, f.hint) for f in error.faults

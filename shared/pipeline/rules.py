@@ -6,52 +6,46 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from shared import crash_points
 from shared.config.service import ConfigurationService
-from shared.dicom.changes import Change
-from shared.dicom.header import Header
-from shared.dicom.original_attributes import original_attributes_change
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
     DocumentMissingError,
     PermanentError,
-    RuleFailedError,
 )
-from shared.messages import DeliveryRequested, InstanceAccepted, Receipt, Stage, Topic, encode
-from shared.pipeline import instance_records
-from shared.pipeline.exceptions import exception_from
+from shared.messages import InstanceAccepted, Receipt, Topic, encode
+from shared.pipeline import collect, instance_records
 from shared.pipeline.instance_records import (
+    COLLECTING,
     COLLECTION,
     DISCARDED,
     HELD,
     RELEASED,
     ROUTED,
-    decision_id_of,
-    new_decision_id,
+    decision_of,
+    next_decision,
     receipt_of,
+)
+from shared.pipeline.plans import (
+    Plan,
+    delivery_messages,
+    facts_of,
+    record_failures,
+    told_in_the_instance,
 )
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, Outgoing
-from shared.rules import Decision, Facts, Program, Verdict, compile_rulesets, parse_ruleset
+from shared.rules import Decision, Program, Verdict, compile_rulesets, parse_ruleset
 from shared.rules.crosswalk import CrosswalkLookup
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One Delivery as decided; kept in the Instance's document, so that a second run repeats it."""
-
-    destination: str
-    changes: tuple[Change, ...]
 
 
 class RuleBook:
@@ -74,7 +68,9 @@ class RuleBook:
                 rulesets = [
                     parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets
                 ]
-                program = compile_rulesets(rulesets, key=self._key, crosswalk=self._crosswalk)
+                program = compile_rulesets(
+                    rulesets, key=self._key, crosswalk=self._crosswalk, study_rules=True
+                )
                 self._compiled = (version, program)
             return self._compiled
 
@@ -84,29 +80,17 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
 
     The decision is recorded before it is published: the same message again repeats the recorded
     decision, whatever the rules say by then. An Instance that no rule sends anywhere takes the
-    default route, or is held where there is none.
+    default route, or is held where there is none; one that a study rule may want waits for that.
 
     Raises: PermanentError if a rule rejects the Instance.
     """
     receipt = message.receipt
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
-    while known is None or message.decision_id > decision_id_of(known.data):
+    while known is None or message.decision > decision_of(known.data):
         known = _decide(message, known, ports)
         crash_points.reached(crash_points.AFTER_DECISION)
-    plans = msgspec.convert(known.data["deliveries"], list[Plan])
-    matched = tuple(known.data["matched_rules"])
-    decision_id = decision_id_of(known.data)
-    ports.bus.publish(
-        Outgoing(
-            Topic.DELIVERY_REQUESTED,
-            encode(
-                DeliveryRequested(receipt, plan.destination, plan.changes, matched, decision_id)
-            ),
-            lane=plan.destination,
-            high_priority=known.data["high_priority"],
-        )
-        for plan in plans
-    )
+    collect.register(known.data, receipt, ports)
+    ports.bus.publish(delivery_messages(receipt, known.data))
 
 
 def release(receipt_id: str, ports: Ports) -> None:
@@ -127,12 +111,15 @@ def decide_anew(receipt: Receipt, warnings: tuple[str, ...], ports: Ports) -> No
 
     The message says it all: if we end right after it is published, nothing is missing.
     """
-    accepted = InstanceAccepted(receipt, warnings, new_decision_id(ports.clock))
+    known = ports.documents.get(COLLECTION, receipt.receipt_id)
+    number = next_decision(known.data if known else None)
+    accepted = InstanceAccepted(receipt, warnings, number)
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
 
     def marked(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        was_decided = decision_id_of(data) >= accepted.decision_id
-        return None if was_decided else {**data, "state": RELEASED}
+        if decision_of(data) >= number:
+            return None
+        return {**data, "state": RELEASED, "asked": number}
 
     with suppress(DocumentMissingError):
         instance_records.change(ports.documents, receipt.receipt_id, marked)
@@ -152,17 +139,17 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     with ports.objects.open(receipt.file.object_name) as reader:
         header = header_of(receipt, reader)
     decision = program.evaluate(header, facts_of(receipt))
-    _record_failures(decision, receipt, ports)
+    record_failures(decision, receipt, ports)
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
         raise RejectedByRuleError(decision.reason)
     plans = _plans(decision, settings.default_route)
-    if settings.original_attributes:
-        plans = [
-            _with_original_attributes(plan, header, receipt, settings.modifying_system, ports)
-            for plan in plans
-        ]
+    plans = told_in_the_instance(plans, header, receipt, ports)
     state, reason = _state(decision, plans)
+    otherwise = None
+    if decision.collect_for and not decision.deliveries:
+        otherwise = {"state": state, "reason": reason, "deliveries": msgspec.to_builtins(plans)}
+        state, reason, plans = COLLECTING, "", []
     data: dict[str, Any] = {
         "receipt_id": receipt.receipt_id,
         "trace_id": receipt.trace_id,
@@ -184,7 +171,13 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "deliveries": msgspec.to_builtins(plans),
         # What a person who sends it on by hand would have it look like.
         "changes": [] if plans else msgspec.to_builtins(decision.changes),
-        "decision_id": message.decision_id,
+        "decision": message.decision,
+        "asked": message.decision,
+        # Study rules that have not decided yet, and what those that have said; without them, the
+        # Instance would have gone this way.
+        "collecting_for": list(decision.collect_for),
+        "studies": {},
+        "otherwise": otherwise,
         "history": [] if known is None else known.data.get("history", []),
     }
     try:
@@ -197,22 +190,6 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         if found is None:
             raise
         return found
-
-
-def facts_of(receipt: Receipt) -> Facts:
-    """What conditions may ask about an Instance besides its Attributes."""
-    source = receipt.source
-    return Facts(
-        source_type=source.type,
-        source_name=source.name,
-        calling_ae_title=source.calling_ae_title,
-        called_ae_title=source.called_ae_title,
-        peer_address=source.peer_address,
-        transfer_syntax_uid=receipt.transfer_syntax_uid,
-        sop_class_uid=receipt.sop_class_uid,
-        size=receipt.file.size,
-        received_at=receipt.received_at,
-    )
 
 
 def _plans(decision: Decision, default_route: Sequence[str]) -> list[Plan]:
@@ -231,30 +208,3 @@ def _state(decision: Decision, plans: Sequence[Plan]) -> tuple[str, str]:
     if not plans:
         return HELD, "no rule sends it anywhere and there is no default route"
     return ROUTED, decision.reason
-
-
-def _with_original_attributes(
-    plan: Plan, header: Header, receipt: Receipt, modifying_system: str, ports: Ports
-) -> Plan:
-    change = original_attributes_change(
-        header,
-        plan.changes,
-        modifying_system=modifying_system,
-        source=receipt.source.calling_ae_title or receipt.source.name,
-        reason="COERCE",
-        at=ports.clock.now(),
-    )
-    return plan if change is None else Plan(plan.destination, (*plan.changes, change))
-
-
-def _record_failures(decision: Decision, receipt: Receipt, ports: Ports) -> None:
-    for failure in decision.failures:
-        ports.exceptions.publish(
-            exception_from(
-                RuleFailedError(failure.rule, failure.reason),
-                stage=Stage.RULES,
-                at=ports.clock.now(),
-                receipt=receipt,
-                key=failure.rule,
-            )
-        )
