@@ -29,7 +29,8 @@ def command(minutes: float, seed: int | None, fairness: bool, as_json: bool) -> 
     terminal = Terminal(as_json)
     chosen = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="axiom-torture-"))
-    outcome = torture(folder, Plan(60 * minutes, chosen, fairness), _tell)
+    plan = Plan(60 * minutes, chosen) if fairness else Plan(60 * minutes, chosen, 0)
+    outcome = torture(folder, plan, _tell)
     terminal.document(outcome.as_json())
     _print(terminal, outcome)
     if outcome.holds:

@@ -18,7 +18,7 @@ from infra.local.torture.system import System
 LEAST_RATIO = 0.5
 
 _ROOT = Path(__file__).resolve().parents[3]
-_ROUNDS = 3
+ROUNDS = 3
 _BATCH = 60
 # The hostile sender has all its associations by then.
 _ATTACK_BEGUN_S = 3.0
@@ -27,12 +27,14 @@ _ATTEMPTS = 20
 _ATTEMPT_PAUSE_S = 0.25
 
 
-def measure(system: System, ledger: Ledger, make: Callable[[], Instance]) -> float:
+def measure(
+    system: System, ledger: Ledger, make: Callable[[], Instance], rounds: int = ROUNDS
+) -> float:
     """Its speed under attack as a share of its speed without, by rounds that take turns, so that
     what else the machine does falls on both.
     """
     quiet_s = attacked_s = 0.0
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         quiet_s += _send(system, ledger, [make() for _ in range(_BATCH)])
         with _attack(system):
             time.sleep(_ATTACK_BEGUN_S)

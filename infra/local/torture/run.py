@@ -48,11 +48,11 @@ _CONFIGURED_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: for how long, by which lot, and whether to measure fairness first."""
+    """How long, by which lot, and in how many rounds fairness is measured before."""
 
     seconds: float
     seed: int
-    with_fairness: bool = True
+    fairness_rounds: int = fairness.ROUNDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def torture(folder: Path, plan: Plan, tell: Callable[[str], None]) -> Outcome:
     run = _Run(folder, plan, tell)
     try:
         run.prepare()
-        ratio = run.measure_fairness() if plan.with_fairness else None
+        ratio = run.measure_fairness() if plan.fairness_rounds else None
         run.wreak_havoc()
         run.settle()
     finally:
@@ -135,7 +135,12 @@ class _Run:
     def measure_fairness(self) -> float:
         """Before anything is killed."""
         self._tell("an honest sender beside a hostile one")
-        return fairness.measure(self._system, self._ledger, lambda: self._make(Kind.PLAIN))
+        return fairness.measure(
+            self._system,
+            self._ledger,
+            lambda: self._make(Kind.PLAIN),
+            self._plan.fairness_rounds,
+        )
 
     def wreak_havoc(self) -> None:
         """Send and destroy for as long as planned."""
