@@ -237,7 +237,7 @@ class SecretStore(Protocol):
         """Raises: SecretMissingError."""
 
     def put(self, name: str, value: str) -> None:
-        """Add a version."""
+        """Add a version. Raises: ValueError for an empty value."""
 
     def delete(self, name: str) -> None:
         """Delete all versions; a missing secret is no error."""

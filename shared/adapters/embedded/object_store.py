@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +17,10 @@ import google_crc32c
 
 from shared.adapters.embedded.directories import sync_directory
 from shared.adapters.embedded.group_commit import GroupCommit
+from shared.adapters.names import check_object_name
 from shared.errors import ObjectExistsError, ObjectMissingError, StorageUnavailableError
 from shared.ports import Buffer, StoredObject
 
-_PART = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,255}")
-_MAX_NAME_LENGTH = 1024  # as in Cloud Storage
 _PIECE_BYTES = 1024 * 1024
 _MAX_BUFFERS_AT_ONCE = 1024  # IOV_MAX of Linux
 # "~" is in no object's name, so nothing in this folder is an object.
@@ -59,7 +57,7 @@ class FolderObjectStore:
 
     def create(self, name: str) -> FolderObjectWriter:
         """Start an object."""
-        _check_name(name)
+        check_object_name(name)
         try:
             if self._links_nameless:
                 return FolderObjectWriter(self, name, _open_nameless(self._root), None)
@@ -69,7 +67,7 @@ class FolderObjectStore:
 
     def open(self, name: str) -> FolderObjectReader:
         """Open an object. Raises: ObjectMissingError; StorageUnavailableError."""
-        _check_name(name)
+        check_object_name(name)
         with _missing_or_unavailable(name):
             fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -93,7 +91,7 @@ class FolderObjectStore:
 
     def delete(self, name: str) -> None:
         """Delete; a missing object is no error."""
-        _check_name(name)
+        check_object_name(name)
         with suppress(ObjectMissingError), _missing_or_unavailable(name):
             os.unlink(self._root / name)
 
@@ -101,7 +99,7 @@ class FolderObjectStore:
         """Names that start with `prefix`, in ascending order; one directory at a time in memory."""
         folder, _, _ = prefix.rpartition("/")
         if folder:
-            _check_name(folder)
+            check_object_name(folder)
         return _names(self._root, f"{folder}/" if folder else "", prefix)
 
     def free_bytes(self) -> int | None:
@@ -296,11 +294,6 @@ class _Directory:
 
     def sync(self) -> None:
         self._syncs.submit(None)
-
-
-def _check_name(name: str) -> None:
-    if len(name) > _MAX_NAME_LENGTH or not all(map(_PART.fullmatch, name.split("/"))):
-        raise ValueError(f"not an object's name: {name!r}")
 
 
 def _names(root: Path, folder: str, prefix: str) -> Iterator[str]:

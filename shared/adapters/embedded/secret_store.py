@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
 from shared.adapters.embedded.directories import sync_directory
+from shared.adapters.names import check_secret_name
 from shared.errors import SecretMissingError, StorageUnavailableError
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # Cannot be a secret's name, so a file that a crash left behind is none.
 _UNFINISHED = "~"
 
@@ -36,6 +35,8 @@ class FileSecretStore:
     def put(self, name: str, value: str) -> None:
         """Store atomically: a reader sees the old value or the new one, after a power cut too."""
         path = self._path(name)
+        if not value:
+            raise ValueError("a secret has at least one character")
         unfinished = ""
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -63,6 +64,5 @@ class FileSecretStore:
             raise StorageUnavailableError(f"secret {name}: {error.strerror}") from error
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"not a secret's name: {name!r}")
+        check_secret_name(name)
         return self._root / name
