@@ -16,7 +16,7 @@ from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.pipeline.receive import Receiver
-from shared.pipeline.rules import RuleBook
+from shared.pipeline.rulebook import RuleBook
 from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
 
 # Fields that queries ask for, by collection.

@@ -28,7 +28,7 @@ class Plan:
     changes: tuple[Change, ...]
 
 
-def facts_of(receipt: Receipt) -> Facts:
+def facts_of(receipt: Receipt, *, returned: bool = False) -> Facts:
     """What conditions may ask about an Instance besides its Attributes."""
     source = receipt.source
     return Facts(
@@ -41,6 +41,7 @@ def facts_of(receipt: Receipt) -> Facts:
         sop_class_uid=receipt.sop_class_uid,
         size=receipt.file.size,
         received_at=receipt.received_at,
+        returned=returned,
     )
 
 

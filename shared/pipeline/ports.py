@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shared.pipeline.destinations import DestinationPool
     from shared.pipeline.exceptions import ExceptionLog
     from shared.pipeline.receive import Receiver
-    from shared.pipeline.rules import RuleBook
+    from shared.pipeline.rulebook import RuleBook
 
 # Says None when the part works, or in a few words what is wrong with it.
 HealthCheck = Callable[[], str | None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import msgspec
 
 from shared import crash_points
-from shared.config.service import ConfigurationService
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -19,7 +17,7 @@ from shared.errors import (
     PermanentError,
 )
 from shared.messages import InstanceAccepted, Receipt, Topic, encode
-from shared.pipeline import collect, instance_records
+from shared.pipeline import collect, instance_records, returned
 from shared.pipeline.instance_records import (
     COLLECTING,
     COLLECTION,
@@ -42,37 +40,10 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, Outgoing
-from shared.rules import Decision, Program, Verdict, compile_rulesets, parse_ruleset
-from shared.rules.crosswalk import CrosswalkLookup
+from shared.rules import Decision, Verdict
+from shared.rules.program import LOOP_REASON
 
 log = logging.getLogger(__name__)
-
-
-class RuleBook:
-    """The rulesets of the current configuration, compiled once for each version."""
-
-    def __init__(
-        self, configuration: ConfigurationService, key: bytes, crosswalk: CrosswalkLookup
-    ) -> None:
-        self._configuration, self._key = configuration, key
-        self._crosswalk = crosswalk
-        self._lock = threading.Lock()
-        self._compiled: tuple[int, Program] | None = None
-
-    def program(self) -> tuple[int, Program]:
-        """The configuration's version and what its rulesets compile to."""
-        version, configuration = self._configuration.current()
-        with self._lock:
-            if self._compiled is None or self._compiled[0] != version:
-                maps = {one.name: one.outline for one in configuration.crosswalk_maps}
-                rulesets = [
-                    parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets
-                ]
-                program = compile_rulesets(
-                    rulesets, key=self._key, crosswalk=self._crosswalk, study_rules=True
-                )
-                self._compiled = (version, program)
-            return self._compiled
 
 
 def run(message: InstanceAccepted, ports: Ports) -> None:
@@ -138,14 +109,17 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     settings = ports.configuration.get().settings
     with ports.objects.open(receipt.file.object_name) as reader:
         header = header_of(receipt, reader)
-    decision = program.evaluate(header, facts_of(receipt))
+    has_returned = returned.has_returned(receipt, header, ports)
+    facts = facts_of(receipt, returned=has_returned)
+    decision = program.evaluate(header, facts)
     record_failures(decision, receipt, ports)
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
         raise RejectedByRuleError(decision.reason)
-    plans = _plans(decision, settings.default_route)
+    plans = _plans(decision, () if has_returned else settings.default_route)
     plans = told_in_the_instance(plans, header, receipt, ports)
-    state, reason = _state(decision, plans)
+    returned.remember_renamed(receipt, plans, ports)
+    state, reason = _state(decision, plans, has_returned)
     otherwise = None
     if decision.collect_for and not decision.deliveries:
         otherwise = {"state": state, "reason": reason, "deliveries": msgspec.to_builtins(plans)}
@@ -163,6 +137,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "study_instance_uid": receipt.study_instance_uid,
         "series_instance_uid": receipt.series_instance_uid,
         "transfer_syntax_uid": receipt.transfer_syntax_uid,
+        "returned": has_returned,
         "state": state,
         "reason": reason,
         "high_priority": decision.high_priority,
@@ -200,11 +175,13 @@ def _plans(decision: Decision, default_route: Sequence[str]) -> list[Plan]:
     return [Plan(destination, decision.changes) for destination in default_route]
 
 
-def _state(decision: Decision, plans: Sequence[Plan]) -> tuple[str, str]:
+def _state(decision: Decision, plans: Sequence[Plan], has_returned: bool) -> tuple[str, str]:
     if decision.verdict is Verdict.HOLD:
         return HELD, decision.reason
     if decision.verdict is Verdict.DISCARD:
         return DISCARDED, decision.reason
+    if not plans and has_returned and not decision.failures:
+        return DISCARDED, decision.reason or LOOP_REASON
     if not plans:
         return HELD, "no rule sends it anywhere and there is no default route"
     return ROUTED, decision.reason

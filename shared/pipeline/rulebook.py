@@ -1,0 +1,115 @@
+"""The rulesets of the configuration, compiled once for each version."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shared.config.entities import Configuration
+from shared.config.service import ConfigurationService
+from shared.dicom.header import Header
+from shared.errors import InvalidConfigurationError, RulesUnavailableError
+from shared.rules import Facts, Program, Refusal, RuleSet, compile_rulesets, parse_ruleset
+from shared.rules.crosswalk import CrosswalkLookup
+from shared.rules.ruleset import Mode, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A ruleset in shadow mode: what all rulesets would be if it were live."""
+
+    name: str
+    program: Program
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    version: int
+    live: Program
+    shadows: tuple[Shadow, ...]
+
+
+class RuleBook:
+    """The rulesets of the current configuration, and how any others are compiled here."""
+
+    def __init__(
+        self, configuration: ConfigurationService, key: bytes, crosswalk: CrosswalkLookup
+    ) -> None:
+        self._configuration, self._key = configuration, key
+        self._crosswalk = crosswalk
+        self._lock = threading.Lock()
+        self._compiled: _Compiled | None = None
+        self._reception: tuple[int, Program | None] | None = None
+
+    def program(self) -> tuple[int, Program]:
+        """The configuration's version and what its live rulesets compile to."""
+        compiled = self._current()
+        return compiled.version, compiled.live
+
+    def shadows(self) -> tuple[Shadow, ...]:
+        """One for each enabled ruleset in shadow mode."""
+        return self._current().shadows
+
+    def refusal(self, header: Header, facts: Facts) -> Refusal | None:
+        """What the rulesets of the stage `reception` say of an Instance that is being received.
+
+        Raises: RulesUnavailableError if they cannot be read.
+        """
+        version, configuration = self._configuration.current()
+        with self._lock:
+            if self._reception is None or self._reception[0] != version:
+                self._reception = (version, self._reception_of(configuration))
+            program = self._reception[1]
+        return None if program is None else program.refusal(header, facts)
+
+    def read(self, configuration: Configuration) -> list[RuleSet]:
+        """All its rulesets. Raises: InvalidConfigurationError."""
+        maps = {one.name: one.outline for one in configuration.crosswalk_maps}
+        return [parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets]
+
+    def compile(self, rulesets: Sequence[RuleSet]) -> Program:
+        """With the key and the crosswalks of this system; those in shadow mode are left out.
+
+        Raises: InvalidConfigurationError.
+        """
+        live = [ruleset for ruleset in rulesets if ruleset.mode is Mode.LIVE]
+        return compile_rulesets(live, key=self._key, crosswalk=self._crosswalk, study_rules=True)
+
+    def with_candidate(self, rulesets: Sequence[RuleSet], candidate: RuleSet) -> Program:
+        """What `rulesets` would be if `candidate` were live: in the place of the one that it
+        replaces or that has its name, else beside them. Raises: InvalidConfigurationError.
+        """
+        gone = {candidate.name, candidate.replaces}
+        others = [ruleset for ruleset in rulesets if ruleset.name not in gone]
+        return self.compile([*others, replace(candidate, mode=Mode.LIVE, enabled=True)])
+
+    def _current(self) -> _Compiled:
+        version, configuration = self._configuration.current()
+        with self._lock:
+            if self._compiled is None or self._compiled.version != version:
+                rulesets = self.read(configuration)
+                shadows = tuple(
+                    Shadow(ruleset.name, self.with_candidate(rulesets, ruleset))
+                    for ruleset in rulesets
+                    if ruleset.mode is Mode.SHADOW and ruleset.enabled
+                )
+                self._compiled = _Compiled(version, self.compile(rulesets), shadows)
+            return self._compiled
+
+    def _reception_of(self, configuration: Configuration) -> Program | None:
+        documents = [one for one in configuration.rulesets if _asks_at_reception(one)]
+        if not documents:
+            return None
+        try:
+            return self.compile([parse_ruleset(document) for document in documents])
+        except InvalidConfigurationError:
+            # Rules of an older version may be wrong by now. To take what they would refuse would be
+            # a guess, and what is refused for good is lost with many senders.
+            raise RulesUnavailableError(len(documents)) from None
+
+
+def _asks_at_reception(document: Mapping[str, Any]) -> bool:
+    is_live = document.get("enabled", True) is True and document.get("mode", "live") == Mode.LIVE
+    return is_live and document.get("stage") == Stage.RECEPTION
