@@ -75,6 +75,7 @@ class Header:
     """
 
     __slots__ = (
+        "_texts",
         "body_offset",
         "data",
         "data_set",
@@ -86,6 +87,7 @@ class Header:
         "transfer_syntax_uid",
     )
 
+    _texts: dict[AttributePath | str, str | None]
     data: bytes  # the exact bytes before the Body, inflated where the Transfer Syntax deflates
     body_offset: int  # == len(data)
     meta_end: int  # where the data set begins
@@ -161,8 +163,14 @@ class Header:
 
     def text(self, path: AttributePath | str) -> str | None:
         """The Values as text, joined by a backslash; None if the Attribute is absent."""
+        # Checks, rules and destinations ask for the same few again and again.
+        known = self._texts.get(path, _UNASKED)
+        if known is not _UNASKED:
+            return known
         values = self.values(path)
-        return None if values is None else "\\".join(map(as_text, values))
+        found = None if values is None else "\\".join(map(as_text, values))
+        self._texts[path] = found
+        return found
 
     def element(self, path: AttributePath | str) -> Element | None:
         """Where the Data Element is; the first one that a path with `[*]` leads to."""
@@ -184,6 +192,7 @@ class Header:
         real files.
         """
         self.is_deflated = False
+        self._texts = {}
         meta = DataSet(data, _META_START, is_implicit_vr=False, is_little_endian=True)
         self.meta = meta
         self.meta_end = meta.scan_group(0x0002, len(data))
@@ -264,6 +273,7 @@ class Header:
 
 
 _META_START: Final = 132
+_UNASKED: Final = "not asked yet"
 _TRANSFER_SYNTAX_UID: Final = 0x00020010
 
 

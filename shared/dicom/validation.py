@@ -110,13 +110,16 @@ def raise_if_rejected(
 
     Raises: InvalidInstanceError with every finding that rejects.
     """
-    found: dict[Severity, list[Finding]] = {severity: [] for severity in Severity}
+    rejected, warned = list[Finding](), list[Finding]()
     for finding in findings:
         severity = severities.get(finding.code, DEFAULT_SEVERITIES[finding.code])
-        found[severity].append(finding)
-    if found[Severity.REJECT]:
-        raise InvalidInstanceError(*map(str, found[Severity.REJECT]))
-    return tuple(found[Severity.WARN])
+        if severity == Severity.REJECT:
+            rejected.append(finding)
+        elif severity == Severity.WARN:
+            warned.append(finding)
+    if rejected:
+        raise InvalidInstanceError(*map(str, rejected))
+    return tuple(warned)
 
 
 def _element_start(header: Header, data: bytes) -> ElementStart | None:

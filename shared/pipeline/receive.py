@@ -79,8 +79,9 @@ class Receiver:
         self._admit(settings.min_free_bytes)
         now = self._clock.now()
         # Sorts by time, and is a folder of an hour on a file system.
-        receipt_id = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
-        name = f"received/{now:%Y%m%d}/{now:%H}/{receipt_id}.dcm"
+        stamp = now.strftime("%Y%m%dT%H%M%S%f")
+        receipt_id = f"{stamp}-{secrets.token_hex(4)}"
+        name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
         return Staging(self, source, receipt_id, self._objects.create(name), settings)
 
     def _admit(self, min_free_bytes: int) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import google_crc32c
+from crc32c import crc32c as extended_crc32c
 
 
 def crc32c(pieces: Iterable[bytes]) -> str:
     """Of all the pieces together, as 8 hex digits."""
     crc = 0
     for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
+        crc = extended_crc32c(piece, crc)
     return f"{crc:08X}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import google_crc32c
+from crc32c import crc32c as extended_crc32c
 
 from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.multipart import first_part
@@ -43,8 +43,8 @@ def compare(retrieved: Iterable[bytes], content_type: str, sent: Sequence[Part])
     for ours in chunks(sent):
         stored = theirs.take(len(ours))
         are_equal = are_equal and stored == ours
-        stored_crc = google_crc32c.extend(stored_crc, stored)
-        sent_crc = google_crc32c.extend(sent_crc, ours)
+        stored_crc = extended_crc32c(stored, stored_crc)
+        sent_crc = extended_crc32c(ours, sent_crc)
     # After as many bytes as ours there is nothing, or the boundary that closes the multipart.
     ends_here = theirs.take(4) == (b"\r\n--" if is_multipart else b"")
     stored_text = f"{stored_crc:08X}" if ends_here else "unknown"

@@ -386,7 +386,7 @@ def _in_turns(lanes: Sequence[_Lane], limit: int, turn: int) -> Iterator[int]:
 
 
 class _Bells:
-    """A FIFO for each topic: who waits holds it open, who publishes writes a byte into it."""
+    """A FIFO for each topic: who publishes writes a byte into it, who waits reads it empty."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -395,13 +395,9 @@ class _Bells:
 
     def ring(self, topics: Iterable[str]) -> None:
         for topic in topics:
-            # Nobody waits (ENXIO), nobody ever did (ENOENT), or the bell rings already (EAGAIN).
-            with suppress(OSError):
-                fd = os.open(self._path(topic), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    os.write(fd, b"\0")
-                finally:
-                    os.close(fd)
+            # It rings already (EAGAIN), or cannot be made: who waits looks again soon anyhow.
+            with suppress(OSError, StorageUnavailableError):
+                os.write(self._fd(topic), b"\0")
 
     def wait(self, topics: Iterable[str], timeout_s: float, also: Sequence[int]) -> None:
         fds = [self._fd(topic) for topic in topics]
@@ -426,7 +422,8 @@ class _Bells:
                     self._run_dir.mkdir(parents=True, exist_ok=True)
                     with suppress(FileExistsError):
                         os.mkfifo(self._path(topic), 0o600)
-                    # Also open for writing, or it would read as ended whenever no publisher is.
+                    # For both, or it would read as ended whenever there is no publisher, and
+                    # could not be opened whenever nobody waits.
                     self._open[topic] = os.open(
                         self._path(topic), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
                     )

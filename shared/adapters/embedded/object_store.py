@@ -13,7 +13,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-import google_crc32c
+from crc32c import crc32c as extended_crc32c
 
 from shared.adapters.embedded.directories import sync_directory
 from shared.adapters.embedded.group_commit import GroupCommit
@@ -86,7 +86,7 @@ class FolderObjectStore:
             if crc32c is None:
                 crc32c = 0
                 for piece in reader.stream():
-                    crc32c = google_crc32c.extend(crc32c, piece)
+                    crc32c = extended_crc32c(piece, crc32c)
             return StoredObject(name, reader.size, crc32c)
 
     def delete(self, name: str) -> None:
@@ -178,9 +178,7 @@ class FolderObjectWriter:
     def write(self, *buffers: Buffer) -> None:
         """Append the buffers in order."""
         for buffer in buffers:
-            # google_crc32c takes bytes alone; a copy of a piece costs less than the sum itself.
-            for piece in (buffer,) if isinstance(buffer, bytes) else _pieces(buffer):
-                self.crc32c = google_crc32c.extend(self.crc32c, piece)
+            self.crc32c = extended_crc32c(buffer, self.crc32c)
         views = [view for view in (memoryview(buffer).cast("B") for buffer in buffers) if view]
         try:
             for start in range(0, len(views), _MAX_BUFFERS_AT_ONCE):
@@ -315,12 +313,6 @@ def _names(root: Path, folder: str, prefix: str) -> Iterator[str]:
                 yield from _names(root, name, prefix)
         elif name.startswith(prefix):
             yield name
-
-
-def _pieces(buffer: bytearray | memoryview) -> Iterator[bytes]:
-    with memoryview(buffer).cast("B") as view:
-        for start in range(0, len(view), _PIECE_BYTES):
-            yield bytes(view[start : start + _PIECE_BYTES])
 
 
 def _after(views: Iterable[memoryview], written: int) -> Iterator[memoryview]:

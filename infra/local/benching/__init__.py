@@ -1,0 +1,1 @@
+"""What the benches of network and pipeline share: inputs, a sender, peers, accounts."""
