@@ -40,6 +40,15 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 MaxPduSize = Annotated[int, Field(ge=0, le=1 << 30)]
 
 
+class CommitmentPeer(BaseModel):
+    """Where an AE listens that asked for storage commitment and is to be told the outcome."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
 class Listener(Entity):
     """A DIMSE listener of the gateway: one AE on one port."""
 
@@ -57,6 +66,8 @@ class Listener(Entity):
     accept_unknown_sop_classes: bool = False
     max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    # By AE Title, who is told of storage commitment after its own association has ended.
+    commitment_peers: dict[AeTitle, CommitmentPeer] = {}
 
 
 class OnConflict(StrEnum):
@@ -99,6 +110,9 @@ class DimseDestination(_Destination):
     calling_ae_title: AeTitle = "AXIOM"
     # What we let the peer send to us in one PDU; its own limit counts for what we send.
     max_pdu_size: MaxPduSize = 131072
+    # A Delivery counts once the peer has committed itself to keep the Instance (PS3.4 Annex J).
+    storage_commitment: bool = False
+    commitment_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
     @property
     def address(self) -> str:
@@ -153,6 +167,21 @@ class Settings(BaseModel):
     max_request_bytes: Annotated[int, Field(ge=1)] = 64 << 30
     # Below this nothing is accepted: A700H over C-STORE, 503 over HTTP.
     min_free_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    # The same while what waits for validation and rules is older or more than this, or a process
+    # that receives is larger; 0 is no limit. What waits for a destination does not count.
+    max_queue_age_s: Annotated[float, Field(ge=0)] = 900.0
+    max_queue_messages: Annotated[int, Field(ge=0)] = 200_000
+    max_memory_bytes: Annotated[int, Field(ge=0)] = 2 << 30
+    # Instances a second from one caller, and how many at once after a pause; 0 is no limit.
+    rate_limit_per_s: Annotated[float, Field(ge=0)] = 0.0
+    rate_limit_burst: Annotated[int, Field(ge=1)] = 100
+    # How long a received file is kept after it came, once all its deliveries are confirmed.
+    retention_s: Annotated[float, Field(ge=0)] = 7 * 86400.0
+    # Records of Instances, deliveries and closed exceptions; of who did what. 0 keeps them.
+    record_retention_s: Annotated[float, Field(ge=0)] = 90 * 86400.0
+    audit_retention_s: Annotated[float, Field(ge=0)] = 0.0
+    # Who asks for storage commitment is told of failure when deliveries take longer than this.
+    commitment_timeout_s: Annotated[float, Field(gt=0)] = 86400.0
     # A message that cannot be worked off for so long goes to the exception log.
     retry_budget_s: Annotated[float, Field(ge=0, le=365 * 86400)] = 3 * 86400.0
 
