@@ -55,7 +55,8 @@ class Record:
             }
             for name in self.destinations
         ]
-        return {**self.instance, "deliveries": plans}
+        instance = {k: v for k, v in self.instance.items() if k != "changes"}
+        return {**instance, "deliveries": plans}
 
 
 def record_of(ports: Ports, receipt_id: str) -> Record | None:

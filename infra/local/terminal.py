@@ -28,6 +28,8 @@ _STATE_STYLES = {
     "retried": "cyan",
     "retrying": "yellow",
     "held": "yellow",
+    "quarantined": "yellow",
+    "superseded": "dim",
     "pending": "yellow",
     "open": "red",
     "failed": "red",

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import AxiomError, DocumentChangedError, DocumentMissingError, TransientError
+from shared.errors import (
+    AxiomError,
+    DocumentChangedError,
+    DocumentMissingError,
+    NothingToRetryError,
+    TransientError,
+)
 from shared.messages import JobRequested, Topic, encode
 from shared.pipeline import instance_actions
 from shared.pipeline.audit import AuditLog
@@ -116,6 +122,7 @@ def create(action: Action, filter: Mapping[str, str], *, by: str, ports: Ports) 
         "state": RUNNING,
         "total": selection.count(ports.documents),
         "done": 0,
+        "skipped": 0,
         "failed": 0,
         "failures": [],
         "cursor": None,
@@ -168,12 +175,14 @@ def _batch(job: Document, ports: Ports) -> Data:
     )
     selection = Selection(data["kind"], data["filter"], data["until"])
     page = selection.page(ports.documents, _BATCH, data["cursor"], job=job.key)
-    done, failures = 0, []
+    done, skipped, failures = 0, 0, []
     for document in page.documents:
         try:
             if not was_done(document.data, job.key):
                 action.carry_out(document.key, by=data["by"], ports=ports, job=job.key)
             done += 1
+        except NothingToRetryError:
+            skipped += 1
         except TransientError:
             raise
         except (AxiomError, ValueError) as error:
@@ -184,6 +193,7 @@ def _batch(job: Document, ports: Ports) -> Data:
         **data,
         "state": FINISHED if is_finished else RUNNING,
         "done": data["done"] + done,
+        "skipped": data["skipped"] + skipped,
         "failed": data["failed"] + len(failures),
         "failures": [*data["failures"], *failures][:_FAILURES_SHOWN],
         "cursor": page.cursor,

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from flask import Response, request
+from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Category
 from shared.messages import Stage
-from shared.web.access import acting
-from shared.web.documents_in import received_document
+from shared.pipeline.exceptions import words_of
+from shared.pipeline.jobs import Action
+from shared.web.actions import (
+    BULK_RESPONSES,
+    BulkRequest,
+    DiscardRequest,
+    ReasonRequest,
+    bulk_response,
+    carried_out,
+    received_if_any,
+    takes,
+)
 from shared.web.documents_out import json_response
 from shared.web.listing import (
     Listing,
@@ -23,10 +33,10 @@ from shared.web.listing import (
     page_response,
     search,
 )
-from shared.web.problems import PROBLEM_RESPONSES, ProblemError
+from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
-    from shared.pipeline.exceptions import ExceptionLog
+    from shared.pipeline.ports import Ports
 
 URL_PREFIX = "/api/v1/exceptions"
 
@@ -34,12 +44,13 @@ URL_PREFIX = "/api/v1/exceptions"
 class ExceptionQuery(Listing):
     """Which entries to list; several conditions must all hold."""
 
-    status: Literal["open", "retried", "archived"] | None = None
+    status: Literal["open", "retried", "archived", "discarded"] | None = None
     category: Category | None = None
     stage: Stage | None = None
     code: str | None = None
     destination: str | None = None
     study_uid: str | None = Field(default=None, description="Study Instance UID")
+    sop_instance_uid: str | None = None
     receipt_id: str | None = None
     since: Since | None = Field(default=None, description="Last time at or after this")
     q: str | None = Field(
@@ -55,12 +66,15 @@ class ExceptionPath(BaseModel):
     exception_id: str
 
 
-class ArchiveRequest(BaseModel):
-    """Why an entry needs no more work."""
+class RetryRequest(BaseModel):
+    """How to retry, other than as it was; not both."""
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=1000)
+    destination: str = Field(default="", description="Deliver there instead")
+    with_current_rules: bool = Field(
+        default=False, description="Have the current rules decide about the received file anew"
+    )
 
 
 class ExceptionEntry(BaseModel):
@@ -82,8 +96,9 @@ class ExceptionEntry(BaseModel):
     can_retry: bool
 
 
-def blueprint(log: ExceptionLog) -> APIBlueprint:
+def blueprint(ports: Ports) -> APIBlueprint:
     """The routes below `URL_PREFIX`."""
+    log = ports.exceptions
     routes = APIBlueprint(
         "exceptions",
         __name__,
@@ -92,6 +107,9 @@ def blueprint(log: ExceptionLog) -> APIBlueprint:
         abp_responses=PROBLEM_RESPONSES,
         abp_security=[{"apiKey": []}],
     )
+
+    def done(action: Action, exception_id: str) -> Response:
+        return json_response(_shown(carried_out(action, exception_id, ports)))
 
     @routes.get("", operation_id="list_exceptions", responses={200: described_page("Entries")})
     def list_exceptions(query: ExceptionQuery) -> Response:
@@ -103,13 +121,14 @@ def blueprint(log: ExceptionLog) -> APIBlueprint:
             "code": query.code or "",
             "destination": query.destination or "",
             "study_instance_uid": query.study_uid or "",
+            "sop_instance_uid": query.sop_instance_uid or "",
             "receipt_id": query.receipt_id or "",
         }
 
         def entries(limit: int, cursor: str | None) -> Any:
             return log.list(where=where, since=query.since, limit=limit, cursor=cursor)
 
-        page = search(entries, query, query.q, _words) if query.q else fetch(entries, query)
+        page = search(entries, query, query.q, words_of) if query.q else fetch(entries, query)
         return page_response(page, _shown)
 
     @routes.get("/<exception_id>", operation_id="read_exception", responses={200: ExceptionEntry})
@@ -118,34 +137,57 @@ def blueprint(log: ExceptionLog) -> APIBlueprint:
         return json_response(_shown(log.get(path.exception_id)))
 
     @routes.post(
-        "/<exception_id>/retry", operation_id="retry_exception", responses={200: ExceptionEntry}
+        "/<exception_id>/retry",
+        operation_id="retry_exception",
+        responses={200: ExceptionEntry},
+        openapi_extensions=takes(RetryRequest),
     )
     def retry_exception(path: ExceptionPath) -> Response:
-        """Try what failed again, from the stage where it failed."""
-        if not log.get(path.exception_id)["retry_topic"]:
-            raise ProblemError(
-                409,
-                "nothing-to-retry",
-                "The sender was refused, so there is nothing here to retry.",
-                hint="Have the Instance sent again.",
-            )
-        return json_response(_shown(log.retry(path.exception_id, by=acting())))
+        """Try what failed again, from the stage where it failed; to another destination, or with
+        the current rules, if the body says so.
+        """
+        asked = RetryRequest.model_validate(received_if_any())
+        action = Action(
+            "exceptions",
+            "retry",
+            destination=asked.destination,
+            with_current_rules=asked.with_current_rules,
+        )
+        return done(action, path.exception_id)
 
     @routes.post(
         "/<exception_id>/archive",
         operation_id="archive_exception",
         responses={200: ExceptionEntry},
-        openapi_extensions={
-            "requestBody": {
-                "content": {"application/json": {"schema": ArchiveRequest.model_json_schema()}}
-            }
-        },
+        openapi_extensions=takes(ReasonRequest),
     )
     def archive_exception(path: ExceptionPath) -> Response:
         """Mark an entry as dealt with; nothing else happens."""
-        document = received_document() if request.content_length else {}
-        reason = ArchiveRequest.model_validate(document).reason
-        return json_response(_shown(log.archive(path.exception_id, by=acting(), reason=reason)))
+        reason = ReasonRequest.model_validate(received_if_any()).reason
+        return done(Action("exceptions", "archive", reason=reason), path.exception_id)
+
+    @routes.post(
+        "/<exception_id>/discard",
+        operation_id="discard_exception",
+        responses={200: ExceptionEntry},
+        openapi_extensions=takes(DiscardRequest),
+    )
+    def discard_exception(path: ExceptionPath) -> Response:
+        """Give up for good what failed, and say why."""
+        reason = DiscardRequest.model_validate(received_if_any()).reason
+        return done(Action("exceptions", "discard", reason=reason), path.exception_id)
+
+    @routes.post(
+        "/bulk",
+        operation_id="bulk_exceptions",
+        responses=BULK_RESPONSES,
+        openapi_extensions=takes(BulkRequest),
+    )
+    def bulk_exceptions() -> Response:
+        """Retry, archive or discard all entries that fit the filter, the open ones unless it names
+        a status. `dry_run` counts them; else a job does it: see /api/v1/jobs/{id}.
+        """
+        return bulk_response("exceptions", ports)
 
     return routes
 
@@ -155,10 +197,3 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in entry.items() if name != "retry_message"}
     del shown["retry_topic"]
     return {**shown, "can_retry": bool(entry["retry_topic"])}
-
-
-def _words(entry: Mapping[str, Any]) -> list[object]:
-    names = ("id", "code", "message", "peer_message", "destination", "receipt_id")
-    uids = ("sop_class_uid", "sop_instance_uid", "study_instance_uid")
-    source = entry.get("source") or {}
-    return [entry[name] for name in names + uids] + list(source.values())

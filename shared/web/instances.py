@@ -11,8 +11,19 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from shared.errors import DocumentMissingError
+from shared.pipeline.jobs import Action
 from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
+from shared.web.actions import (
+    BULK_RESPONSES,
+    BulkRequest,
+    DiscardRequest,
+    RerouteRequest,
+    bulk_response,
+    carried_out,
+    received_if_any,
+    takes,
+)
 from shared.web.documents_out import json_response
 from shared.web.listing import (
     Listing,
@@ -22,7 +33,7 @@ from shared.web.listing import (
     fetch,
     page_response,
 )
-from shared.web.problems import PROBLEM_RESPONSES, ProblemError
+from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
@@ -38,7 +49,9 @@ _TIMELINE_LIMIT = 500
 class InstanceQuery(Listing):
     """Which Instances to list; several conditions must all hold."""
 
-    state: Literal["routed", "held", "discarded", "released"] | None = None
+    state: (
+        Literal["routed", "collecting", "held", "discarded", "released", "quarantined"] | None
+    ) = None
     study_uid: str | None = Field(default=None, description="Study Instance UID")
     sop_instance_uid: str | None = None
     since: Since | None = Field(default=None, description="Received at or after this")
@@ -47,7 +60,9 @@ class InstanceQuery(Listing):
 class DeliveryQuery(Listing):
     """Which Deliveries to list; several conditions must all hold."""
 
-    state: Literal["delivered", "retrying", "failed"] | None = None
+    state: (
+        Literal["delivered", "retrying", "failed", "quarantined", "superseded", "discarded"] | None
+    ) = None
     destination: str | None = None
     study_uid: str | None = Field(default=None, description="Study Instance UID")
     receipt_id: str | None = None
@@ -92,6 +107,9 @@ def blueprint(ports: Ports) -> APIBlueprint:
             ),
             listing,
         )
+
+    def done(action: Action, receipt_id: str) -> Response:
+        return json_response(_summary(carried_out(action, receipt_id, ports)), 202)
 
     def of_receipt(collection: str, order_by: str, receipt_id: str) -> list[Mapping[str, Any]]:
         page = ports.documents.query(
@@ -143,20 +161,52 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
     def reprocess_instance(path: InstancePath) -> Response:
         """Have the current rules decide anew about an Instance that is held or was discarded."""
-        from shared.pipeline import instance_records, rules
+        return done(Action("instances", "release"), path.receipt_id)
 
-        known = ports.documents.get(_INSTANCES, path.receipt_id)
-        if known is not None and known.data["state"] == instance_records.ROUTED:
-            raise ProblemError(
-                409,
-                "already-routed",
-                "The Instance is routed already.",
-                hint="Retry a delivery of it from the exception log instead.",
-            )
-        rules.release(path.receipt_id, ports)
-        return json_response(
-            {"receipt_id": path.receipt_id, "state": instance_records.RELEASED}, 202
-        )
+    @routes.post(
+        "/instances/<receipt_id>/release",
+        operation_id="release_instance",
+        responses={202: described("It is on its way to the rules", {"type": "object"})},
+    )
+    def release_instance(path: InstancePath) -> Response:
+        """Have the current rules decide anew about an Instance that is held, quarantined or was
+        discarded.
+        """
+        return done(Action("instances", "release"), path.receipt_id)
+
+    @routes.post(
+        "/instances/<receipt_id>/reroute",
+        operation_id="reroute_instance",
+        responses={202: described("It is on its way to the destination", {"type": "object"})},
+        openapi_extensions=takes(RerouteRequest),
+    )
+    def reroute_instance(path: InstancePath) -> Response:
+        """Send an Instance that waits to the named destination instead."""
+        destination = RerouteRequest.model_validate(received_if_any()).destination
+        return done(Action("instances", "reroute", destination=destination), path.receipt_id)
+
+    @routes.post(
+        "/instances/<receipt_id>/discard",
+        operation_id="discard_instance",
+        responses={202: described("It goes nowhere", {"type": "object"})},
+        openapi_extensions=takes(DiscardRequest),
+    )
+    def discard_instance(path: InstancePath) -> Response:
+        """Give up for good an Instance that waits, and say why."""
+        reason = DiscardRequest.model_validate(received_if_any()).reason
+        return done(Action("instances", "discard", reason=reason), path.receipt_id)
+
+    @routes.post(
+        "/instances/bulk",
+        operation_id="bulk_instances",
+        responses=BULK_RESPONSES,
+        openapi_extensions=takes(BulkRequest),
+    )
+    def bulk_instances() -> Response:
+        """Release, reroute or discard all Instances that fit the filter, the held and quarantined
+        ones unless it names a state. `dry_run` counts them; else a job does it.
+        """
+        return bulk_response("instances", ports)
 
     @routes.get(
         "/deliveries",
@@ -179,7 +229,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
 
 def _summary(instance: Mapping[str, Any]) -> dict[str, Any]:
     destinations = [plan["destination"] for plan in instance["deliveries"]]
-    return {**_without(instance, "deliveries"), "destinations": destinations}
+    return {**_without(instance, "deliveries", "changes"), "destinations": destinations}
 
 
 def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -193,7 +243,7 @@ def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) ->
         }
         for plan in instance["deliveries"]
     ]
-    return {**_without(instance, "deliveries"), "deliveries": planned}
+    return {**_without(instance, "deliveries", "changes"), "deliveries": planned}
 
 
 def _exception(entry: Mapping[str, Any]) -> dict[str, Any]:

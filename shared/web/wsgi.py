@@ -17,6 +17,7 @@ from shared.web import (
     exceptions,
     health,
     instances,
+    jobs,
     problems,
 )
 from shared.web.keys import ApiKeys
@@ -60,8 +61,9 @@ def create_app(
     if API in serving:
         app.register_api(configuration.blueprint(ports.configuration))
         app.register_api(crosswalks.blueprint(ports))
-        app.register_api(exceptions.blueprint(ports.exceptions))
+        app.register_api(exceptions.blueprint(ports))
         app.register_api(instances.blueprint(ports))
+        app.register_api(jobs.blueprint(ports))
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
         app.register_api(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.acting import act, all_option, dry_run_option, filter_option
+from infra.local.options import json_option, open_ports
 from infra.local.terminal import Terminal
-from shared.errors import AxiomError
 
-STATUSES = ("open", "retried", "archived")
+STATUSES = ("open", "retried", "archived", "discarded")
 CATEGORIES = ("validation", "processing", "storage", "network", "resource", "configuration")
 
 # What a retry needs is no reading matter.
 _MACHINE_FIELDS = frozenset({"retry_message"})
 
 
-@click.group("exceptions", help="List, show, retry and archive what could not be done.")
+@click.group("exceptions", help="Work off what could not be done.")
 def command() -> None:
     """Works on AXIOM_HOME itself, whether the system runs or not."""
 
@@ -82,72 +82,93 @@ def show(exception_id: str, as_json: bool) -> None:
 
 @command.command("retry")
 @click.argument("exception_ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every open entry that can be retried.")
+@click.option("--destination", metavar="NAME", default="", help="Deliver there instead.")
+@click.option(
+    "--with-current-rules", is_flag=True, help="Have the current rules decide about it anew."
+)
+@all_option
+@filter_option
+@dry_run_option
 @json_option
-def retry(exception_ids: Sequence[str], everything: bool, as_json: bool) -> int:
+def retry(
+    exception_ids: Sequence[str],
+    destination: str,
+    with_current_rules: bool,
+    everything: bool,
+    filters: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Try what failed once more; an entry opens again if it fails again."""
-    log = open_ports().exceptions
-    return _for_each(
-        exception_ids, everything, as_json, "retried", lambda key: log.retry(key, by=principal())
+    from shared.pipeline.jobs import Action
+
+    return act(
+        Action("exceptions", "retry", destination, with_current_rules),
+        exception_ids,
+        everything=everything,
+        filters=filters,
+        dry_run=dry_run,
+        done="retried",
+        as_json=as_json,
     )
 
 
 @command.command("archive")
 @click.argument("exception_ids", metavar="ID...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every open entry.")
 @click.option("--reason", default="", help="Kept with the entry.")
+@all_option
+@filter_option
+@dry_run_option
 @json_option
-def archive(exception_ids: Sequence[str], everything: bool, reason: str, as_json: bool) -> int:
-    """Mark entries as dealt with."""
-    log = open_ports().exceptions
-    return _for_each(
-        exception_ids,
-        everything,
-        as_json,
-        "archived",
-        lambda key: log.archive(key, by=principal(), reason=reason),
-    )
-
-
-def _for_each(
+def archive(
     exception_ids: Sequence[str],
+    reason: str,
     everything: bool,
+    filters: Sequence[str],
+    dry_run: bool,
     as_json: bool,
-    done: str,
-    act: Callable[[str], Mapping[str, Any]],
 ) -> int:
-    """Act on each entry, whatever becomes of the others; exit status 1 if one failed."""
-    if bool(exception_ids) == everything:
-        raise click.UsageError("Name the entries, or give --all.")
-    keys = [entry["id"] for entry in _all_open(done)] if everything else exception_ids
-    terminal = Terminal(as_json)
-    results = []
-    for key in keys:
-        try:
-            act(key)
-        except (AxiomError, ValueError) as error:
-            results.append({"id": key, "result": "failed", "reason": str(error)})
-        else:
-            results.append({"id": key, "result": done, "reason": ""})
-    terminal.document({"results": results})
-    terminal.table(
-        ["id", "result", ""],
-        [[r["id"], r["result"], r["reason"]] for r in results],
-        empty="Nothing to do.",
+    """Mark entries as dealt with; nothing else happens."""
+    from shared.pipeline.jobs import Action
+
+    return act(
+        Action("exceptions", "archive", reason=reason),
+        exception_ids,
+        everything=everything,
+        filters=filters,
+        dry_run=dry_run,
+        done="archived",
+        as_json=as_json,
     )
-    return int(any(result["result"] == "failed" for result in results))
 
 
-def _all_open(done: str) -> list[Mapping[str, Any]]:
-    log, entries, cursor = open_ports().exceptions, list[Mapping[str, Any]](), None
-    while True:
-        page = log.list(where={"status": "open"}, limit=1000, cursor=cursor)
-        entries += [document.data for document in page.documents]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    # A sender that was refused has its Instance still: nothing here can be tried again.
-    return [e for e in entries if done != "retried" or e["retry_topic"]]
+@command.command("discard")
+@click.argument("exception_ids", metavar="ID...", nargs=-1)
+@click.option("--reason", required=True, help="Kept with the entry and in the audit log.")
+@all_option
+@filter_option
+@dry_run_option
+@json_option
+def discard(
+    exception_ids: Sequence[str],
+    reason: str,
+    everything: bool,
+    filters: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Give up for good what failed: it is not delivered, and its received file may go."""
+    from shared.pipeline.jobs import Action
+
+    return act(
+        Action("exceptions", "discard", reason=reason),
+        exception_ids,
+        everything=everything,
+        filters=filters,
+        dry_run=dry_run,
+        done="discarded",
+        as_json=as_json,
+    )
 
 
 def _readable(entry: Mapping[str, Any]) -> dict[str, Any]:
