@@ -7,10 +7,11 @@ versions can run side by side during a rollout.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -161,6 +162,12 @@ M = TypeVar(
     "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
 )
 
+# Made here, where one thread runs: msgspec prepares a dataclass at its first use, and two threads
+# that do so at once can crash the process.
+_DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in M.__constraints__
+}
+
 
 def encode(message: object) -> bytes:
     """The message as JSON, UTF-8."""
@@ -170,7 +177,8 @@ def encode(message: object) -> bytes:
 def decode(data: bytes, kind: type[M]) -> M:
     """Read a message back. Raises: MalformedMessageError, without quoting the message."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        found: M = _DECODERS[kind].decode(data)
+        return found
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # msgspec names the path and the types, never the values.
         raise MalformedMessageError(f"not {kind.__name__}: {error}") from None

@@ -28,6 +28,10 @@ class Plan:
     changes: tuple[Change, ...]
 
 
+# Prepares the type while one thread runs, as `shared.messages` does.
+msgspec.convert((), tuple[Plan, ...])
+
+
 def facts_of(receipt: Receipt, *, returned: bool = False) -> Facts:
     """What conditions may ask about an Instance besides its Attributes."""
     source = receipt.source

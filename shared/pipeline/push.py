@@ -85,6 +85,8 @@ class _Wrapped(msgspec.Struct):
     message: _Message
 
 
+_ENVELOPE = msgspec.json.Decoder(_Wrapped)
+
 M = TypeVar(
     "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
 )
@@ -99,9 +101,7 @@ def message_bytes(request: Pushed) -> bytes:
     if request.headers.get(MESSAGE_ID_HEADER) is not None:
         return body
     try:
-        return base64.b64decode(
-            msgspec.json.decode(body, type=_Wrapped).message.data, validate=True
-        )
+        return base64.b64decode(_ENVELOPE.decode(body).message.data, validate=True)
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
         raise MalformedMessageError("the push is not a Pub/Sub envelope") from None
 

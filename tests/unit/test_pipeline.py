@@ -132,6 +132,29 @@ class TestAnInstance:
         assert ports.documents.count("instances") == ports.documents.count("deliveries") == 1
         assert ports.documents.count("exceptions") == 0
 
+    def test_that_is_sent_again_is_changed_to_equal_bytes(
+        self, ports: Ports, tmp_path: Path
+    ) -> None:
+        """Its sender did not get our answer. Other bytes would be a conflict at every destination,
+        and Original Attributes tell the time of the change.
+        """
+        ports.configuration.create("rulesets", {"name": "r", "rules": [CT_RULE]}, by="test")
+        for _ in range(3):
+            receive(ports, build.ct())
+            pump(ports)
+        assert len(delivered(tmp_path)) == 1
+        assert ports.documents.count("instances") == 3
+        assert ports.documents.count("exceptions") == 0
+
+    def test_of_other_bytes_under_its_uid_is_a_conflict(self, ports: Ports, tmp_path: Path) -> None:
+        ports.configuration.create("rulesets", {"name": "r", "rules": [CT_RULE]}, by="test")
+        receive(ports, build.ct())
+        receive(ports, build.ct(patient_id="OTHER"))
+        pump(ports)
+        assert len(delivered(tmp_path)) == 1
+        (entry,) = ports.documents.query("exceptions").documents
+        assert entry.data["code"] == "instance-conflict"
+
     def test_keeps_its_first_decision_when_rules_change_meanwhile(
         self, ports: Ports, tmp_path: Path
     ) -> None:
