@@ -128,6 +128,22 @@ class OverloadedError(TransientError):
     retry_after_s = 30.0
 
 
+class RateLimitedError(TransientError):
+    """The caller sends more than its rate. args: Instances a second that it may send."""
+
+    code = "rate-limited"
+    category = Category.RESOURCE
+    hint = "Send more slowly, or raise `rate_limit_per_s` in the settings."
+    template = "more than {:g} Instances a second"
+
+    def __init__(self, rate: float, retry_after_s: float = 1.0) -> None:
+        super().__init__(rate)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[RateLimitedError], tuple[float, float]]:
+        return type(self), (self.args[0], self.retry_after_s or 0.0)
+
+
 # ---- stores ---------------------------------------------------------------------------------
 
 

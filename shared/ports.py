@@ -7,7 +7,7 @@ driver's errors into `shared.errors`; an outage is a `StorageUnavailableError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -227,6 +227,32 @@ class Destination(Protocol):
         """Release connections that nobody uses; a delivery under way finishes first.
 
         Twice is once, and nothing is delivered after it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in some topics: how many messages, and for how long one that could be worked on
+    has waited for that at most.
+    """
+
+    messages: int = 0
+    waiting_s: float = 0.0
+
+
+class QueueGauge(Protocol):
+    """A message bus that can tell what waits in it."""
+
+    def backlog(self, topics: Collection[str], *, at_most: int) -> Backlog:
+        """Cheap enough to ask every second; counts up to `at_most` in each topic, leased ones too.
+
+        Raises: StorageUnavailableError.
+        """
+
+    def mentioned(self, words: Collection[str], topics: Collection[str]) -> set[str]:
+        """Those of `words` that a message of the topics holds, leased ones too; reads them all.
+
+        Raises: StorageUnavailableError.
         """
 
 

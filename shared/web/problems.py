@@ -26,6 +26,7 @@ from shared.errors import (
     InvalidConfigurationError,
     ObjectMissingError,
     OverloadedError,
+    RateLimitedError,
     TransientError,
 )
 from shared.logs import describe
@@ -42,6 +43,7 @@ STATUSES: tuple[tuple[type[AxiomError], int], ...] = (
     (ObjectMissingError, 410),
     (InstanceTooLargeError, 413),
     (OverloadedError, 503),
+    (RateLimitedError, 429),
     (TransientError, 503),
     (AxiomError, 409),
 )

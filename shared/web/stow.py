@@ -48,8 +48,12 @@ class StagedInstance(Protocol):
 class Reception(Protocol):
     """The part of `shared.pipeline.receive.Receiver` that is needed here."""
 
-    def begin(self, source: Source) -> AbstractContextManager[StagedInstance]:
-        """Start one Instance, discarded at exit unless committed. Raises: TransientError."""
+    def begin(
+        self, source: Source, *, goes_on: bool = False
+    ) -> AbstractContextManager[StagedInstance]:
+        """Start one Instance, discarded at exit unless committed; `goes_on` if it is not the first
+        of its request. Raises: TransientError.
+        """
 
 
 @dataclass(slots=True)
@@ -112,7 +116,7 @@ class Store:
         self._refuse(error)
 
     def _refuse(self, error: PermanentError) -> None:
-        with self._reception.begin(self._source) as staging:
+        with self._begun() as staging:
             staging.refuse(error)
         self.outcome.failed.append(FailedInstance(error))
 
@@ -122,7 +126,7 @@ class Store:
             # Nothing was sent in this place, so there is nothing that the exception log could show.
             self.outcome.failed.append(FailedInstance(NotDicomError("it is empty")))
             return
-        with self._reception.begin(self._source) as staging:
+        with self._begun() as staging:
             try:
                 staging.write(first)
                 for chunk in chunks:
@@ -137,6 +141,11 @@ class Store:
                 self._failed(error, staging.header)
             else:
                 self.outcome.stored.append(_stored(receipt))
+
+    def _begun(self) -> AbstractContextManager[StagedInstance]:
+        # A request with more Instances than the rate allows would else never get to its end.
+        goes_on = bool(self.outcome.stored or self.outcome.failed)
+        return self._reception.begin(self._source, goes_on=goes_on)
 
     def _failed(self, error: PermanentError, header: Header | None) -> None:
         uids = ["", ""]

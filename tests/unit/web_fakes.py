@@ -55,7 +55,7 @@ class FakeReception:
     begin_error: AxiomError | None = None
     commit_error: AxiomError | None = None
 
-    def begin(self, source: Source) -> FakeStaging:
+    def begin(self, source: Source, *, goes_on: bool = False) -> FakeStaging:
         if self.begin_error is not None:
             raise self.begin_error
         self.sources.append(source)

@@ -23,7 +23,7 @@ from shared.adapters.embedded.database import Database
 from shared.adapters.embedded.lessees import Lessee
 from shared.adapters.embedded.queue_time import QueueTime
 from shared.errors import StorageUnavailableError
-from shared.ports import Clock, Outgoing
+from shared.ports import Backlog, Clock, Outgoing
 
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 # Of every so many messages leased, one is routine while both kinds wait.
@@ -259,6 +259,41 @@ class SqliteMessageBus:
                 {**known.lanes, lane: number},
             )
         return depths
+
+    def backlog(self, topics: Collection[str], *, at_most: int) -> Backlog:
+        """As QueueGauge. Both questions are answered by the index: where nothing waits they cost
+        microseconds, and a hundred thousand messages some milliseconds.
+        """
+        now_ms = self._now_ms()
+        messages, oldest_ms = 0, now_ms
+        with self._database.reading() as connection:
+            for topic in topics:
+                (number,) = connection.execute(
+                    "SELECT count(*) FROM (SELECT 1 FROM messages WHERE topic = ? LIMIT ?)",
+                    (topic, at_most),
+                ).fetchone()
+                messages += number
+                for routine in (_HIGH, _ROUTINE) if number else ():
+                    found = connection.execute(
+                        "SELECT due_ms FROM messages WHERE topic = ? AND lane = '' AND routine = ?"
+                        " ORDER BY due_ms LIMIT 1",
+                        (topic, routine),
+                    ).fetchone()
+                    oldest_ms = min(oldest_ms, found[0]) if found else oldest_ms
+        return Backlog(messages, (now_ms - oldest_ms) / 1000)
+
+    def mentioned(self, words: Collection[str], topics: Collection[str]) -> set[str]:
+        """As QueueGauge."""
+        wanted = {word: word.encode() for word in words}
+        found: set[str] = set()
+        with self._database.reading() as connection:
+            for (data,) in connection.execute(
+                "SELECT data FROM messages JOIN payloads USING (id)"
+                " WHERE topic IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(topics)),),
+            ):
+                found.update(word for word, text in wanted.items() if text in data)
+        return found
 
     def wait(self, topics: Collection[str], timeout_s: float, also: Sequence[int] = ()) -> None:
         """Return when something was published to one of `topics`, when a descriptor of `also` can
