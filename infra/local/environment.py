@@ -61,7 +61,7 @@ def ready_python(root: Path, *, development: bool) -> str:
     """
     locks = [root / "requirements.txt"]
     if development:
-        locks.append(root / "requirements-dev.txt")
+        locks += [root / "requirements-cloud.txt", root / "requirements-dev.txt"]
     beside = Environment(root / ".venv")
     if beside.holds(locks):
         return beside.python

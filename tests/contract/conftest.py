@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.cloud import firestore
 
+from shared.adapters.cloud.document_store import FirestoreDocumentStore
+from shared.adapters.cloud.object_store import BucketObjectStore
+from shared.adapters.cloud.secret_store import SecretManagerSecretStore
 from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.ports import DocumentStore, ObjectStore, SecretStore
+from tests.google.cloud_storage import cloud_storage
+from tests.google.emulators import emulator
+from tests.google.secret_manager import secret_manager
 
 
 @pytest.fixture
@@ -30,7 +38,14 @@ def folder_with_named_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return FolderObjectStore(tmp_path / "objects")
 
 
-@pytest.fixture(params=["folder", "folder_with_named_files"])
+@pytest.fixture
+def bucket() -> Iterator[BucketObjectStore]:
+    """Objects in a bucket of Cloud Storage."""
+    with cloud_storage() as found:
+        yield BucketObjectStore(found)
+
+
+@pytest.fixture(params=["folder", "folder_with_named_files", "bucket"])
 def objects(request: pytest.FixtureRequest) -> ObjectStore:
     """Each ObjectStore in turn."""
     store: ObjectStore = request.getfixturevalue(request.param)
@@ -55,7 +70,23 @@ def sqlite_documents_with_indices(tmp_path: Path) -> Iterator[SqliteDocumentStor
     store.close()
 
 
-@pytest.fixture(params=["sqlite_documents", "sqlite_documents_with_indices"])
+@pytest.fixture(scope="session")
+def firestore_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where Google's Firestore emulator listens."""
+    with emulator("firestore", tmp_path_factory.mktemp("emulator")) as address:
+        yield address
+
+
+@pytest.fixture
+def firestore_documents(
+    firestore_emulator: str, monkeypatch: pytest.MonkeyPatch
+) -> FirestoreDocumentStore:
+    """Documents in Firestore, in a project of their own."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_emulator)
+    return FirestoreDocumentStore(firestore.Client(project=f"demo-{uuid.uuid4().hex[:12]}"))
+
+
+@pytest.fixture(params=["sqlite_documents", "sqlite_documents_with_indices", "firestore_documents"])
 def documents(request: pytest.FixtureRequest) -> DocumentStore:
     """Each DocumentStore in turn."""
     store: DocumentStore = request.getfixturevalue(request.param)
@@ -76,7 +107,14 @@ def files(tmp_path: Path) -> FileSecretStore:
     return FileSecretStore(tmp_path / "secrets")
 
 
-@pytest.fixture(params=["files"])
+@pytest.fixture
+def secret_manager_secrets() -> Iterator[SecretManagerSecretStore]:
+    """Secrets in Secret Manager."""
+    with secret_manager() as client:
+        yield SecretManagerSecretStore(client, "test")
+
+
+@pytest.fixture(params=["files", "secret_manager_secrets"])
 def secrets(request: pytest.FixtureRequest) -> SecretStore:
     """Each SecretStore in turn."""
     store: SecretStore = request.getfixturevalue(request.param)

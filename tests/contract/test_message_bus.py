@@ -2,39 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+import grpc
 import pytest
+from google.api_core.exceptions import DeadlineExceeded
+from google.pubsub_v1.services.publisher import PublisherClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from shared.adapters.cloud.message_bus import LANE, PRIORITY, PubSubMessageBus
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.errors import StorageUnavailableError
 from shared.ports import MessageBus, Outgoing
+from tests.google.emulators import emulator
 
 # Takes all messages of a topic off the bus: their bytes and attributes.
 Receive = Callable[[str], list[tuple[bytes, dict[str, str]]]]
 
 
+TOPICS = ("instance-received", "one", "two", "three", "work")
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where Google's Pub/Sub emulator listens."""
+    with emulator("pubsub", tmp_path_factory.mktemp("emulator")) as address:
+        yield address
+
+
+class Bus(NamedTuple):
+    """A MessageBus, and the subscriber's side, which is no part of the port."""
+
+    bus: MessageBus
+    receive: Receive
+
+
 @pytest.fixture
-def receive(sqlite_bus: SqliteMessageBus) -> Receive:
-    """The subscriber's side, which is no part of the port."""
+def sqlite(sqlite_bus: SqliteMessageBus) -> Bus:
+    """Messages in SQLite."""
 
     def receive_all(topic: str) -> list[tuple[bytes, dict[str, str]]]:
         leased = sqlite_bus.lease([topic], limit=10_000, lease_s=60)
         sqlite_bus.settle([message.message_id for message in leased])
         return [(message.data, dict(message.attributes)) for message in leased]
 
-    return receive_all
+    return Bus(sqlite_bus, receive_all)
 
 
-@pytest.fixture(params=["sqlite_bus"])
-def bus(request: pytest.FixtureRequest) -> MessageBus:
+@pytest.fixture
+def pubsub(pubsub_emulator: str) -> Iterator[Bus]:
+    """Messages in Pub/Sub, in a project of their own."""
+    project = f"demo-{uuid.uuid4().hex[:12]}"
+    unlimited = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(pubsub_emulator, unlimited) as channel:
+        publisher = PublisherClient(transport=PublisherGrpcTransport(channel=channel))
+        subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        for topic in TOPICS:
+            path = publisher.topic_path(project, f"axiom-{topic}")
+            publisher.create_topic(name=path)
+            subscriber.create_subscription(
+                name=subscriber.subscription_path(project, topic), topic=path
+            )
+
+        def receive_all(topic: str) -> list[tuple[bytes, dict[str, str]]]:
+            path = subscriber.subscription_path(project, topic)
+            received: list[tuple[bytes, dict[str, str]]] = []
+            while True:
+                try:
+                    answer = subscriber.pull(subscription=path, max_messages=1000, timeout=2)
+                except DeadlineExceeded:
+                    return received
+                if not answer.received_messages:
+                    return received
+                subscriber.acknowledge(
+                    subscription=path, ack_ids=[m.ack_id for m in answer.received_messages]
+                )
+                for message in (found.message for found in answer.received_messages):
+                    attributes = dict(message.attributes)
+                    attributes.pop(LANE, None)
+                    attributes.pop(PRIORITY, None)
+                    received.append((message.data, attributes))
+
+        yield Bus(PubSubMessageBus(publisher, project, "axiom-"), receive_all)
+
+
+@pytest.fixture(params=["sqlite", "pubsub"])
+def adapter(request: pytest.FixtureRequest) -> Bus:
     """Each MessageBus in turn."""
-    adapter: MessageBus = request.getfixturevalue(request.param)
-    return adapter
+    found: Bus = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def bus(adapter: Bus) -> MessageBus:
+    """What publishes."""
+    return adapter.bus
+
+
+@pytest.fixture
+def receive(adapter: Bus) -> Receive:
+    """What receives."""
+    return adapter.receive
 
 
 class TestMessageBus:
-    """A new adapter is one more param of the `bus` fixture, and of `receive`."""
+    """A new adapter is one more param of the `adapter` fixture."""
 
     def test_what_was_published_is_received_unchanged(
         self, bus: MessageBus, receive: Receive
@@ -70,3 +147,16 @@ class TestMessageBus:
         received = [data for data, _ in receive("work")]
         assert len(received) == 500
         assert set(received) == expected
+
+
+def test_pub_sub_names_the_topic_that_is_missing(pubsub: Bus) -> None:
+    """At three in the morning the name of what to create is what counts."""
+    with pytest.raises(StorageUnavailableError, match="axiom-nowhere"):
+        pubsub.bus.publish([Outgoing("nowhere", b"1")])
+
+
+def test_pub_sub_takes_more_than_one_request_holds(pubsub: Bus) -> None:
+    pubsub.bus.publish(Outgoing("work", b"%d" % n) for n in range(1500))
+    pubsub.bus.publish(Outgoing("one", bytes(4_000_000)) for _ in range(5))
+    assert len({data for data, _ in pubsub.receive("work")}) == 1500
+    assert len(pubsub.receive("one")) == 5

@@ -1,0 +1,226 @@
+"""Objects in a Cloud Storage bucket."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import google.cloud.storage as storage
+import google_crc32c
+from google.api_core import exceptions as google_errors
+from google.cloud.storage.exceptions import InvalidResponse
+
+from shared.adapters.cloud.failures import told_as_ours
+from shared.adapters.names import check_object_name
+from shared.errors import ObjectExistsError, ObjectMissingError
+from shared.ports import Buffer, StoredObject
+
+# What a writer holds in memory at the most; a multiple of 256 KiB, as resumable uploads want.
+# The client's own default would be 100 MiB.
+_CHUNK_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+_CREATE_ONLY = 0  # generation 0: only if there is no such object
+
+
+class BucketObjectStore:
+    """ObjectStore of the cloud.
+
+    The bucket needs object versioning: a reader is bound to one generation, which stays readable
+    after a deletion until the bucket's lifecycle removes it. Every write is conditional on there
+    being no such object, since the client repeats requests whose answer was lost.
+    """
+
+    def __init__(self, bucket: storage.Bucket) -> None:
+        self._bucket = bucket
+
+    def create(self, name: str) -> _Writer:
+        """Start an object. A taken name shows at `commit`."""
+        check_object_name(name)
+        return _Writer(self._bucket, name)
+
+    def open(self, name: str) -> _Reader:
+        """Raises: ObjectMissingError, StorageUnavailableError."""
+        check_object_name(name)
+        return _Reader(self._bucket, _live(self._bucket, name))
+
+    def stat(self, name: str) -> StoredObject:
+        """Raises: ObjectMissingError, StorageUnavailableError."""
+        check_object_name(name)
+        return _stored(_live(self._bucket, name))
+
+    def delete(self, name: str) -> None:
+        """Delete; a missing object is no error. Raises: StorageUnavailableError."""
+        check_object_name(name)
+        with told_as_ours("Cloud Storage"):
+            try:
+                self._bucket.blob(name).delete()
+            except google_errors.NotFound:
+                return
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Names that start with `prefix`, in ascending order."""
+        with told_as_ours("Cloud Storage"):
+            for blob in self._bucket.list_blobs(prefix=prefix, fields="items(name),nextPageToken"):
+                yield blob.name
+
+    def free_bytes(self) -> int | None:
+        """None: a bucket has no limit."""
+        return None
+
+
+class _Writer:
+    """One upload: in one request if it fits a chunk, else resumable, a chunk at a time."""
+
+    def __init__(self, bucket: storage.Bucket, name: str) -> None:
+        self.size = 0
+        self._bucket, self._name = bucket, name
+        self._sum = google_crc32c.Checksum()
+        self._chunk = bytearray()
+        self._upload: Any = None
+        self._open = True
+
+    @property
+    def crc32c(self) -> int:
+        """Of what was written so far."""
+        return int.from_bytes(self._sum.digest(), "big")
+
+    def write(self, *buffers: Buffer) -> None:
+        """Append. Raises: StorageUnavailableError."""
+        for buffer in buffers:
+            self._sum.update(bytes(buffer))
+            self._chunk += buffer
+            self.size += len(buffer)
+            if len(self._chunk) > _CHUNK_BYTES:
+                self._send()
+
+    def commit(self) -> StoredObject:
+        """Finish the upload. Raises: ObjectExistsError, StorageUnavailableError."""
+        with told_as_ours("Cloud Storage"):
+            try:
+                if self._upload is None:
+                    self._bucket.blob(self._name).upload_from_file(
+                        io.BytesIO(self._chunk),
+                        size=len(self._chunk),
+                        if_generation_match=_CREATE_ONLY,
+                        checksum="crc32c",
+                    )
+                else:
+                    self._upload.write(self._chunk)
+                    self._upload.close()
+            except google_errors.PreconditionFailed:
+                self._expect_ours()
+            except InvalidResponse as error:
+                if error.response.status_code != 412:
+                    raise google_errors.from_http_response(error.response) from error
+                self._expect_ours()
+            finally:
+                self._forget()
+        return StoredObject(self._name, self.size, self.crc32c)
+
+    def discard(self) -> None:
+        """Forget what was written; the upload's session expires by itself if it cannot be told."""
+        if self._open and self._upload is not None:
+            with suppress(google_errors.GoogleAPIError, InvalidResponse, OSError):
+                self._upload.terminate()
+        self._forget()
+
+    def _send(self) -> None:
+        with told_as_ours("Cloud Storage"):
+            if self._upload is None:
+                self._upload = self._bucket.blob(self._name).open(
+                    "wb", chunk_size=_CHUNK_BYTES, if_generation_match=_CREATE_ONLY
+                )
+            self._upload.write(self._chunk)
+        self._chunk = bytearray()
+
+    def _expect_ours(self) -> None:
+        """After 412: our own bytes are there if the first answer was lost. Else raises."""
+        found = _stored(_live(self._bucket, self._name))
+        if (found.size, found.crc32c) != (self.size, self.crc32c):
+            raise ObjectExistsError(self._name)
+
+    def _forget(self) -> None:
+        self._open = False
+        self._chunk = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+class _Reader:
+    """One generation of an object."""
+
+    def __init__(self, bucket: storage.Bucket, blob: storage.Blob) -> None:
+        self.name: str = blob.name
+        self.size = int(blob.size)
+        self._blob = bucket.blob(blob.name, generation=blob.generation)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`. Raises: StorageUnavailableError."""
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        with told_as_ours("Cloud Storage"):
+            try:
+                # The generation is pinned, and `end` counts in.
+                data: bytes = self._blob.download_as_bytes(
+                    start=offset, end=end - 1, raw_download=True, checksum=None
+                )
+            except google_errors.NotFound:
+                raise ObjectMissingError(self.name) from None
+        return data
+
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from `offset` in pieces of at most 1 MiB; a chunk at a time is in memory."""
+        end = self.size if length is None else min(offset + length, self.size)
+        while offset < end:
+            chunk = self.read_at(offset, min(_CHUNK_BYTES, end - offset))
+            offset += len(chunk)
+            for start in range(0, len(chunk), _PIECE_BYTES):
+                yield chunk[start : start + _PIECE_BYTES]
+
+    def fileno(self) -> int | None:
+        """None: there is no local file."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _live(bucket: storage.Bucket, name: str) -> storage.Blob:
+    with told_as_ours("Cloud Storage"):
+        blob = bucket.get_blob(name)
+    if blob is None:
+        raise ObjectMissingError(name)
+    return blob
+
+
+def _stored(blob: storage.Blob) -> StoredObject:
+    return StoredObject(blob.name, int(blob.size), _crc32c(blob.crc32c))
+
+
+def _crc32c(encoded: str) -> int:
+    return int.from_bytes(base64.b64decode(encoded), "big")
