@@ -95,6 +95,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     crosswalks = ConfiguredCrosswalks(
         configuration, secret_store, objects, documents, clock, home / "crosswalks"
     )
+    rules = RuleBook(configuration, _pseudonym_key(secret_store), crosswalks)
     return Ports(
         objects=objects,
         documents=documents,
@@ -102,8 +103,8 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         secrets=secret_store,
         clock=clock,
         configuration=configuration,
-        receiver=Receiver(objects, bus, clock, configuration, exceptions),
-        rules=RuleBook(configuration, _pseudonym_key(secret_store), crosswalks),
+        receiver=Receiver(objects, bus, clock, configuration, exceptions, rules),
+        rules=rules,
         destinations=DestinationPool(
             configuration,
             lambda entity: create(entity, secret_store, storage_root=home / "storage"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from shared import crash_points
 from shared.config.entities import Settings
@@ -28,6 +28,7 @@ from shared.errors import (
     NotDicomError,
     OverloadedError,
     PermanentError,
+    RefusedByRuleError,
     SopInstanceMismatchError,
     StorageUnavailableError,
 )
@@ -43,6 +44,7 @@ from shared.messages import (
 )
 from shared.pipeline.exceptions import ExceptionLog, exception_from
 from shared.ports import Buffer, Clock, MessageBus, ObjectStore, ObjectWriter, Outgoing
+from shared.rules.decision import Facts, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,13 @@ _BODY_START_BYTES = 12
 # A person or a later setting can mend it, and many modalities send a refused Instance never again:
 # it is taken, and `validate_instance` decides.
 _LEFT_TO_VALIDATION = {"patient-id-missing": Severity.IGNORE}
+
+
+class ReceptionRules(Protocol):
+    """What is asked before the sender gets an answer."""
+
+    def refusal(self, header: Header, facts: Facts) -> Refusal | None:
+        """What a rule says against the Instance. Raises: TransientError."""
 
 
 class Receiver:
@@ -64,9 +73,11 @@ class Receiver:
         clock: Clock,
         configuration: ConfigurationService,
         exceptions: ExceptionLog,
+        rules: ReceptionRules,
     ) -> None:
         self._objects, self._bus, self._clock = objects, bus, clock
         self._configuration, self._exceptions = configuration, exceptions
+        self._rules = rules
         self._free_bytes: int | None = None
         self._free_bytes_at_s = float("-inf")
 
@@ -181,6 +192,7 @@ class Staging:
                 check_received(
                     header, self._writer.size, self._severities, body_start=self._body_start
                 )
+                self._ask_rules(header)
             except PermanentError as error:
                 self.refuse(error)
                 raise
@@ -226,6 +238,24 @@ class Staging:
         if self._open:
             self._open = False
             self._writer.discard()
+
+    def _ask_rules(self, header: Header) -> None:
+        """Raises: RefusedByRuleError; TransientError."""
+        source = self.source
+        facts = Facts(
+            source_type=source.type,
+            source_name=source.name,
+            calling_ae_title=source.calling_ae_title,
+            called_ae_title=source.called_ae_title,
+            peer_address=source.peer_address,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            sop_class_uid=header.text("SOPClassUID") or "",
+            size=self._writer.size,
+            received_at=self._receiver._clock.now(),
+        )
+        refusal = self._receiver._rules.refusal(header, facts)
+        if refusal is not None:
+            raise RefusedByRuleError(refusal.rule, refusal.reason, refusal.status)
 
     def _named(self, keyword: str) -> str:
         """A UID of the header, if it can be read and is one."""
