@@ -101,7 +101,8 @@ def _read(job_id: str) -> dict[str, Any]:
 
 
 def _progress(job: dict[str, Any]) -> str:
-    return f"{job['action']}: {job['done']} of {job['total']} done, {job['failed']} failed, {job['skipped']} skipped"
+    counts = ", ".join(f"{job[name]} {name}" for name in ("done", "failed", "skipped"))
+    return f"{job['action']}: {counts} of {job['total']}"
 
 
 def _parsed(filters: Sequence[str]) -> dict[str, str]:

@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from shared import bootstrap, logs
+from shared.adapters.embedded.lanes import LaneState
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Handler, Runner
+from shared.messages import Topic
+from shared.pipeline import destination_states
+from shared.pipeline.ports import Ports
 
 # At once in one process, where a lane has no limit of its own.
 _STAGE_CONCURRENCY = 2
@@ -28,6 +32,8 @@ def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
     ports = bootstrap.from_environment()
     assert isinstance(ports.bus, SqliteMessageBus)
     destinations = ports.destinations
+    if Topic.DELIVERY_REQUESTED in entry_points:
+        destination_states.forget_all(ports.documents)
     runner = Runner(
         ports.bus,
         cast(Mapping[str, Handler], entry_points),
@@ -35,10 +41,25 @@ def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
         max_concurrency=lambda lane: (
             destinations.max_concurrency(lane) if lane else _STAGE_CONCURRENCY
         ),
+        budget_s=lambda: ports.configuration.get().settings.retry_budget_s,
+        tell=lambda state: _record(state, ports),
     )
     runner.run(stopped)
     destinations.close()
     ports.crosswalks.close()
+
+
+def _record(state: LaneState, ports: Ports) -> None:
+    if state.topic == Topic.DELIVERY_REQUESTED:
+        health = destination_states.Health(
+            state.lane,
+            state.circuit,
+            state.failures,
+            state.failing_since,
+            state.last_error,
+            state.next_try_in_s,
+        )
+        destination_states.record(health, ports.documents, ports.clock)
 
 
 def _set_soon(stopped: threading.Event) -> None:

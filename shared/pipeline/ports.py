@@ -35,4 +35,6 @@ class Ports:
     destinations: DestinationPool
     crosswalks: Crosswalks
     exceptions: ExceptionLog
+    # How many messages wait for a destination; None on a platform whose queue cannot tell.
+    waiting: Callable[[str], int] | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

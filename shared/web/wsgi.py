@@ -12,6 +12,7 @@ from shared.web import (
     access,
     configuration,
     crosswalks,
+    destinations,
     dicomweb,
     documentation,
     exceptions,
@@ -19,6 +20,7 @@ from shared.web import (
     instances,
     jobs,
     problems,
+    studies,
 )
 from shared.web.keys import ApiKeys
 
@@ -63,7 +65,9 @@ def create_app(
         app.register_api(crosswalks.blueprint(ports))
         app.register_api(exceptions.blueprint(ports))
         app.register_api(instances.blueprint(ports))
+        app.register_api(studies.blueprint(ports))
         app.register_api(jobs.blueprint(ports))
+        app.register_api(destinations.blueprint(ports))
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
         app.register_api(

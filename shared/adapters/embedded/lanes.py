@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Condition, Lock
 
 from shared.adapters.embedded.message_bus import Leased
@@ -38,9 +39,25 @@ class RetryPolicy:
         delay_s = jitter * _doubled(self.first_delay_s, doublings, self.longest_probe_delay_s)
         return max(delay_s, min(retry_after_s, self.longest_retry_after_s))
 
-    def is_spent(self, attempt: int, tried_for_s: float) -> bool:
-        """True if a message that just failed is not tried again."""
-        return attempt >= self.least_attempts and tried_for_s >= self.budget_s
+    def is_spent(self, attempt: int, tried_for_s: float, budget_s: float | None = None) -> bool:
+        """True if a message that just failed is not tried again; `budget_s` in place of ours."""
+        budget_s = self.budget_s if budget_s is None else budget_s
+        return attempt >= self.least_attempts and tried_for_s >= budget_s
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """How a lane is, for those who look from outside. `circuit` is "closed" while all is well, and
+    "open" while one message at a time, a probe, is sent until one goes through.
+    """
+
+    topic: str
+    lane: str
+    circuit: str
+    failures: int  # in a row
+    failing_since: datetime | None
+    last_error: str
+    next_try_in_s: float
 
 
 class Lane:
@@ -59,6 +76,10 @@ class Lane:
         self._routine: deque[Leased] = deque()
         self._failures = 0
         self._probe_at_s = 0.0
+        self._failing_since: datetime | None = None
+        self._last_error = ""
+        # Others have not been told yet how it is.
+        self.has_news = False
 
     @property
     def waiting(self) -> int:
@@ -105,15 +126,34 @@ class Lane:
 
     def succeeded(self) -> None:
         """A message went through: the lane is well."""
-        self._failures = 0
+        if self._failures:
+            self._failures, self._failing_since, self._last_error = 0, None, ""
+            self.has_news = True
 
-    def failed(self, now_s: float, jitter: float, retry_after_s: float) -> None:
+    def failed(
+        self, now_s: float, jitter: float, retry_after_s: float, *, at: datetime, words: str
+    ) -> None:
         """The lane's far end could not take a message; it may take any other as little."""
         self._failures += 1
+        self._failing_since = self._failing_since or at
+        self._last_error = words
+        self.has_news = True
         if self.is_probing:
             self._probe_at_s = now_s + self._policy.probe_delay_s(
                 self._failures, jitter, retry_after_s
             )
+
+    def state(self, topic: str, lane: str, now_s: float) -> LaneState:
+        """How it is now."""
+        return LaneState(
+            topic,
+            lane,
+            "open" if self.is_probing else "closed",
+            self._failures,
+            self._failing_since,
+            self._last_error,
+            max(0.0, self._probe_at_s - now_s) if self.is_probing else 0.0,
+        )
 
     def probe_in_s(self, now_s: float) -> float:
         """Seconds until the next probe may go; infinity if it may already, or none is to come."""

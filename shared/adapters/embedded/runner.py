@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Condition, Event, Lock, Thread
 
 from shared.adapters.embedded.dead_letters import dead_letter
-from shared.adapters.embedded.lanes import Lane, RetryPolicy
+from shared.adapters.embedded.lanes import Lane, LaneState, RetryPolicy
 from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
 from shared.errors import AxiomError
 from shared.pipeline.push import ATTEMPT_HEADER, MESSAGE_ID_HEADER, PushRequest, PushResponse
@@ -60,11 +60,17 @@ class Runner:
         lease_s: float = 60.0,
         grace_s: float = 5.0,
         jitter: Callable[[], float] = random.random,
+        budget_s: Callable[[], float] | None = None,
+        tell: Callable[[LaneState], None] | None = None,
     ) -> None:
+        """`budget_s` says how long a message is tried, in place of the policy. `tell` is told
+        between two looks at the queue how a lane is that fails, or is well again.
+        """
         self._bus, self._handlers, self._clock = bus, handlers, clock
         self._max_concurrency = max_concurrency
         self._policy = policy or RetryPolicy()
         self._lease_s, self._grace_s, self._jitter = lease_s, grace_s, jitter
+        self._budget_s, self._tell = budget_s, tell
         self._lock = Lock()
         self._has_settlements = Condition(self._lock)
         self._is_idle = Condition(self._lock)
@@ -96,6 +102,7 @@ class Runner:
                     if now_s >= reclaim_at_s:
                         self._bus.reclaim()
                         reclaim_at_s = now_s + _RECLAIM_EVERY_S
+                    self._tell_news()
                     if not self._lease():
                         self._bus.wait(self._open_topics(), self._wait_s(), also=[wake_read])
                         _drain(wake_read)
@@ -162,6 +169,19 @@ class Runner:
             probes = [lane.probe_in_s(now_s) for lane in self._lanes.values()]
         return min([_LONGEST_WAIT_S, *probes])
 
+    def _tell_news(self) -> None:
+        if self._tell is None:
+            return
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            news = []
+            for (topic, name), lane in self._lanes.items():
+                if lane.has_news:
+                    lane.has_news = False
+                    news.append(lane.state(topic, name, now_s))
+        for state in news:
+            self._tell(state)
+
     def _keep_leases(self) -> None:
         with self._lock:
             held = list(self._held)
@@ -179,11 +199,12 @@ class Runner:
                     return
                 self._running[leased.message_id, leased.attempt] = leased
             answer = self._call(leased)
+            budget_s = self._current_budget_s(answer)
             with self._lock:
                 lane.running -= 1
                 # Not if it was handed back because it took too long to stop.
                 if self._running.pop((leased.message_id, leased.attempt), None):
-                    self._judge(lane, leased, answer)
+                    self._judge(lane, leased, answer, budget_s)
                 if not self._running:
                     self._is_idle.notify()
                 if lane.room(self._clock.monotonic_s()):
@@ -220,20 +241,34 @@ class Runner:
             return _Answer(500, f"internal error: {type(error).__name__}", 0.0)
         return _Answer(status, body, _retry_after_s(fields))
 
-    def _judge(self, lane: Lane, leased: Leased, answer: _Answer) -> None:
+    def _current_budget_s(self, answer: _Answer) -> float | None:
+        if self._budget_s is None or 200 <= answer.status < 300:
+            return None
+        try:
+            return self._budget_s()
+        except AxiomError:
+            return None
+
+    def _judge(self, lane: Lane, leased: Leased, answer: _Answer, budget_s: float | None) -> None:
         if 200 <= answer.status < 300:
             lane.succeeded()
             self._settle_soon([_Settlement(leased)])
             return
         if answer.status in _UNAVAILABLE or lane.is_probing:
-            lane.failed(self._clock.monotonic_s(), self._jitter(), answer.retry_after_s)
+            lane.failed(
+                self._clock.monotonic_s(),
+                self._jitter(),
+                answer.retry_after_s,
+                at=self._clock.now(),
+                words=answer.words,
+            )
             if lane.is_probing:
                 self._hand_back(lane)
-        self._settle_soon([self._try_again(leased, answer)])
+        self._settle_soon([self._try_again(leased, answer, budget_s)])
 
-    def _try_again(self, leased: Leased, answer: _Answer) -> _Settlement:
+    def _try_again(self, leased: Leased, answer: _Answer, budget_s: float | None) -> _Settlement:
         tried_for_s = (self._bus.now() - leased.first_attempt_at).total_seconds()
-        if self._policy.is_spent(leased.attempt, tried_for_s):
+        if self._policy.is_spent(leased.attempt, tried_for_s, budget_s):
             letter = dead_letter(leased, answer.status, answer.words, self._clock.now())
             if letter is not None:
                 return _Settlement(leased, publish=letter)

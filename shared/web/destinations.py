@@ -1,0 +1,64 @@
+"""Routes of how destinations are: /api/v1/destinations. Their settings are in the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel
+
+from shared.errors import DestinationMisconfiguredError, DocumentMissingError
+from shared.pipeline.destination_states import state_of
+from shared.web.documents_out import json_response
+from shared.web.listing import described, described_page
+from shared.web.problems import PROBLEM_RESPONSES
+
+if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
+
+URL_PREFIX = "/api/v1/destinations"
+
+
+class DestinationPath(BaseModel):
+    """Path parameters of one destination."""
+
+    name: str
+
+
+def blueprint(ports: Ports) -> APIBlueprint:
+    """The routes below `URL_PREFIX`."""
+    routes = APIBlueprint(
+        "destinations",
+        __name__,
+        url_prefix=URL_PREFIX,
+        abp_tags=[Tag(name="destinations", description="How destinations are")],
+        abp_responses=PROBLEM_RESPONSES,
+        abp_security=[{"apiKey": []}],
+    )
+
+    @routes.get(
+        "", operation_id="list_destination_states", responses={200: described_page("States")}
+    )
+    def list_states() -> Response:
+        """How each destination is, in the order of the configuration; all on one page."""
+        names = [entity.name for entity in ports.configuration.get().destinations]
+        items = [state_of(name, ports) for name in names]
+        return json_response({"items": items, "next_cursor": None})
+
+    @routes.get(
+        "/<name>/state",
+        operation_id="read_destination_state",
+        responses={200: described("Its state", {"type": "object"})},
+    )
+    def read_state(path: DestinationPath) -> Response:
+        """What waits for a destination, since when it fails, what it said last, when it is tried
+        next; `circuit` is open while one delivery at a time is tried until one goes through.
+        """
+        try:
+            return json_response(state_of(path.name, ports))
+        except DestinationMisconfiguredError:
+            raise DocumentMissingError("destinations", path.name) from None
+
+    return routes
