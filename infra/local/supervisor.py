@@ -134,18 +134,21 @@ class Supervisor:
     def wait_until_ready(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Return once every part works, or as soon as `wanted` is false.
 
-        Raises: CommandFailedError if a part ends instead, or takes longer than READY_WITHIN_S.
+        A part that a signal ends is started again: of what waits for it, one thing may have been
+        too much, and the others are not to be kept down by that. Raises: CommandFailedError if a
+        part gives up instead, or takes longer than READY_WITHIN_S.
         """
         deadline_s = time.monotonic() + READY_WITHIN_S
         while wanted():
             for child in self._children.values():
-                if not child.runs():
-                    status = child.process.returncode if child.process else None
+                status = None if child.process is None else child.process.poll()
+                if status is not None and status >= 0:
                     raise CommandFailedError(
                         f"{child.part.name} did not start (exit status {status})",
                         hint="Its own words are above, or in the log.",
                         code="part-failed",
                     )
+            self.look_after()
             waiting_for = self._not_ready()
             if waiting_for is None:
                 return

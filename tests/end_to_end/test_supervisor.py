@@ -188,6 +188,17 @@ class TestSupervisor:
         finally:
             supervisor.stop()
 
+    def test_a_part_that_is_killed_while_it_starts_is_started_again(self, home: Path) -> None:
+        """By a message that is too much for it, say: reception is not to stay down for that."""
+        told: list[str] = []
+        supervisor = self._supervisor(home, "tests.data.part_that_dies_once", tell=told.append)
+        supervisor.start()
+        try:
+            supervisor.wait_until_ready(lambda: not (home / "run" / "second-life").exists())
+        finally:
+            supervisor.stop()
+        assert told == ["stages ended (SIGKILL); starting it again"]
+
     def test_a_part_that_ends_again_and_again_is_started_ever_later(self, home: Path) -> None:
         told: list[str] = []
         supervisor = self._supervisor(home, "tests.data.no_such_module", tell=told.append)

@@ -96,7 +96,7 @@ class System:
     def _is_up(self, told: Path) -> bool:
         deadline_s = time.monotonic() + _UP_WITHIN_S
         while self.runs and time.monotonic() < deadline_s:
-            if told.read_bytes().endswith(b"}\n"):
+            if b'"url"' in (document := told.read_bytes()) and document.endswith(b"}\n"):
                 return True
             time.sleep(0.05)
         return False
