@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from shared import bootstrap, logs
@@ -16,15 +16,20 @@ from shared.pipeline import destination_states
 from shared.pipeline.ports import Ports
 
 # At once in one process, where a lane has no limit of its own.
-_STAGE_CONCURRENCY = 2
+_STAGE_CONCURRENCY = 8
 
 
 # What functions-framework's decorator makes of an entry point, for it knows Flask's types alone.
 EntryPoint = Callable[..., Any]
 
 
-def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
-    """Run the entry points on the messages of their topics until SIGTERM or SIGINT."""
+def run_handlers(
+    part: str, entry_points: Mapping[str, EntryPoint], at_once: Collection[str] = ()
+) -> None:
+    """Run the entry points on the messages of their topics until SIGTERM or SIGINT.
+
+    `at_once` are the topics of which messages need not pass through the queue (see Runner).
+    """
     logs.configure(part)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +43,7 @@ def run_handlers(part: str, entry_points: Mapping[str, EntryPoint]) -> None:
         ports.bus,
         cast(Mapping[str, Handler], entry_points),
         ports.clock,
+        at_once=at_once,
         max_concurrency=lambda lane: (
             destinations.max_concurrency(lane) if lane else _STAGE_CONCURRENCY
         ),

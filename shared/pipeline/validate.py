@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from shared.dicom.header import Header, read_header
 from shared.dicom.validation import raise_if_rejected, validate
 from shared.messages import InstanceAccepted, InstanceReceived, Receipt, Topic, encode
@@ -29,4 +31,10 @@ def header_of(receipt: Receipt, reader: ObjectReader) -> Header:
     if receipt.header is None:
         return read_header(reader)
     file = receipt.file
-    return Header.parse(receipt.header, body_size=max(0, file.size - file.body_offset))
+    return _parsed(receipt.header, max(0, file.size - file.body_offset))
+
+
+# The stages of one process ask for the same Header one after the other.
+@lru_cache(maxsize=16)
+def _parsed(header: bytes, body_size: int) -> Header:
+    return Header.parse(header, body_size=body_size)

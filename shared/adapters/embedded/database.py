@@ -28,7 +28,7 @@ _KEPT_LOG_BYTES = 64 * 1024 * 1024
 
 
 class Database:
-    """One file in WAL mode, committed with synchronous=FULL: what `write` returned is on disk.
+    """One file in WAL mode: what `write` returned is on disk, unless it was said to need not.
 
     Connections are opened on first use, so that a process may fork before it. The statements of
     `schema` run whenever the file is opened: each says IF NOT EXISTS.
@@ -40,17 +40,23 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._turn_fd = -1
+        self._syncs = True  # as the writer is set now
         self._is_ready = False
         self._commits = GroupCommit(self._commit)
 
-    def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+    def write(
+        self, operation: Callable[[sqlite3.Connection], T], *, may_be_lost: bool = False
+    ) -> T:
         """Run `operation` in a transaction that it may share with those of other threads.
 
-        Returns its result once that is durable. It may raise an AxiomError only before it wrote
-        anything; any other error rolls back the whole transaction, for the others too.
+        Returns its result once that is durable. With `may_be_lost` a power cut, and nothing less,
+        may undo it, with all that was so written since something durable was: that costs no fsync
+        of its own, and every process sees it at once all the same. It may raise an AxiomError only
+        before it wrote anything; any other error rolls back the whole transaction, for the others
+        too.
         Raises: StorageUnavailableError.
         """
-        job = _Write(operation)
+        job = _Write(operation, may_be_lost)
         try:
             self._commits.submit(job)
         except (sqlite3.Error, OSError) as error:
@@ -136,7 +142,7 @@ class Database:
                 raise
         if self._writer is not None:
             self._writer.close()
-        self._writer = connection
+        self._writer, self._syncs = connection, True
         self._is_ready = True
 
     def _commit(self, jobs: Sequence[_Write]) -> None:
@@ -147,6 +153,7 @@ class Database:
         assert connection is not None
         with self._turn():
             try:
+                self._sync_at_commit(connection, not all(job.may_be_lost for job in jobs))
                 connection.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     try:
@@ -159,6 +166,12 @@ class Database:
                 connection.close()
                 self._writer = None
                 raise
+
+    def _sync_at_commit(self, connection: sqlite3.Connection, syncs: bool) -> None:
+        # In WAL mode NORMAL leaves out the fsync of a commit; the next FULL one syncs both.
+        if syncs != self._syncs:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
+            self._syncs = syncs
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -178,9 +191,9 @@ class Database:
 class _Write:
     """An operation and what became of it."""
 
-    __slots__ = ("error", "operation", "result")
+    __slots__ = ("error", "may_be_lost", "operation", "result")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], Any]) -> None:
-        self.operation = operation
+    def __init__(self, operation: Callable[[sqlite3.Connection], Any], may_be_lost: bool) -> None:
+        self.operation, self.may_be_lost = operation, may_be_lost
         self.result: Any = None
         self.error: AxiomError | None = None

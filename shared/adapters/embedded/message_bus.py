@@ -10,12 +10,12 @@ import select
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 from shared.adapters.embedded import queue_time
@@ -129,6 +129,7 @@ class SqliteMessageBus:
         self._lessee = Lessee(run_dir)
         self._time = QueueTime(self._database, clock)
         self._lock = Lock()
+        self._thread = local()
         self._leases = 0  # how many were given: decides whose turn it is
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
@@ -137,10 +138,25 @@ class SqliteMessageBus:
         Raises: StorageUnavailableError; ValueError for a topic that cannot be one.
         """
         outgoing = _checked(messages)
+        kept: _Kept | None = getattr(self._thread, "kept", None)
+        if kept is not None:
+            kept.messages.extend(one for one in outgoing if one.topic in kept.topics)
+            outgoing = [one for one in outgoing if one.topic not in kept.topics]
         if outgoing:
             now_ms = self._now_ms()
             self._database.write(lambda connection: _insert(connection, outgoing, now_ms))
             self._bells.ring({message.topic for message in outgoing})
+
+    @contextmanager
+    def keeping(self, topics: Collection[str]) -> Iterator[list[Outgoing]]:
+        """What this thread publishes to `topics` in the block is put into the list instead: whoever
+        asked for it sees to it, and acknowledges nothing before.
+        """
+        kept = self._thread.kept = _Kept(topics, [])
+        try:
+            yield kept.messages
+        finally:
+            self._thread.kept = None
 
     def lease(
         self,
@@ -190,7 +206,9 @@ class SqliteMessageBus:
         """Let the leases of messages that are still being worked on end `lease_s` from now."""
         if message_ids:
             until_ms = self._now_ms() + round(lease_s * 1000)
-            self._database.write(lambda connection: _postpone(connection, message_ids, until_ms))
+            self._database.write(
+                lambda connection: _postpone(connection, message_ids, until_ms), may_be_lost=True
+            )
 
     def settle(
         self,
@@ -233,7 +251,8 @@ class SqliteMessageBus:
                 )
             _insert(connection, outgoing, now_ms)
 
-        self._database.write(write)
+        # What a power cut takes of a settlement is delivered again.
+        self._database.write(write, may_be_lost=not outgoing)
         self._bells.ring({message.topic for message in outgoing})
 
     def depth(self, topic: str | None = None) -> dict[str, Depth]:
@@ -354,7 +373,8 @@ class SqliteMessageBus:
             )
             return rows
 
-        rows = self._database.write(take)
+        # A lease that a power cut takes had nobody left to hold it.
+        rows = self._database.write(take, may_be_lost=True)
         with self._database.reading() as connection:
             payloads = {
                 message_id: (data, attributes)
@@ -382,6 +402,12 @@ class SqliteMessageBus:
 
     def _now_ms(self) -> int:
         return self._time.now_ms()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    topics: Collection[str]
+    messages: list[Outgoing]
 
 
 class _Lane:

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition, Event, Lock, Thread
@@ -47,6 +47,9 @@ class Runner:
     lane may be worked on at once ("" is the lane of the stages' own topics) whenever some are
     leased. Leases are kept up while a handler runs, however long. Messages may be delivered twice
     and in any order.
+
+    What a handler publishes to one of `at_once` is handled next by the same thread, and meets the
+    queue only if that fails: the message that it came of is not acknowledged before.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Runner:
         clock: Clock,
         *,
         max_concurrency: Callable[[str], int] = lambda lane: 4,
+        at_once: Collection[str] = (),
         policy: RetryPolicy | None = None,
         lease_s: float = 60.0,
         grace_s: float = 5.0,
@@ -67,7 +71,7 @@ class Runner:
         between two looks at the queue how a lane is that fails, or is well again.
         """
         self._bus, self._handlers, self._clock = bus, handlers, clock
-        self._max_concurrency = max_concurrency
+        self._max_concurrency, self._at_once = max_concurrency, frozenset(at_once)
         self._policy = policy or RetryPolicy()
         self._lease_s, self._grace_s, self._jitter = lease_s, grace_s, jitter
         self._budget_s, self._tell = budget_s, tell
@@ -225,14 +229,34 @@ class Runner:
         headers["x-goog-pubsub-publish-time"] = timestamp(leased.published_at)
         headers[MESSAGE_ID_HEADER] = str(leased.message_id)
         headers[ATTEMPT_HEADER] = str(leased.attempt)
+        with self._bus.keeping(self._at_once) as kept:
+            answer = self._answer(leased.topic, PushRequest(leased.data, headers))
         try:
-            body, status, fields = self._handlers[leased.topic](PushRequest(leased.data, headers))
+            for message in kept:
+                if not (answer.is_done and self._handle(message, headers).is_done):
+                    self._bus.publish([message])
+        except AxiomError as error:
+            return _Answer(503, str(error), 0.0)
+        return answer
+
+    def _handle(self, message: Outgoing, origin: Mapping[str, str]) -> _Answer:
+        """The first attempt at a message that did not pass through the queue."""
+        headers = {name.lower(): value for name, value in message.attributes.items()}
+        headers["x-goog-pubsub-subscription-name"] = message.topic
+        headers["x-goog-pubsub-publish-time"] = origin["x-goog-pubsub-publish-time"]
+        headers[MESSAGE_ID_HEADER] = f"{origin[MESSAGE_ID_HEADER]}-{message.topic}"
+        headers[ATTEMPT_HEADER] = "1"
+        return self._answer(message.topic, PushRequest(message.data, headers))
+
+    def _answer(self, topic: str, request: PushRequest) -> _Answer:
+        try:
+            body, status, fields = self._handlers[topic](request)
         except Exception as error:
             log.error(
                 "an entry point raised",
                 extra={
-                    "topic": leased.topic,
-                    "message_id": leased.message_id,
+                    "topic": topic,
+                    "message_id": request.headers[MESSAGE_ID_HEADER],
                     "error": type(error).__name__,
                     # The code's lines alone: the text of the error may hold Values.
                     "frames": "".join(traceback.format_tb(error.__traceback__)),
@@ -242,7 +266,7 @@ class Runner:
         return _Answer(status, body, _retry_after_s(fields))
 
     def _current_budget_s(self, answer: _Answer) -> float | None:
-        if self._budget_s is None or 200 <= answer.status < 300:
+        if self._budget_s is None or answer.is_done:
             return None
         try:
             return self._budget_s()
@@ -250,7 +274,7 @@ class Runner:
             return None
 
     def _judge(self, lane: Lane, leased: Leased, answer: _Answer, budget_s: float | None) -> None:
-        if 200 <= answer.status < 300:
+        if answer.is_done:
             lane.succeeded()
             self._settle_soon([_Settlement(leased)])
             return
@@ -355,6 +379,10 @@ class _Answer:
     status: int
     words: str
     retry_after_s: float
+
+    @property
+    def is_done(self) -> bool:
+        return 200 <= self.status < 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Event, Semaphore, Thread
+from threading import Event, Semaphore, Thread, get_ident
 from typing import Any
 
 import pytest
@@ -427,3 +427,73 @@ class TestRunner:
         (leased,) = bench.bus.lease(["work"], limit=1, lease_s=1)
         assert leased.attempt == 2
         release.set()
+
+
+class TestAtOnce:
+    """A message that the next stage takes in the same process need not pass through the queue."""
+
+    def test_follows_in_the_same_thread_before_its_origin_is_acknowledged(
+        self, bench: Bench
+    ) -> None:
+        seen: list[tuple[bytes, int]] = []
+        done = Event()
+
+        def first(request: PushRequest) -> PushResponse:
+            bench.publish(b"next", topic="second")
+            seen.append((request.data, get_ident()))
+            return ACCEPTED
+
+        def second(request: PushRequest) -> PushResponse:
+            seen.append((request.data, get_ident()))
+            assert (bench.left("first"), bench.left("second")) == (1, 0)
+            done.set()
+            return ACCEPTED
+
+        bench.publish(b"one", topic="first")
+        with bench.running({"first": first, "second": second}, at_once=["second"]):
+            assert done.wait(SOON_S)
+            eventually(lambda: not bench.left("first"))
+        assert [data for data, _ in seen] == [b"one", b"next"]
+        assert len({thread for _, thread in seen}) == 1
+
+    @pytest.mark.parametrize("fault", ["answer", "exception"])
+    def test_is_queued_for_another_attempt_if_it_fails_and_its_origin_is_done(
+        self, bench: Bench, fault: str
+    ) -> None:
+        failed = Event()
+
+        def first(request: PushRequest) -> PushResponse:
+            bench.publish(b"next", topic="second")
+            return ACCEPTED
+
+        def second(request: PushRequest) -> PushResponse:
+            if failed.is_set():
+                return ACCEPTED
+            failed.set()
+            if fault == "exception":
+                raise RuntimeError
+            return unavailable()
+
+        bench.publish(b"one", topic="first")
+        with bench.running({"first": first, "second": second}, at_once=["second"]):
+            assert failed.wait(SOON_S)
+            eventually(lambda: not bench.left("first") and not bench.left("second"))
+
+    def test_is_queued_if_what_published_it_fails_afterwards(self, bench: Bench) -> None:
+        """It was published: what the handler said then does not take that back."""
+        handled: Queue[bytes] = Queue()
+        attempts = iter([unavailable(), ACCEPTED])
+
+        def first(request: PushRequest) -> PushResponse:
+            answer = next(attempts)
+            if answer is not ACCEPTED:
+                bench.publish(b"next", topic="second")
+            return answer
+
+        def second(request: PushRequest) -> PushResponse:
+            handled.put(request.data)
+            return ACCEPTED
+
+        bench.publish(b"one", topic="first")
+        with bench.running({"first": first, "second": second}, at_once=["second"]):
+            assert handled.get(timeout=SOON_S) == b"next"
