@@ -23,6 +23,7 @@ COMMANDS = {
     "config": "Apply and export the configuration.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",
     "instances": "List and show what was received, and where it went.",
+    "studies": "List and show what waits for its Study, and end the waiting.",
     "exceptions": "List, show, retry and archive what could not be done.",
     "test": "Run every check and test.",
     "bench": "Measure against other routers and plain libraries.",

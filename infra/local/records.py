@@ -55,7 +55,7 @@ class Record:
             }
             for name in self.destinations
         ]
-        instance = {k: v for k, v in self.instance.items() if k != "changes"}
+        instance = {k: v for k, v in self.instance.items() if k not in ("changes", "otherwise")}
         return {**instance, "deliveries": plans}
 
 

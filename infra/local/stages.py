@@ -1,21 +1,33 @@
-"""The `stages` process: validation, rules, the exception log and jobs, on the queue's messages."""
+"""The `stages` process: validation, rules, the exception log and jobs, on the queue's messages, and
+Studies, on a timer.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
 from functions.apply_rules.main import apply_rules
+from functions.complete_studies.main import complete_studies
 from functions.record_exception.main import record_exception
 from functions.run_job.main import run_job
 from functions.validate_instance.main import validate_instance
+from infra.local.timer import calling, is_worked_off
 from infra.local.work import run_handlers
+from shared import bootstrap
+from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.messages import Topic
 
 if __name__ == "__main__":
-    run_handlers(
-        "stages",
-        {
-            Topic.INSTANCE_RECEIVED: validate_instance,
-            Topic.INSTANCE_ACCEPTED: apply_rules,
-            Topic.EXCEPTION_RAISED: record_exception,
-            Topic.JOB_REQUESTED: run_job,
-        },
-    )
+    bus = bootstrap.from_environment().bus
+    assert isinstance(bus, SqliteMessageBus)
+    with calling(complete_studies, once=partial(is_worked_off, bus)):
+        run_handlers(
+            "stages",
+            {
+                Topic.INSTANCE_RECEIVED: validate_instance,
+                Topic.INSTANCE_ACCEPTED: apply_rules,
+                Topic.EXCEPTION_RAISED: record_exception,
+                Topic.JOB_REQUESTED: run_job,
+            },
+            at_once=[Topic.INSTANCE_ACCEPTED],
+        )

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.errors import DocumentChangedError, DocumentExistsError, DocumentMissingError
+from shared.pipeline.audit import AuditLog
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, Filter, Page
 from shared.rules.studies import Arrival, StudyRule
@@ -205,6 +206,14 @@ def complete(
     changed = [data for study in found if (data := _forced(documents, clock, study, by))]
     if not changed:
         raise StudyDecidedError("the Study is complete already, and nothing of it is held back")
+    for data in changed:
+        AuditLog(documents, clock).add(
+            who=by,
+            what="studies.complete",
+            id=study_instance_uid,
+            rule=data["rule"],
+            series_instance_uid=data["series_instance_uid"],
+        )
     return changed
 
 

@@ -227,9 +227,13 @@ def blueprint(ports: Ports) -> APIBlueprint:
     return routes
 
 
+# What an Instance leaves with is patient data: shown for each Delivery, or not at all.
+_OF_ITS_OWN = ("deliveries", "changes", "otherwise")
+
+
 def _summary(instance: Mapping[str, Any]) -> dict[str, Any]:
     destinations = [plan["destination"] for plan in instance["deliveries"]]
-    return {**_without(instance, "deliveries", "changes"), "destinations": destinations}
+    return {**_without(instance, *_OF_ITS_OWN), "destinations": destinations}
 
 
 def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -243,7 +247,7 @@ def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) ->
         }
         for plan in instance["deliveries"]
     ]
-    return {**_without(instance, "deliveries", "changes"), "deliveries": planned}
+    return {**_without(instance, *_OF_ITS_OWN), "deliveries": planned}
 
 
 def _exception(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ STUDY = build.uid("study")
 FOLDERS = ("primary-storage", "target", "target_2", "processing", "sample")
 
 SERIES_DESCRIPTION, STUDY_DESCRIPTION = 0x0008103E, 0x00081030
-RELATED_INSTANCES = 0x00201206  # Number of Study Related Instances
+RELATED_INSTANCES = 0x00201208  # Number of Study Related Instances
 
 
 class Killed(BaseException):
