@@ -12,6 +12,7 @@ from pathlib import Path
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
 from shared.errors import AxiomError, SecretMissingError
+from shared.pipeline.admission import Admission
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
@@ -103,7 +104,9 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         secrets=secret_store,
         clock=clock,
         configuration=configuration,
-        receiver=Receiver(objects, bus, clock, configuration, exceptions, rules),
+        receiver=Receiver(
+            objects, bus, clock, configuration, exceptions, rules, Admission(objects, bus, clock)
+        ),
         rules=rules,
         destinations=DestinationPool(
             configuration,

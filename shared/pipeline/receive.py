@@ -26,7 +26,6 @@ from shared.errors import (
     InstanceTooLargeError,
     MalformedHeaderError,
     NotDicomError,
-    OverloadedError,
     PermanentError,
     RefusedByRuleError,
     SopInstanceMismatchError,
@@ -42,13 +41,13 @@ from shared.messages import (
     Topic,
     encode,
 )
+from shared.pipeline.admission import Admission
 from shared.pipeline.exceptions import ExceptionLog, exception_from
 from shared.ports import Buffer, Clock, MessageBus, ObjectStore, ObjectWriter, Outgoing
 from shared.rules.decision import Facts, Refusal
 
 log = logging.getLogger(__name__)
 
-_FREE_SPACE_CHECK_S = 1.0
 # The longest start of a Data Element: tag, VR, reserved bytes, length (PS3.5 7.1.2).
 _BODY_START_BYTES = 12
 # A person or a later setting can mend it, and many modalities send a refused Instance never again:
@@ -74,35 +73,26 @@ class Receiver:
         configuration: ConfigurationService,
         exceptions: ExceptionLog,
         rules: ReceptionRules,
+        admission: Admission,
     ) -> None:
         self._objects, self._bus, self._clock = objects, bus, clock
         self._configuration, self._exceptions = configuration, exceptions
         self._rules = rules
-        self._free_bytes: int | None = None
-        self._free_bytes_at_s = float("-inf")
+        self._admission = admission
 
-    def begin(self, source: Source) -> Staging:
-        """Start one Instance.
+    def begin(self, source: Source, *, goes_on: bool = False) -> Staging:
+        """Start one Instance; `goes_on` if it is of a request that was let in already.
 
-        Raises: OverloadedError when the disk is below its watermark; StorageUnavailableError.
+        Raises: OverloadedError above a watermark; RateLimitedError; StorageUnavailableError.
         """
         settings = self._configuration.get().settings
-        self._admit(settings.min_free_bytes)
+        self._admission.check(source, settings, goes_on=goes_on)
         now = self._clock.now()
         # Sorts by time, and is a folder of an hour on a file system.
         stamp = now.strftime("%Y%m%dT%H%M%S%f")
         receipt_id = f"{stamp}-{secrets.token_hex(4)}"
         name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
         return Staging(self, source, receipt_id, self._objects.create(name), settings)
-
-    def _admit(self, min_free_bytes: int) -> None:
-        now_s = self._clock.monotonic_s()
-        if now_s - self._free_bytes_at_s > _FREE_SPACE_CHECK_S:
-            self._free_bytes, self._free_bytes_at_s = self._objects.free_bytes(), now_s
-        if self._free_bytes is not None and self._free_bytes < min_free_bytes:
-            raise OverloadedError(
-                f"{self._free_bytes >> 20} MiB are free, {min_free_bytes >> 20} MiB are required"
-            )
 
     def _publish(self, receipt: Receipt) -> None:
         try:
