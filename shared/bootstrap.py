@@ -22,11 +22,23 @@ from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
 
 # Fields that queries ask for, by collection.
 INDICES = {
-    "exceptions": ("last_at", "status", "category", "stage", "destination", "study_instance_uid"),
+    "exceptions": (
+        "last_at",
+        "status",
+        "category",
+        "stage",
+        "destination",
+        "study_instance_uid",
+        "sop_instance_uid",
+        "receipt_id",
+    ),
     "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
     "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
     "studies": ("due_at", "opened_at", "state", "study_instance_uid"),
-    "collected": ("study", "is_waiting_late"),
+    "collected": ("study", "receipt_id", "is_waiting_late"),
+    "commitments": ("requested_at", "finished_at"),
+    "reconciliations": ("began_at", "finished_at"),
+    "clean-ups": ("ended_at",),
 }
 
 
@@ -114,6 +126,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,
+        queue=bus,
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),

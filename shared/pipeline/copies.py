@@ -52,9 +52,8 @@ class Copy:
 
     @property
     def key(self) -> str:
-        """The key of its document. A destination's name has no colon."""
-        place = hashlib.sha256(self.address.encode()).hexdigest()[:8]
-        return f"{self.destination}:{place}:{self.sop_instance_uid}"
+        """The key of its document."""
+        return copy_key(self.destination, self.address, self.sop_instance_uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,12 @@ class Conflict:
 
     receipt_id: str
     fingerprint: str
+
+
+def copy_key(destination: str, address: str, sop_instance_uid: str) -> str:
+    """The key of the document of a copy. A destination's name has no colon."""
+    place = hashlib.sha256(address.encode()).hexdigest()[:8]
+    return f"{destination}:{place}:{sop_instance_uid}"
 
 
 def fingerprint(receipt: Receipt, changes: Sequence[Change]) -> str:

@@ -104,3 +104,14 @@ def record_failures(decision: Decision, receipt: Receipt, ports: Ports) -> None:
                 key=failure.rule,
             )
         )
+
+
+def delivered_uid(
+    plan: Mapping[str, Any], received_uid: str, keyword: str = "SOPInstanceUID"
+) -> str:
+    """A UID as the destination of a plan, as the Instance's document keeps it, gets to see it."""
+    uid = received_uid
+    for change in plan["changes"]:
+        if change["path"] == keyword:
+            uid = "".join(change["new"] or ())
+    return uid

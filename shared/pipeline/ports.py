@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
+from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, QueueGauge, SecretStore
 
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
@@ -37,4 +37,6 @@ class Ports:
     exceptions: ExceptionLog
     # How many messages wait for a destination; None on a platform whose queue cannot tell.
     waiting: Callable[[str], int] | None = None
+    # The bus where it can tell what waits in it; None on a platform whose bus cannot.
+    queue: QueueGauge | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
