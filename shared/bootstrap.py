@@ -18,6 +18,7 @@ from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.pipeline.receive import Receiver
 from shared.pipeline.rulebook import RuleBook
+from shared.pipeline.shadow import ShadowLog
 from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
 
 # Fields that queries ask for, by collection.
@@ -34,6 +35,7 @@ INDICES = {
     ),
     "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
     "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
+    "shadow-reports": ("edition",),
     "studies": ("due_at", "opened_at", "state", "study_instance_uid"),
     "collected": ("study", "receipt_id", "is_waiting_late"),
     "commitments": ("requested_at", "finished_at"),
@@ -126,6 +128,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,
+        shadows=ShadowLog(documents, clock),
         queue=bus,
         health_checks={
             "documents": _documents_answer(documents),

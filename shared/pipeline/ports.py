@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shared.pipeline.exceptions import ExceptionLog
     from shared.pipeline.receive import Receiver
     from shared.pipeline.rulebook import RuleBook
+    from shared.pipeline.shadow import ShadowLog
 
 # Says None when the part works, or in a few words what is wrong with it.
 HealthCheck = Callable[[], str | None]
@@ -35,6 +36,7 @@ class Ports:
     destinations: DestinationPool
     crosswalks: Crosswalks
     exceptions: ExceptionLog
+    shadows: ShadowLog
     # How many messages wait for a destination; None on a platform whose queue cannot tell.
     waiting: Callable[[str], int] | None = None
     # The bus where it can tell what waits in it; None on a platform whose bus cannot.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +20,13 @@ from shared.rules.ruleset import Mode, Stage
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A ruleset in shadow mode: what all rulesets would be if it were live."""
+    """A ruleset in shadow mode: what all rulesets would be if it were live.
+
+    `edition` differs for different documents of the ruleset.
+    """
 
     name: str
+    edition: str
     program: Program
 
 
@@ -79,11 +85,15 @@ class RuleBook:
 
     def with_candidate(self, rulesets: Sequence[RuleSet], candidate: RuleSet) -> Program:
         """What `rulesets` would be if `candidate` were live: in the place of the one that it
-        replaces or that has its name, else beside them. Raises: InvalidConfigurationError.
+        replaces, and by its name, or that has its name, else beside them.
+
+        Raises: InvalidConfigurationError.
         """
         gone = {candidate.name, candidate.replaces}
         others = [ruleset for ruleset in rulesets if ruleset.name not in gone]
-        return self.compile([*others, replace(candidate, mode=Mode.LIVE, enabled=True)])
+        name = candidate.replaces or candidate.name
+        live = replace(candidate, name=name, replaces="", mode=Mode.LIVE, enabled=True)
+        return self.compile([*others, live])
 
     def _current(self) -> _Compiled:
         version, configuration = self._configuration.current()
@@ -91,8 +101,8 @@ class RuleBook:
             if self._compiled is None or self._compiled.version != version:
                 rulesets = self.read(configuration)
                 shadows = tuple(
-                    Shadow(ruleset.name, self.with_candidate(rulesets, ruleset))
-                    for ruleset in rulesets
+                    Shadow(ruleset.name, _edition(document), self.with_candidate(rulesets, ruleset))
+                    for ruleset, document in zip(rulesets, configuration.rulesets, strict=True)
                     if ruleset.mode is Mode.SHADOW and ruleset.enabled
                 )
                 self._compiled = _Compiled(version, self.compile(rulesets), shadows)
@@ -108,6 +118,11 @@ class RuleBook:
             # Rules of an older version may be wrong by now. To take what they would refuse would be
             # a guess, and what is refused for good is lost with many senders.
             raise RulesUnavailableError(len(documents)) from None
+
+
+def _edition(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _asks_at_reception(document: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from shared.errors import (
     PermanentError,
 )
 from shared.messages import InstanceAccepted, Receipt, Topic, encode
-from shared.pipeline import collect, instance_records, returned
+from shared.pipeline import collect, instance_records, returned, shadow
 from shared.pipeline.instance_records import (
     COLLECTING,
     COLLECTION,
@@ -57,11 +57,15 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
     """
     receipt = message.receipt
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
+    decides = False
     while known is None or message.decision > decision_of(known.data):
+        decides = True
         known = _decide(message, known, ports)
         crash_points.reached(crash_points.AFTER_DECISION)
     collect.register(known.data, receipt, ports)
     ports.bus.publish(delivery_messages(receipt, known.data))
+    if decides:
+        shadow.observe(receipt, known.data, ports)
 
 
 def release(receipt_id: str, ports: Ports) -> None:
