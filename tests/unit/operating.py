@@ -13,7 +13,7 @@ from functions.record_exception.main import record_exception
 from functions.run_job.main import run_job
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap
-from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.messages import Receipt, Source, Topic
 from shared.pipeline.ports import Ports
@@ -87,11 +87,7 @@ class System:
         statuses = []
         done, later = [], []
         for message in leased:
-            headers = {
-                MESSAGE_ID_HEADER: str(message.message_id),
-                ATTEMPT_HEADER: str(message.attempt),
-            }
-            _, status, _ = ENTRY_POINTS[message.topic](PushRequest(message.data, headers))
+            _, status, _ = self.call(message)
             statuses.append(status)
             if status < 300 and not again:
                 done.append(message.message_id)
@@ -99,6 +95,14 @@ class System:
                 later.append((message.message_id, 0.0))
         self.bus.settle(acknowledged=done, later=later)
         return statuses
+
+    def call(self, message: Leased) -> PushResponse:
+        """Hand a message to its entry point."""
+        headers = {
+            MESSAGE_ID_HEADER: str(message.message_id),
+            ATTEMPT_HEADER: str(message.attempt),
+        }
+        return ENTRY_POINTS[message.topic](PushRequest(message.data, headers))
 
     def pump(self, most: int = 200) -> None:
         """Step until the queue is empty, or `most` times."""

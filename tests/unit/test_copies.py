@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.adapters.embedded.message_bus import Leased
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import CopyInFlightError, DestinationUnavailableError, InstanceConflictError
 from shared.pipeline import copies
@@ -201,12 +202,9 @@ class TestOtherBytes:
             assert len(system.entries()) == 1
 
 
-def _handle(system: System, leased: list) -> None:  # type: ignore[type-arg]
-    from tests.unit.operating import ENTRY_POINTS, MESSAGE_ID_HEADER, PushRequest
-
+def _handle(system: System, leased: Sequence[Leased]) -> None:
     for message in leased:
-        request = PushRequest(message.data, {MESSAGE_ID_HEADER: str(message.message_id)})
-        _, status, _ = ENTRY_POINTS[message.topic](request)
+        _, status, _ = system.call(message)
         if status < 300:
             system.bus.settle(acknowledged=[message.message_id])
         else:
