@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -127,6 +127,11 @@ class Database:
                 self._path.with_name(f"{self._path.name}-turn"), os.O_RDWR | os.O_CREAT, 0o600
             )
         with self._turn():
+            # SQLite gives its log the mode of the file, which therefore comes first. A file that is
+            # there is not opened for this: closing it would drop SQLite's own locks.
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.chmod(self._path, 0o600)
             connection = self._open()
             try:
                 # Only one process at a time can change the journal mode.
@@ -135,7 +140,6 @@ class Database:
                     raise sqlite3.OperationalError("the file system does not allow WAL mode")
                 for statement in self._schema:
                     connection.execute(statement)
-                os.chmod(self._path, 0o600)
                 sync_directory(self._path.parent)
             except BaseException:
                 connection.close()

@@ -253,6 +253,15 @@ class TestDatabase:
         other.close()
         database.close()
 
+    def test_nobody_else_can_read_it_nor_its_log(self, tmp_path: Path) -> None:
+        """Rows hold Values of patients, and the write-ahead log holds rows."""
+        database = Database(tmp_path / "x.db", ["CREATE TABLE IF NOT EXISTS t (n INTEGER)"])
+        database.write(lambda connection: connection.execute("INSERT INTO t VALUES (1)"))
+        modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+        database.close()
+        assert {"x.db", "x.db-wal", "x.db-shm"} <= set(modes)
+        assert not any(modes.values()), modes
+
     def test_what_is_no_database_is_an_outage(self, tmp_path: Path) -> None:
         (tmp_path / "x.db").write_bytes(b"no database at all" * 100)
         store = SqliteDocumentStore(tmp_path / "x.db")
