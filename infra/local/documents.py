@@ -38,19 +38,54 @@ def read_configuration(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        document = (
-            json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-        )
+        document = _parsed(text, is_json=path.suffix.lower() == ".json")
     except OSError as error:
         raise CommandFailedError(f"{path}: {error.strerror}", code="unreadable") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise CommandFailedError(
+            f"{path}: not UTF-8, at byte {error.start}",
+            hint="Save it as UTF-8.",
+            code="unreadable",
+        ) from None
+    except (ValueError, yaml.YAMLError) as error:
         raise CommandFailedError(f"{path}: {error}", code="unreadable") from None
+    except RecursionError:
+        raise CommandFailedError(f"{path}: it is nested too deeply", code="unreadable") from None
     if not isinstance(document, Mapping):
         raise CommandFailedError(
             f"{path}: not a mapping of listeners, destinations, rulesets, settings",
             code="unreadable",
         )
     return dict(document)
+
+
+def _parsed(text: str, *, is_json: bool) -> object:
+    """Raises: ValueError or YAMLError in words; RecursionError, also for what is within itself."""
+    if is_json:
+        return json.loads(text, object_pairs_hook=_unique_names)
+    document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    _raise_if_endless(document, ())
+    return document
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in document:
+            raise ValueError(f"{name!r} is there twice")
+        document[name] = value
+    return document
+
+
+def _raise_if_endless(value: object, within: tuple[int, ...]) -> None:
+    """An alias can name a part that it is in."""
+    if id(value) in within:
+        raise RecursionError
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _raise_if_endless(item, (*within, id(value)))
 
 
 def _merge(merged: dict[str, Any], document: Mapping[str, Any], file: Path) -> None:

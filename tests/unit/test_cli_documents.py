@@ -42,6 +42,38 @@ def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
         read_configuration(tmp_path / "a.yaml")
 
 
+def test_a_name_given_twice_in_json_is_a_fault(tmp_path: Path) -> None:
+    """JSON parsers too would keep the last one without a word (RFC 8259 4)."""
+    (tmp_path / "a.json").write_text('{"rulesets": [], "rulesets": []}')
+    with pytest.raises(CommandFailedError, match="'rulesets' is there twice"):
+        read_configuration(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "[" * 100_000),
+        ("a.yaml", "a: " + "[" * 3_000),
+        ("a.yaml", "a: &x [*x]\n"),
+        ("a.yaml", "a: &x {b: *x}\n"),
+    ],
+)
+def test_what_has_no_end_is_a_fault(tmp_path: Path, name: str, text: str) -> None:
+    """Nesting that no reader gets through, and a part that is within itself."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CommandFailedError, match=f"{name}: it is nested too deeply"):
+        read_configuration(tmp_path / name)
+
+
+def test_a_part_may_be_said_once_and_meant_often(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &x {b: 1}\nc: [*x, *x]\nd: {<<: *x, e: 2}\n")
+    assert read_configuration(tmp_path / "a.yaml") == {
+        "a": {"b": 1},
+        "c": [{"b": 1}, {"b": 1}],
+        "d": {"b": 1, "e": 2},
+    }
+
+
 def test_a_date_without_quotes_stays_text(tmp_path: Path) -> None:
     """Configuration is JSON, which has no dates."""
     (tmp_path / "a.yaml").write_text("value: 2026-01-02\n")
