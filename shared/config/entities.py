@@ -7,22 +7,18 @@ that a misspelt one is never silently without effect.
 from __future__ import annotations
 
 import ipaddress
-import re
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
+from shared.dicom.ae_titles import checked_ae_title
+from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
-
-
-def _is_ae_title(text: str) -> str:
-    # PS3.5 6.2, VR AE: 16 characters, leading and trailing spaces do not count, no backslash.
-    if not text.strip() or len(text) > 16 or not re.fullmatch(r"[ -\[\]-~]+", text):
-        raise ValueError("an AE Title has 1 to 16 printable ASCII characters without backslash")
-    return text.strip()
 
 
 def _is_network(text: str) -> str:
@@ -33,7 +29,28 @@ def _is_network(text: str) -> str:
     return text
 
 
-AeTitle = Annotated[str, AfterValidator(_is_ae_title)]
+def _is_path(text: str) -> str:
+    path = PurePath(text)
+    if not path.is_absolute() and ".." in path.parts:
+        raise ValueError(
+            "a relative path stays below AXIOM_HOME/storage; elsewhere an absolute one"
+        )
+    return text
+
+
+def _is_template(text: str) -> str:
+    PathTemplate.parse(text)
+    return text
+
+
+def _has_no_password(text: str) -> str:
+    if "@" in urlsplit(text).netloc:
+        # Addresses are shown in exports, logs and the exception log.
+        raise ValueError("takes no user and password; they go into auth_type and credentials")
+    return text
+
+
+AeTitle = Annotated[str, AfterValidator(checked_ae_title)]
 Network = Annotated[str, AfterValidator(_is_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 # 0 offers no limit (PS3.8 D.1); below 4096 a peer may not even fit its command set.
@@ -89,10 +106,8 @@ class FilesystemDestination(_Destination):
     """A folder. A relative `path` lies below AXIOM_HOME/storage."""
 
     type: Literal["filesystem"]
-    path: Annotated[str, Field(min_length=1)]
-    template: Annotated[str, Field(min_length=1)] = (
-        "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
-    )
+    path: Annotated[str, Field(min_length=1), AfterValidator(_is_path)]
+    template: Annotated[str, Field(min_length=1), AfterValidator(_is_template)] = DEFAULT_TEMPLATE
 
     @property
     def address(self) -> str:
@@ -124,7 +139,9 @@ class DicomwebDestination(_Destination):
     """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
 
     type: Literal["dicomweb"]
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    base_url: Annotated[
+        str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_has_no_password)
+    ]
     auth_type: Literal["none", "basic", "bearer_token"] = "none"
     credentials: Credentials = Credentials()
 
