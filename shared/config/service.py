@@ -92,6 +92,14 @@ class ConfigurationService:
                 return entity
         raise DocumentMissingError(kind, name)
 
+    def validate(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Check one entity as if it were stored, in the place of the one of its name or as a new
+        one. Raises: InvalidConfigurationError with every fault.
+        """
+        name, plain = _name_of(document), self.export()
+        others = [entity for entity in plain[kind] if entity["name"] != name]
+        check({**plain, kind: [*others, dict(document)]}, only=(kind, name))
+
     @staticmethod
     def plain(configuration: Configuration) -> dict[str, Any]:
         """A configuration as plain values, in the form that `export` gives."""
