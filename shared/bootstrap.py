@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
+from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import AxiomError, SecretMissingError
 from shared.pipeline.admission import Admission
 from shared.pipeline.destinations import DestinationPool
@@ -66,7 +67,7 @@ class Environment:
             http_port=_port(environ, "AXIOM_HTTP_PORT", 8080),
             dimse_host=environ.get("AXIOM_DIMSE_HOST") or "127.0.0.1",
             dimse_port=_port(environ, "AXIOM_DIMSE_PORT", 11112),
-            ae_title=environ.get("AXIOM_AE_TITLE") or "AXIOM",
+            ae_title=_ae_title(environ, "AXIOM_AE_TITLE", "AXIOM"),
             api_key=environ.get("AXIOM_API_KEY") or None,
             instance=environ.get("AXIOM_INSTANCE") or "",
         )
@@ -77,6 +78,13 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise ValueError(f"{name} is not a port number (0 to 65535; 0 chooses a free one)")
     return int(text)
+
+
+def _ae_title(environ: Mapping[str, str], name: str, default: str) -> str:
+    try:
+        return checked_ae_title(environ.get(name) or default)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 @cache

@@ -177,7 +177,8 @@ class DocumentMissingError(PermanentError):
 
     code = "document-missing"
     category = Category.STORAGE
-    template = "document {}/{} is missing"
+    hint = "It may be mistyped, or gone: list what there is."
+    template = "there is no {1} in {0}"
 
 
 class DocumentChangedError(PermanentError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,75 @@ def test_a_bad_setting_is_named(
     status, document = run_json(capsys, "exceptions", "list")
     assert status == 1
     assert "AXIOM_HTTP_PORT" in document["error"]["message"]
+
+
+@pytest.mark.parametrize("ae_title", ["SEVENTEEN_LETTERS", "A\\B", "GERÄT", " "])
+def test_an_ae_title_that_cannot_be_one_is_a_bad_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ae_title: str
+) -> None:
+    """Found before any part starts, which would end with a traceback."""
+    monkeypatch.setenv("AXIOM_AE_TITLE", ae_title)
+    status, document = run_json(capsys, "up")
+    assert (status, document["error"]["code"]) == (1, "bad-setting")
+    assert "AXIOM_AE_TITLE" in document["error"]["message"]
+
+
+@pytest.mark.parametrize("option", ["--called-ae", "--calling-ae"])
+def test_send_does_not_shorten_an_ae_title(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    """It would name another Application Entity."""
+    status, document = run_json(capsys, "send", str(tmp_path), option, "SEVENTEEN_LETTERS")
+    assert (status, document["error"]["code"]) == (2, "usage")
+    assert "16" in document["error"]["message"]
+
+
+def test_send_needs_a_port_that_somebody_listens_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """AXIOM_DIMSE_PORT 0 means any: which one it became, only a running system tells."""
+    monkeypatch.setenv("AXIOM_DIMSE_PORT", "0")
+    status, document = run_json(capsys, "send", str(tmp_path))
+    assert (status, document["error"]["code"]) == (1, "not-running")
+
+
+@pytest.mark.parametrize("words", [("show", "nope"), ("retry", "nope"), ("archive", "nope")])
+def test_an_exception_that_is_not_there_is_said_in_the_words_of_the_command(
+    capsys: pytest.CaptureFixture[str], home_of_its_own: Path, words: tuple[str, ...]
+) -> None:
+    home_of_its_own.mkdir()
+    status, out, err = run(capsys, "exceptions", *words)
+    assert status == 1
+    assert "there is no nope in exceptions" in out + err
+
+
+def test_an_admin_key_is_made_only_when_it_can_be_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C before all parts work: the next start must still have one to show."""
+    from infra.local.commands import up
+
+    class InterruptedSupervisor:
+        def __init__(self, environment: object, **_: object) -> None: ...
+
+        def start(self) -> None: ...
+
+        def wait_until_ready(self, wanted: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def run(self, wanted: object) -> None: ...
+
+        def stop(self, **_: object) -> None: ...
+
+    monkeypatch.setattr(up, "Supervisor", InterruptedSupervisor)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        status, _, _ = run(capsys, "up")
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert status == 0
+    assert up.first_admin_key() is not None
 
 
 def test_health_of_a_system_that_does_not_run_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,12 +34,25 @@ _MAX_PDU_SIZE = 131072
 _TIMEOUT_S = 120.0
 
 
+def _checked(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    from shared.dicom.ae_titles import checked_ae_title
+
+    try:
+        return text and checked_ae_title(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
 @click.command("send", help="Send files and folders over C-STORE, as a modality would.")
 @click.argument("files", metavar="FILE|FOLDER|GLOB...", nargs=-1, required=True)
 @click.option("--host", help="The peer's address.  [AXIOM_DIMSE_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [the running system's]")
-@click.option("--called-ae", metavar="AET", help="Its AE Title.  [AXIOM_AE_TITLE]")
-@click.option("--calling-ae", metavar="AET", default="AXIOM_SEND", show_default=True)
+@click.option(
+    "--called-ae", metavar="AET", callback=_checked, help="Its AE Title.  [AXIOM_AE_TITLE]"
+)
+@click.option(
+    "--calling-ae", metavar="AET", callback=_checked, default="AXIOM_SEND", show_default=True
+)
 @json_option
 def command(
     files: Sequence[str],
@@ -57,9 +70,16 @@ def command(
     terminal = Terminal(as_json)
     environment = read_environment()
     running = read_addresses(environment.home)
+    port = port or (running.dimse_port if running else environment.dimse_port)
+    if not port:
+        raise CommandFailedError(
+            f"no system runs on {environment.home}, and AXIOM_DIMSE_PORT is 0",
+            hint="Start it with `axiom up`, or name a --port.",
+            code="not-running",
+        )
     peer = Peer(
         host=host or reachable(environment.dimse_host),
-        port=port or (running.dimse_port if running else environment.dimse_port),
+        port=port,
         called_ae_title=called_ae or environment.ae_title,
         calling_ae_title=calling_ae,
         max_pdu_size=_MAX_PDU_SIZE,

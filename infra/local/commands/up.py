@@ -48,10 +48,10 @@ def command(as_json: bool) -> None:
     supervisor = Supervisor(environment, tell=tell)
     supervisor.start()
     try:
-        # The parts start meanwhile.
-        new_key = None if environment.api_key else first_admin_key()
         supervisor.wait_until_ready(requests.none_yet)
         if requests.none_yet():
+            # Not before: a start that comes to nothing would leave a key that nobody has seen.
+            new_key = None if environment.api_key else first_admin_key()
             _announce(terminal, supervisor, new_key)
         supervisor.run(requests.none_yet)
         tell("stopping; Ctrl-C again to stop at once")
@@ -80,7 +80,7 @@ def _announce(terminal: Terminal, supervisor: Supervisor, new_key: str | None) -
         ("C-STORE", where),
         ("STOW-RS", f"{addresses.url}/api/v1/dicomweb"),
         ("API", f"{addresses.url}/api/v1"),
-        ("documentation", f"{addresses.url}/api/docs/swagger"),
+        ("documentation", f"{addresses.url}/api/v1/docs"),
         ("home", addresses.home),
     ]
     if new_key:
