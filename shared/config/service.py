@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from shared import crash_points
 from shared.config.crosswalks import map_faults, outlines
 from shared.config.entities import Configuration
+from shared.config.faults import field_fault
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -281,8 +282,8 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
         configuration = _validated(document)
     except ValidationError as error:
         faults += [
-            Fault(_path(fault["loc"]), fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+            field_fault(_path(fault["loc"]), fault)
+            for fault in error.errors(include_url=False, include_input=False)
         ]
     destinations = _names(document.get("destinations"))
     for kind in KINDS:

@@ -95,6 +95,50 @@ class TestConfiguration:
         assert "settings" in found
         assert service.current() == before
 
+    @pytest.mark.parametrize(
+        ("entity", "path", "words"),
+        [
+            ({"template": "{PatientIDD}/x.dcm"}, "template", "PatientID"),
+            ({"template": "{PatientID"}, "template", "expected '}'"),
+            ({"template": "../{PatientID}"}, "template", "not usable"),
+            ({"template": "/{PatientID}"}, "template", "relative"),
+            ({"template": "image.dcm"}, "template", "names no Attribute"),
+            ({"path": "../../etc"}, "path", "absolute"),
+            ({"path": "a/../../b"}, "path", "absolute"),
+        ],
+    )
+    def test_of_a_folder_is_checked_before_an_instance_finds_out(
+        self, service: ConfigurationService, entity: dict[str, str], path: str, words: str
+    ) -> None:
+        """Every Instance would end in the exception log, one by one."""
+        found = faults(service.create, "destinations", {**ARCHIVE, "name": "b", **entity}, by="t")
+        assert list(found) == [path]
+        assert words in found[path]
+
+    def test_has_no_password_in_an_address(self, service: ConfigurationService) -> None:
+        """Addresses are shown in exports, logs and the exception log."""
+        entity = {"name": "c", "type": "dicomweb", "base_url": "http://me:CANARY@127.0.0.1/x"}
+        found = faults(service.create, "destinations", entity, by="t")
+        assert list(found) == ["base_url"]
+        assert "credentials" in found["base_url"]
+        assert "CANARY" not in str(found)
+
+    def test_says_in_our_words_what_is_wrong_with_a_field(
+        self, service: ConfigurationService
+    ) -> None:
+        pacs = {"name": "p", "type": "dimse", "host": "pacs", "port": 104, "ae_titel": "X"}
+        with pytest.raises(InvalidConfigurationError) as caught:
+            service.apply(
+                {"listener": [], "destinations": [{**ARCHIVE, "type": "filesystm"}, pacs]}, by="t"
+            )
+        assert {str(fault) for fault in caught.value.faults} == {
+            "listener: is no field here (did you mean listeners?)",
+            "destinations[0].type: must be one of 'filesystem', 'dimse', 'dicomweb'"
+            " (did you mean filesystem?)",
+            "destinations[1].ae_title: is missing",
+            "destinations[1].ae_titel: is no field here (did you mean ae_title?)",
+        }
+
     def test_does_not_lose_a_destination_that_is_in_use(
         self, service: ConfigurationService
     ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from shared.adapters.destinations import create
 from shared.adapters.destinations.dicomweb import DicomwebDestination
 from shared.adapters.destinations.dimse import StorageScpDestination
+from shared.adapters.destinations.filesystem import FolderDestination
 from shared.config import entities
 from shared.errors import DestinationMisconfiguredError, SecretMissingError
 from tests.data import build
@@ -49,11 +50,8 @@ def test_an_absolute_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_an_unusable_template_is_said_when_it_is_made(tmp_path: Path) -> None:
-    entity = entities.FilesystemDestination(
-        name="primary", type="filesystem", path="x", template="{Nonsense}"
-    )
     with pytest.raises(DestinationMisconfiguredError, match="Nonsense"):
-        create(entity, Secrets(), storage_root=tmp_path)
+        FolderDestination("primary", tmp_path, "{Nonsense}")
 
 
 def test_a_storage_scp(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.adapters.destinations.path_template import DEFAULT_TEMPLATE, PathTemplate, safe_name
+from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate, safe_name
 from tests.data import build
 from tests.unit.destinations.received import outgoing
 
