@@ -27,6 +27,10 @@ from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing, Pag
 
 COLLECTION = "exceptions"
 
+# How many are remembered, to know a message that comes again. Which came last their times do not
+# tell: the wall clock may have been set back in between.
+_OCCURRENCES = 20
+
 OPEN, RETRIED, ARCHIVED, DISCARDED = "open", "retried", "archived", "discarded"
 STATUSES = (OPEN, RETRIED, ARCHIVED, DISCARDED)
 _ACTIONS = {RETRIED: "retry", ARCHIVED: "archive", DISCARDED: "discard"}
@@ -105,10 +109,14 @@ class ExceptionLog:
         except DocumentExistsError:
             while True:
                 known = self._documents.get(COLLECTION, raised.exception_id)
-                if known is None or known.data["last_at"] >= data["last_at"]:
+                if known is None:
+                    return
+                occurrences = known.data.get("occurrences", [known.data["last_at"]])
+                if data["last_at"] in occurrences:
                     return
                 merged = {
                     **data,
+                    "occurrences": [*occurrences, data["last_at"]][-_OCCURRENCES:],
                     "first_at": known.data["first_at"],
                     "attempts": known.data["attempts"] + data["attempts"],
                     "history": known.data["history"],
@@ -258,6 +266,7 @@ def _document(raised: ExceptionRaised) -> dict[str, Any]:
         "peer_message": raised.peer_message,
         "first_at": at,
         "last_at": at,
+        "occurrences": [at],
         "attempts": raised.attempts,
         "destination": raised.destination,
         "receipt_id": raised.receipt_id,
