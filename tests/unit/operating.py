@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,7 +140,9 @@ class System:
         return [one.data for one in page.documents]
 
 
-def running_system(home: Path, set_home: Callable[[str, str], None]) -> Iterator[System]:
+def running_system(
+    home: Path, set_home: Callable[[str, str], None]
+) -> Generator[System, None, None]:
     """A system whose destinations `pacs` and `spare` are Peers."""
     set_home("AXIOM_HOME", str(home))
     bootstrap.from_environment.cache_clear()

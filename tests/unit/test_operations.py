@@ -501,7 +501,7 @@ def _is_accounted_for(system: System, receipt: Receipt) -> bool:
 def test_whatever_happens_no_instance_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Receptions, redeliveries, conflicts, policies, retries and discards in random order."""
     Life.set_home = staticmethod(monkeypatch.setenv)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Life,
         settings=settings(
             max_examples=30,

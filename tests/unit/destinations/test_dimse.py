@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -310,6 +311,36 @@ def test_a_duplicate_is_a_conflict(destination: Make, tmp_path: Path) -> None:
     with ScriptedScp(stores(0x0111)) as scp, pytest.raises(InstanceConflictError) as caught:
         destination(scp.port).deliver(outgoing(tmp_path, build.ct()))
     assert caught.value.args[0] == build.uid("ct-1")
+
+
+def test_a_duplicate_of_what_we_may_have_stored_is_success(
+    destination: Make, tmp_path: Path
+) -> None:
+    """The peer stored it, and its answer was lost: the second attempt finds the first."""
+    instance = replace(outgoing(tmp_path, build.ct()), redelivery=True)
+    with ScriptedScp(stores(0x0111)) as scp:
+        assert destination(scp.port).deliver(instance).startswith("0111H")
+
+
+def test_whether_a_failed_instance_may_be_stored_is_told(destination: Make, tmp_path: Path) -> None:
+    def lost(connection: Connection) -> None:
+        connection.accept()
+        connection.read_store()
+
+    instance = outgoing(tmp_path, build.ct())
+    with ScriptedScp(lost) as scp:
+        port = scp.port
+        with pytest.raises(DestinationUnavailableError) as after_sending:
+            destination(port).deliver(instance)
+    with pytest.raises(DestinationUnavailableError) as no_connection:
+        destination(port).deliver(instance)
+    with (
+        ScriptedScp(stores(0xA700)) as scp,
+        pytest.raises(DestinationUnavailableError) as refused,
+    ):
+        destination(scp.port).deliver(instance)
+    told = [caught.value.may_be_stored for caught in (after_sending, no_connection, refused)]
+    assert told == [True, False, False]
 
 
 def test_a_failure_does_not_cost_the_association(destination: Make, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_other_bytes_are_a_conflict_and_change_nothing(
     assert stored != received
     assert (root / path).read_bytes() == build.ct()
     assert len(files(root)) == 1
+
+
+def test_other_bytes_of_the_same_instance_replace_it_if_they_are_to(
+    root: Path, staging: Path, file_system: str
+) -> None:
+    destination = FolderDestination("folder", root)
+    path = destination.deliver(outgoing(staging, build.ct()))
+    newer = build.ct(patient_id="OTHER-001")
+    assert destination.deliver(replace(outgoing(staging, newer), replaces=True)) == path
+    assert (root / path).read_bytes() == newer
+    assert len(files(root)) == 1
+
+
+def test_another_instance_under_the_same_name_is_never_replaced(
+    root: Path, staging: Path, file_system: str
+) -> None:
+    """A template may give two Instances one name."""
+    destination = FolderDestination("folder", root, "{StudyInstanceUID}.dcm")
+    path = destination.deliver(outgoing(staging, build.ct()))
+    other = replace(outgoing(staging, build.ct(instance="ct-2")), replaces=True)
+    with pytest.raises(InstanceConflictError):
+        destination.deliver(other)
+    assert (root / path).read_bytes() == build.ct()
 
 
 def test_of_several_at_once_one_writes_and_all_succeed(
