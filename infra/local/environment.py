@@ -200,6 +200,8 @@ class Environment:
                 _run([self.python, "-m", "ensurepip"])
             installed = _run(command)
             if installed.ok:
+                # uv does not, and where the environment forbids it, neither does Python itself.
+                _run([self.python, "-m", "compileall", "-q", "-j", "0", str(self.folder / "lib")])
                 _say(f"ready after {time.monotonic() - started_s:.0f} s")
                 return
             failures.append(f"{name}: {installed.output.strip()}")

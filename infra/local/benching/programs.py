@@ -26,6 +26,8 @@ LOOPBACK = "127.0.0.1"
 _READY_WITHIN_S = 60.0
 # A part is alive a little before it works.
 _SETTLED_AFTER_S = 2.0
+# Of dcmtk, and of who develops Python programs: neither is how a system is installed.
+_NOT_HANDED_ON = {"TCP_NODELAY", "PYTHONDONTWRITEBYTECODE"}
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PACKAGES = {"storescp": "dcmtk", "storescu": "dcmtk", "Orthanc": "orthanc"}
 
@@ -111,7 +113,7 @@ def running(
     variables = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("AXIOM_") and name != "TCP_NODELAY"
+        if not name.startswith("AXIOM_") and name not in _NOT_HANDED_ON
     }
     log_path = folder.with_name(f"{folder.name}.log")
     with log_path.open("wb") as log:

@@ -71,6 +71,8 @@ class Lane:
         self.workers = 0
         self.running = 0
         self.max_concurrency = 1
+        # More may be due than there was room for.
+        self.may_have_more = True
         self._policy = policy
         self._urgent: deque[Leased] = deque()
         self._routine: deque[Leased] = deque()

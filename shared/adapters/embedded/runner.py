@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -126,15 +127,21 @@ class Runner:
     # ---- leasing -----------------------------------------------------------------------------
 
     def _lease(self) -> bool:
-        """Fill the lanes that have room; False if nothing came."""
+        """Fill the lanes that have room; True if more is sure to be due."""
         now_s = self._clock.monotonic_s()
+        offered: dict[tuple[str, str], int] = {}
+
+        def room(topic: str, lane: str) -> int:
+            offered[topic, lane] = self._room(topic, lane, now_s)
+            return offered[topic, lane]
+
         leased = self._bus.lease(
-            self._open_topics(),
-            limit=_LEASE_LIMIT,
-            lease_s=self._lease_s,
-            lane_room=lambda topic, lane: self._room(topic, lane, now_s),
+            self._open_topics(), limit=_LEASE_LIMIT, lease_s=self._lease_s, lane_room=room
         )
+        taken = Counter((message.topic, message.lane) for message in leased)
         with self._lock:
+            for key, most in offered.items():
+                self._lanes[key].may_have_more = taken[key] >= most
             for message in leased:
                 self._held[message.message_id] = message
                 lane = self._lanes[message.topic, message.lane]
@@ -147,17 +154,21 @@ class Runner:
                 if lane.workers < min(lane.concurrency, lane.running + lane.waiting):
                     lane.workers += 1
                     Thread(target=self._work, args=(lane,), daemon=True).start()
-        return bool(leased)
+        # What is published from now on rings; all else that was due is leased.
+        return len(leased) == _LEASE_LIMIT
 
     def _open_topics(self) -> list[str]:
         """The topics to lease from: not those whose one lane is full."""
         now_s = self._clock.monotonic_s()
+        topics = []
         with self._lock:
-            return [
-                topic
-                for topic in self._handlers
-                if (topic, "") not in self._lanes or self._lanes[topic, ""].room(now_s)
-            ]
+            for topic in self._handlers:
+                lane = self._lanes.get((topic, ""))
+                if lane is None or lane.room(now_s):
+                    topics.append(topic)
+                else:
+                    lane.may_have_more = True
+        return topics
 
     def _room(self, topic: str, lane: str, now_s: float) -> int:
         max_concurrency = self._max_concurrency(lane)  # may read the configuration: no lock
@@ -211,7 +222,7 @@ class Runner:
                     self._judge(lane, leased, answer, budget_s)
                 if not self._running:
                     self._is_idle.notify()
-                if lane.room(self._clock.monotonic_s()):
+                if lane.may_have_more and lane.room(self._clock.monotonic_s()):
                     self._wake_up()
 
     def _next(self, lane: Lane) -> Leased | None:
