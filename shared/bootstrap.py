@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
 from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import AxiomError, SecretMissingError
+from shared.messages import Topic
 from shared.pipeline.admission import Admission
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
@@ -21,6 +23,9 @@ from shared.pipeline.receive import Receiver
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
 from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
+
+if TYPE_CHECKING:
+    from shared.adapters.embedded.message_bus import SqliteMessageBus
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -36,12 +41,14 @@ INDICES = {
     ),
     "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
     "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
-    "shadow-reports": ("edition",),
+    "audit": ("when",),
+    "jobs": ("created_at",),
     "studies": ("due_at", "opened_at", "state", "study_instance_uid"),
     "collected": ("study", "receipt_id", "is_waiting_late"),
     "commitments": ("requested_at", "finished_at"),
     "reconciliations": ("began_at", "finished_at"),
     "clean-ups": ("ended_at",),
+    "shadow-reports": ("edition",),
 }
 
 
@@ -136,13 +143,24 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,
-        shadows=ShadowLog(documents, clock),
         queue=bus,
+        shadows=ShadowLog(documents, clock),
+        waiting=_waiting_in(bus),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
         },
     )
+
+
+def _waiting_in(bus: SqliteMessageBus) -> Callable[[str], int]:
+    topic = Topic.DELIVERY_REQUESTED
+
+    def waiting(destination: str) -> int:
+        depths = bus.depth(topic)
+        return depths[topic].lanes.get(destination, 0) if topic in depths else 0
+
+    return waiting
 
 
 def first_configuration() -> dict[str, object]:
