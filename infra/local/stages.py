@@ -1,5 +1,5 @@
 """The `stages` process: validation, rules, the exception log and jobs, on the queue's messages, and
-Studies, on a timer.
+Studies and the clean-up, on timers.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from functions.apply_rules.main import apply_rules
+from functions.clean_up.main import clean_up
 from functions.complete_studies.main import complete_studies
 from functions.record_exception.main import record_exception
 from functions.run_job.main import run_job
@@ -20,7 +21,10 @@ from shared.messages import Topic
 if __name__ == "__main__":
     bus = bootstrap.from_environment().bus
     assert isinstance(bus, SqliteMessageBus)
-    with calling(complete_studies, once=partial(is_worked_off, bus)):
+    with (
+        calling(complete_studies, once=partial(is_worked_off, bus)),
+        calling(clean_up, every_s=3.0),
+    ):
         run_handlers(
             "stages",
             {

@@ -10,6 +10,7 @@ from flask_openapi3.openapi import OpenAPI
 from shared.pipeline.ports import Ports
 from shared.web import (
     access,
+    clean_ups,
     configuration,
     crosswalks,
     destinations,
@@ -61,6 +62,7 @@ def create_app(
     access.install(app, ApiKeys(ports.documents, ports.clock, preset=preset_key))
     app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
     if API in serving:
+        app.register_api(clean_ups.blueprint(ports))
         app.register_api(configuration.blueprint(ports.configuration))
         app.register_api(crosswalks.blueprint(ports))
         app.register_api(exceptions.blueprint(ports))

@@ -1,0 +1,30 @@
+"""Delete what is needed no more, some of it at each call: called every few seconds, by a timer.
+
+Cloud Scheduler calls it over HTTP; the embedded mode calls it without.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import functions_framework
+
+from shared import bootstrap
+from shared.errors import TransientError
+from shared.pipeline.push import Pushed, PushResponse
+from shared.pipeline.retention import Cleaner
+
+
+@functions_framework.http
+def clean_up(request: Pushed) -> PushResponse:
+    """Answer one call: 204, or 503 if the stores cannot be asked now. The next call goes on."""
+    try:
+        _cleaner().run()
+    except TransientError as error:
+        return str(error), 503, {}
+    return "", 204, {}
+
+
+@cache
+def _cleaner() -> Cleaner:
+    return Cleaner(bootstrap.from_environment())

@@ -1,0 +1,394 @@
+"""Deleting what is needed no more: received files, orphans, expired records. Never anything else.
+
+A received file goes once every Delivery that was decided is confirmed (or was given up by a person)
+and `retention_s` has passed; while disk is short, as soon as it may. What is held, quarantined,
+collected for a Study, or has an open entry in the exception log stays. An orphan is a received file
+that nothing refers to: its sender was never told Success.
+
+The walk goes through the stored objects, whose names tell when they came, so it finds all of them
+whatever was interrupted before. Each step may be done twice, by two processes, and be killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.errors import (
+    AxiomError,
+    DestinationMisconfiguredError,
+    DocumentChangedError,
+    ObjectMissingError,
+    StorageUnavailableError,
+)
+from shared.messages import Topic
+from shared.pipeline import audit, exceptions, instance_records, jobs, studies
+from shared.pipeline.copies import COLLECTION as COPIES
+from shared.pipeline.copies import copy_key
+from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
+from shared.pipeline.delivery_records import SETTLED, delivery_key
+from shared.pipeline.instance_records import COLLECTION as INSTANCES
+from shared.pipeline.instance_records import DISCARDED, ROUTED
+from shared.pipeline.plans import delivered_uid
+from shared.pipeline.ports import Ports
+from shared.pipeline.times import timestamp
+from shared.ports import Document, Filter
+
+log = logging.getLogger(__name__)
+
+COLLECTION = "clean-ups"
+
+# Nothing takes so long from a received file to its message, document or exception.
+ORPHAN_AFTER = timedelta(days=1)
+# Marks the document of an Instance whose received file is deleted.
+FILE_DELETED_AT = "file_deleted_at"
+
+_PREFIX = "received/"
+_NAME = re.compile(r"received/\d{8}/\d{2}/((\d{8}T\d{12})-[0-9a-f]{8})\.dcm")
+_CYCLE_EVERY_S = 600.0
+_CYCLE_EVERY_UNDER_PRESSURE_S = 10.0
+# Disk is short from here on, as a part of what reception needs: it is closed a little lower.
+_SHORT_BELOW = 1.25
+_BATCH = 200
+# Looking for orphans reads the queue; one that is this deep is left for another day.
+_DEEPEST_QUEUE = 10_000
+_QUEUE = (Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED, Topic.EXCEPTION_RAISED)
+
+Data = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one cycle has deleted so far, and why it kept what it looked at and kept."""
+
+    files: int = 0
+    bytes: int = 0
+    orphans: int = 0
+    records: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def deleted(self) -> int:
+        """How many things were deleted."""
+        return self.files + self.orphans + self.records
+
+    def as_json(self) -> dict[str, Any]:
+        """As the log, the API and documents show it."""
+        return {
+            "files": self.files,
+            "bytes": self.bytes,
+            "orphans": self.orphans,
+            "records": self.records,
+            "kept": dict(self.kept),
+        }
+
+
+class Cleaner:
+    """The timer's part; one for each process. It remembers where it is, which only saves work."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._lock = threading.Lock()
+        self._steps: Iterator[None] | None = None
+        self._began_at_s = float("-inf")
+        self._swept = Swept()
+
+    def run(self, *, for_s: float = 2.0) -> Swept:
+        """Go on for about `for_s` seconds, or to the end of the cycle; the cycle's counts so far.
+
+        A new cycle begins ten minutes after the last one began, or sooner while disk is short.
+        Raises: StorageUnavailableError if nothing can be read now; the next call begins anew.
+        """
+        with self._lock:
+            clock = self._ports.clock
+            if self._steps is None:
+                every_s = _CYCLE_EVERY_UNDER_PRESSURE_S if self._is_short() else _CYCLE_EVERY_S
+                if clock.monotonic_s() - self._began_at_s < every_s:
+                    return self._swept
+                self._began_at_s = clock.monotonic_s()
+                self._swept = Swept()
+                self._steps = self._cycle()
+            until_s = clock.monotonic_s() + for_s
+            before = self._swept.deleted
+            try:
+                for _ in self._steps:
+                    if clock.monotonic_s() >= until_s:
+                        break
+                else:
+                    self._steps = None
+            except BaseException:
+                self._steps = None
+                raise
+            if self._swept.deleted > before:
+                log.info("cleaned up", extra=self._swept.as_json())
+            return self._swept
+
+    def _cycle(self) -> Iterator[None]:
+        began_at = self._ports.clock.now()
+        yield from self._sweep_files()
+        yield from self._sweep_records()
+        if self._swept.deleted:
+            # What it is for is done; its own record may wait for the next cycle.
+            with suppress(StorageUnavailableError):
+                self._ports.documents.create(
+                    COLLECTION,
+                    f"{began_at:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
+                    {
+                        "began_at": timestamp(began_at),
+                        "ended_at": timestamp(self._ports.clock.now()),
+                        **self._swept.as_json(),
+                    },
+                )
+
+    # ---- received files --------------------------------------------------------------------
+
+    def _sweep_files(self) -> Iterator[None]:
+        retention = timedelta(seconds=self._ports.configuration.get().settings.retention_s)
+        unknown: list[tuple[str, str]] = []
+        for name in self._ports.objects.list(_PREFIX):
+            named = _NAME.fullmatch(name)
+            if named is None:
+                self._swept.kept["not ours"] += 1
+                continue
+            receipt_id, stamp = named.groups()
+            came_at = datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+            now = self._ports.clock.now()
+            if came_at > now - retention and not self._is_short():
+                break  # and so are all that follow
+            known = self._ports.documents.get(INSTANCES, receipt_id)
+            if known is not None:
+                self._sweep_file(name, known)
+            elif came_at <= now - ORPHAN_AFTER:
+                unknown.append((name, receipt_id))
+            else:
+                self._swept.kept["undecided"] += 1
+            if len(unknown) == _BATCH:
+                self._sweep_orphans(unknown)
+                unknown = []
+            yield
+        self._sweep_orphans(unknown)
+
+    def _sweep_file(self, name: str, known: Document) -> None:
+        why = self._why_kept(known.data)
+        if why:
+            self._swept.kept[why] += 1
+            return
+        if not known.data.get(FILE_DELETED_AT):
+            marked = {**known.data, FILE_DELETED_AT: timestamp(self._ports.clock.now())}
+            try:
+                # If somebody decides anew about the Instance just now, one of us two sees it.
+                self._ports.documents.replace(INSTANCES, known.key, marked, known.version)
+            except DocumentChangedError:
+                self._swept.kept["changed"] += 1
+                return
+            except StorageUnavailableError:
+                # Deleting is what helps when the disk is full, and a mark takes room.
+                if not self._is_short():
+                    raise
+        self._ports.objects.delete(name)
+        self._swept.files += 1
+        self._swept.bytes += int(known.data["file"]["size"])
+
+    def _why_kept(self, instance: Data) -> str:
+        """In a word why the received file is still needed, "" if it is not."""
+        if instance["state"] not in (ROUTED, DISCARDED):
+            return str(instance["state"])
+        if instance.get("collecting_for"):
+            return instance_records.COLLECTING
+        receipt_id = instance["receipt_id"]
+        for plan in instance["deliveries"]:
+            found = self._ports.documents.get(
+                DELIVERIES, delivery_key(receipt_id, plan["destination"])
+            )
+            if found is None:
+                return "pending"
+            if found.data["state"] not in SETTLED:
+                return str(found.data["state"])
+        return "exception" if self._entries(receipt_id, exceptions.OPEN) else ""
+
+    def _entries(self, receipt_id: str, status: str) -> Sequence[Document]:
+        where = [Filter("receipt_id", "==", receipt_id), Filter("status", "==", status)]
+        return self._ports.documents.query(exceptions.COLLECTION, where, limit=1).documents
+
+    # ---- orphans ---------------------------------------------------------------------------
+
+    def _sweep_orphans(self, candidates: Sequence[tuple[str, str]]) -> None:
+        queue = self._ports.queue
+        if not candidates:
+            return
+        if (
+            queue is None
+            or queue.backlog(_QUEUE, at_most=_DEEPEST_QUEUE).messages >= _DEEPEST_QUEUE
+        ):
+            self._swept.kept["undecided"] += len(candidates)
+            return
+        # The queue first: what leaves it meanwhile is in the documents by the time we look there.
+        waiting = queue.mentioned([receipt_id for _, receipt_id in candidates], _QUEUE)
+        for name, receipt_id in candidates:
+            if receipt_id in waiting or not self._is_orphan(receipt_id):
+                self._swept.kept["undecided"] += 1
+                continue
+            size = 0
+            with suppress(ObjectMissingError), self._ports.objects.open(name) as reader:
+                size = reader.size
+            self._ports.objects.delete(name)
+            self._swept.orphans += 1
+            self._swept.bytes += size
+            log.warning("deleted an orphan", extra={"object": name})
+
+    def _is_orphan(self, receipt_id: str) -> bool:
+        if self._ports.documents.get(INSTANCES, receipt_id) is not None:
+            return False
+        if self._entries(receipt_id, exceptions.OPEN):
+            return False
+        sent = [delivery.data["state"] in SETTLED for delivery in self._deliveries(receipt_id)]
+        if self._entries(receipt_id, exceptions.RETRIED):
+            # On its way to a destination that a person named: there is no other trace of that.
+            return bool(sent) and all(sent)
+        return all(sent)
+
+    def _deliveries(self, receipt_id: str) -> Sequence[Document]:
+        where = [Filter("receipt_id", "==", receipt_id)]
+        return self._ports.documents.query(DELIVERIES, where, limit=1000).documents
+
+    # ---- records ---------------------------------------------------------------------------
+
+    def _sweep_records(self) -> Iterator[None]:
+        settings = self._ports.configuration.get().settings
+        now = self._ports.clock.now()
+        if settings.record_retention_s:
+            cutoff = timestamp(now - timedelta(seconds=settings.record_retention_s))
+            yield from self._expire(INSTANCES, "received_at", cutoff, self._forget_instance)
+            for status in (exceptions.RETRIED, exceptions.ARCHIVED, exceptions.DISCARDED):
+                yield from self._expire(
+                    exceptions.COLLECTION,
+                    "last_at",
+                    cutoff,
+                    lambda entry: _last_step(entry.data) <= cutoff,
+                    Filter("status", "==", status),
+                )
+            yield from self._expire(
+                jobs.COLLECTION,
+                "created_at",
+                cutoff,
+                lambda job: job.data["state"] == jobs.FINISHED,
+            )
+            yield from self._expire(studies.STUDIES, "opened_at", cutoff, self._forget_study)
+            for collection, field_name in _FINISHED:
+                yield from self._expire(collection, field_name, cutoff, lambda document: True)
+        if settings.audit_retention_s:
+            cutoff = timestamp(now - timedelta(seconds=settings.audit_retention_s))
+            yield from self._expire(audit.COLLECTION, "when", cutoff, lambda entry: True)
+
+    def _expire(
+        self,
+        collection: str,
+        order_by: str,
+        cutoff: str,
+        may_go: Callable[[Document], bool],
+        *where: Filter,
+    ) -> Iterator[None]:
+        """Delete documents up to `cutoff`, oldest first, that `may_go`."""
+        documents, cursor = self._ports.documents, None
+        while True:
+            page = documents.query(
+                collection,
+                [Filter(order_by, "<=", cutoff), *where],
+                order_by=order_by,
+                limit=_BATCH,
+                cursor=cursor,
+            )
+            for document in page.documents:
+                if may_go(document):
+                    with suppress(DocumentChangedError):
+                        documents.delete(collection, document.key, document.version)
+                        self._swept.records += 1
+                else:
+                    self._swept.kept[f"{collection} record"] += 1
+                yield
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def _forget_instance(self, known: Document) -> bool:
+        """Delete what belongs to the Instance's document; False if it is to stay."""
+        instance = known.data
+        if self._why_kept(instance) or self._has_file(instance):
+            return False
+        documents = self._ports.documents
+        for delivery in self._deliveries(known.key):
+            self._forget_copy(instance, delivery.data["destination"])
+            documents.delete(DELIVERIES, delivery.key)
+            self._swept.records += 1
+        collected = documents.query(
+            studies.COLLECTED, [Filter("receipt_id", "==", known.key)], limit=1000
+        )
+        for member in collected.documents:
+            documents.delete(studies.COLLECTED, member.key)
+            self._swept.records += 1
+        return True
+
+    def _has_file(self, instance: Data) -> bool:
+        try:
+            with self._ports.objects.open(instance["file"]["object_name"]):
+                return True
+        except ObjectMissingError:
+            return False
+
+    def _forget_copy(self, instance: Data, destination: str) -> None:
+        """What a destination has is forgotten with the Instance that brought it there."""
+        try:
+            address = self._ports.destinations.entity(destination).address
+        except DestinationMisconfiguredError:
+            return
+        plans = [p for p in instance["deliveries"] if p["destination"] == destination]
+        uid = delivered_uid(plans[0], instance["sop_instance_uid"]) if plans else ""
+        key = copy_key(destination, address, uid)
+        found = self._ports.documents.get(COPIES, key) if uid else None
+        if found is None or found.data["claim"] is not None:
+            return
+        confirmed = found.data["confirmed"]
+        if confirmed is not None and confirmed["receipt_id"] == instance["receipt_id"]:
+            with suppress(DocumentChangedError):
+                self._ports.documents.delete(COPIES, key, found.version)
+                self._swept.records += 1
+
+    def _forget_study(self, study: Document) -> bool:
+        if study.data["state"] == studies.COLLECTING or study.data["due_at"]:
+            return False
+        where = [Filter("study", "==", study.key)]
+        return not self._ports.documents.query(studies.COLLECTED, where, limit=1).documents
+
+    # ---- disk ------------------------------------------------------------------------------
+
+    def _is_short(self) -> bool:
+        """True if reception is, or is about to be, closed for want of disk."""
+        least = self._ports.configuration.get().settings.min_free_bytes
+        try:
+            free = self._ports.objects.free_bytes()
+        except AxiomError:
+            return False
+        return free is not None and free < least * _SHORT_BELOW
+
+
+# Collections whose documents are of use to a reader alone once they are finished, and the field
+# that a finished one has, which is a time.
+_FINISHED = (
+    (COLLECTION, "ended_at"),
+    ("commitments", "finished_at"),
+    ("reconciliations", "finished_at"),
+)
+
+
+def _last_step(entry: Data) -> str:
+    """When a person last did something about an entry of the exception log, or it happened."""
+    steps = entry.get("history") or [{"at": entry["last_at"]}]
+    return max(str(entry["last_at"]), str(steps[-1]["at"]))

@@ -1,0 +1,416 @@
+"""What is deleted, and above all what is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import bootstrap
+from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.bootstrap import Environment
+from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
+from shared.messages import (
+    DeliveryRequested,
+    ExceptionRaised,
+    InstanceAccepted,
+    InstanceReceived,
+    Receipt,
+    Source,
+    Stage,
+    Topic,
+)
+from shared.pipeline import deliver, instance_actions, rules, validate
+from shared.pipeline.exceptions import exception_from
+from shared.pipeline.ports import Ports
+from shared.pipeline.push import PushRequest, PushResponse, answer
+from shared.pipeline.retention import Cleaner, Swept
+from tests.data import build
+from tests.fakes import FakeClock
+
+DAY = 86400.0
+SOURCE = Source("dimse", "main", calling_ae_title="CT1", peer_address="10.1.2.3")
+STAGES: dict[Topic, tuple[Any, Stage, Any]] = {
+    Topic.INSTANCE_RECEIVED: (InstanceReceived, Stage.VALIDATE, validate.run),
+    Topic.INSTANCE_ACCEPTED: (InstanceAccepted, Stage.RULES, rules.run),
+    Topic.DELIVERY_REQUESTED: (DeliveryRequested, Stage.DELIVER, deliver.run),
+    Topic.EXCEPTION_RAISED: (
+        ExceptionRaised,
+        Stage.RECORD,
+        lambda message, ports: ports.exceptions.record(message),
+    ),
+}
+
+
+class System:
+    """The embedded system with a clock that is told the time."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.home = home
+        environment = Environment.read({"AXIOM_HOME": str(home)})
+        self.ports: Ports = bootstrap.embedded(environment, self.clock)
+        self.ports.configuration.apply(
+            {
+                "settings": {
+                    "default_route": ["primary-storage"],
+                    "min_free_bytes": 0,
+                    "max_queue_age_s": 0,
+                    **settings,
+                }
+            },
+            by="test",
+        )
+        self.cleaner = Cleaner(self.ports)
+
+    def receive(self, name: str = "one", **attributes: Any) -> Receipt:
+        with self.ports.receiver.begin(SOURCE) as staging:
+            staging.write(build.ct(instance=name, **attributes))
+            return staging.commit()
+
+    def work(self, *topics: Topic) -> None:
+        """Work off the queue, or what of it is of these topics."""
+        bus = self.ports.bus
+        assert isinstance(bus, SqliteMessageBus)
+        while leased := bus.lease(topics or list(STAGES), limit=10, lease_s=60):
+            for message in leased:
+                kind, stage, run = STAGES[Topic(message.topic)]
+                request = PushRequest(message.data, {"x-goog-pubsub-message-id": "1"})
+                topic, to_run = Topic(message.topic), partial(run, ports=self.ports)
+                response: PushResponse = answer(request, kind, stage, topic, to_run, self.ports)
+                assert response[1] == 204, response
+            bus.settle(acknowledged=[message.message_id for message in leased])
+
+    def later(self, seconds: float) -> Swept:
+        """Let time pass, and clean up to the end of a cycle."""
+        self.clock.advance(seconds)
+        return self.cleaner.run(for_s=1e9)
+
+    def has(self, receipt: Receipt) -> bool:
+        try:
+            with self.ports.objects.open(receipt.file.object_name):
+                return True
+        except ObjectMissingError:
+            return False
+
+    def state(self, receipt: Receipt) -> str:
+        found = self.ports.documents.get("instances", receipt.receipt_id)
+        return "" if found is None else str(found.data["state"])
+
+    def delivered(self) -> list[Path]:
+        return sorted((self.home / "storage").rglob("*.dcm"))
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    system = System(tmp_path / "home")
+    yield system
+    system.ports.destinations.close()
+
+
+class TestAReceivedFile:
+    def test_goes_once_it_is_delivered_and_its_time_is_over(self, system: System) -> None:
+        receipt = system.receive()
+        system.work()
+        assert system.later(6 * DAY).files == 0
+        assert system.has(receipt)
+        swept = system.later(1.1 * DAY)
+        assert (swept.files, swept.bytes) == (1, receipt.file.size)
+        assert not system.has(receipt)
+        assert len(system.delivered()) == 1
+
+    def test_goes_at_once_where_it_need_not_be_kept(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", retention_s=0)
+        receipt = system.receive()
+        system.work()
+        assert system.later(1).files == 1
+        assert not system.has(receipt)
+
+    def test_stays_until_every_delivery_is_confirmed(self, system: System) -> None:
+        system.ports.configuration.create(
+            "destinations",
+            {"name": "second", "type": "filesystem", "path": "second", "enabled": False},
+            by="test",
+        )
+        system.ports.configuration.apply(
+            {"settings": {"default_route": ["primary-storage", "second"], "min_free_bytes": 0}},
+            by="test",
+        )
+        receipt = system.receive()
+        system.work()  # to one of them; the other goes to the exception log
+        assert system.later(100 * DAY).kept["failed"] == 1
+        assert system.has(receipt)
+        (entry,) = system.ports.exceptions.list().documents
+        system.ports.exceptions.discard(entry.key, by="test", reason="not wanted")
+        assert system.later(DAY).files == 1
+
+    def test_stays_while_it_waits_in_the_queue(self, system: System) -> None:
+        """Its destination may be dead for longer than files are kept."""
+        receipt = system.receive()
+        system.work(Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED)
+        assert system.later(100 * DAY).kept["pending"] == 1
+        system.work()
+        assert len(system.delivered()) == 1
+        assert system.has(receipt)
+
+    @pytest.mark.parametrize("state", ["held", "quarantined", "collecting", "released"])
+    def test_stays_while_it_is(self, system: System, state: str) -> None:
+        receipt = system.receive()
+        system.work()
+        known = system.ports.documents.get("instances", receipt.receipt_id)
+        assert known is not None
+        system.ports.documents.put("instances", known.key, {**known.data, "state": state})
+        assert system.later(1000 * DAY).kept[state] == 1
+        assert system.has(receipt)
+        assert system.state(receipt) == state
+
+    def test_stays_while_the_exception_log_has_an_open_entry(self, system: System) -> None:
+        receipt = system.receive(changes={0x00100020: None})
+        system.work()
+        assert system.state(receipt) == "" or system.state(receipt) == "routed"
+        raised = exception_from(
+            ObjectMissingError("x"), stage=Stage.RULES, at=system.clock.now(), receipt=receipt
+        )
+        system.ports.exceptions.record(raised)
+        system.later(100 * DAY)
+        assert system.has(receipt)
+        system.ports.exceptions.archive(raised.exception_id, by="test")
+        for entry in system.ports.exceptions.list(where={"status": "open"}).documents:
+            system.ports.exceptions.archive(entry.key, by="test")
+        system.later(2 * DAY)
+        assert not system.has(receipt)
+
+    def test_that_was_held_and_discarded_goes_after_its_time(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", default_route=[])
+        receipt = system.receive()
+        system.work()
+        assert system.state(receipt) == "held"
+        instance_actions.discard(receipt.receipt_id, reason="test", by="test", ports=system.ports)
+        system.later(8 * DAY)
+        assert not system.has(receipt)
+
+    def test_that_a_killed_clean_up_left_goes_the_next_time(
+        self, system: System, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed between the mark in the document and the deletion."""
+        receipt = system.receive()
+        system.work()
+
+        def killed(name: str) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(system.ports.objects, "delete", killed)
+            with pytest.raises(KeyboardInterrupt):
+                system.later(8 * DAY)
+        assert system.has(receipt)
+        assert system.later(DAY).files == 1
+        assert not system.has(receipt)
+
+    def test_of_another_name_is_never_touched(self, system: System) -> None:
+        with system.ports.objects.create("received/by-hand.dcm") as writer:
+            writer.write(b"x")
+            writer.commit()
+        assert system.later(1000 * DAY).kept["not ours"] == 1
+        assert list(system.ports.objects.list("received/by-hand"))
+
+
+class TestAnOrphan:
+    def orphan(self, system: System) -> str:
+        """What a process leaves that is killed between the file and its message."""
+        name = f"received/{system.clock.now():%Y%m%d/%H/%Y%m%dT%H%M%S%f}-00c0ffee.dcm"
+        with system.ports.objects.create(name) as writer:
+            writer.write(build.ct())
+            writer.commit()
+        return name
+
+    def test_goes_after_a_day(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", retention_s=0)
+        name = self.orphan(system)
+        assert system.later(DAY / 2).orphans == 0
+        assert list(system.ports.objects.list(name))
+        assert system.later(DAY).orphans == 1
+        assert not list(system.ports.objects.list(name))
+
+    def test_is_not_what_waits_for_validation(self, system: System) -> None:
+        """The stages may have been down for a week."""
+        receipt = system.receive()
+        assert system.later(30 * DAY).kept["undecided"] == 1
+        system.work(Topic.INSTANCE_RECEIVED)
+        assert system.later(30 * DAY).kept["undecided"] == 1
+        assert system.has(receipt)
+        system.work()
+        assert len(system.delivered()) == 1
+
+    def test_is_not_what_validation_refused(self, tmp_path: Path) -> None:
+        """Nothing but the exception log knows of it: it waits for a person there."""
+        system = System(tmp_path / "home", validation={"patient-id-missing": "reject"})
+        receipt = system.receive(changes={0x00100020: None})
+        system.work()
+        assert system.state(receipt) == ""
+        assert system.later(100 * DAY).orphans == 0
+        (entry,) = system.ports.exceptions.list(where={"status": "open"}).documents
+        lenient = {"min_free_bytes": 0, "validation": {"patient-id-missing": "warn"}}
+        system.ports.configuration.apply({"settings": lenient}, by="test")
+        system.clock.advance(1)
+        system.ports.exceptions.retry(entry.key, by="test")
+        assert system.later(DAY).orphans == 0
+        assert system.has(receipt)
+        system.work()
+        assert system.state(receipt) == "held"
+
+    def test_is_not_what_is_on_its_way_to_the_exception_log(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", validation={"patient-id-missing": "reject"})
+        receipt = system.receive(changes={0x00100020: None})
+        system.work(Topic.INSTANCE_RECEIVED)
+        assert system.later(100 * DAY).orphans == 0
+        assert system.has(receipt)
+
+
+class TestRecords:
+    COLLECTIONS = ("instances", "deliveries", "copies")
+
+    def counts(self, system: System) -> list[int]:
+        return [system.ports.documents.count(name) for name in self.COLLECTIONS]
+
+    def test_of_an_instance_go_together_once_its_file_is_gone(self, system: System) -> None:
+        system.receive()
+        system.work()
+        system.later(8 * DAY)
+        assert self.counts(system) == [1, 1, 1]
+        system.later(90 * DAY)
+        assert self.counts(system) == [0, 0, 0]
+
+    def test_stay_where_they_are_to_be_kept(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", record_retention_s=0)
+        system.receive()
+        system.work()
+        system.later(10_000 * DAY)
+        assert self.counts(system) == [1, 1, 1]
+
+    def test_of_what_is_held_never_go(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", default_route=[])
+        receipt = system.receive()
+        system.work()
+        system.later(10_000 * DAY)
+        assert system.has(receipt)
+        assert system.state(receipt) == "held"
+
+    def test_of_closed_exceptions_go_and_open_ones_stay(self, system: System) -> None:
+        for name in ("a", "b"):
+            system.ports.exceptions.record(
+                exception_from(ObjectMissingError(name), stage=Stage.RULES, at=system.clock.now())
+            )
+        first = system.ports.exceptions.list().documents[0]
+        system.clock.advance(80 * DAY)
+        system.ports.exceptions.archive(first.key, by="test")
+        assert system.later(20 * DAY).records == 0  # archived not so long ago
+        assert system.later(80 * DAY).records == 1
+        (left,) = system.ports.exceptions.list().documents
+        assert left.data["status"] == "open"
+
+    def test_of_who_did_what_go_only_if_asked_for(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", audit_retention_s=365 * DAY)
+        kept = System(tmp_path / "other")
+        for one in (system, kept):
+            one.ports.exceptions.record(
+                exception_from(ObjectMissingError("a"), stage=Stage.RULES, at=one.clock.now())
+            )
+            one.ports.exceptions.archive(
+                one.ports.exceptions.list().documents[0].key, by="test", reason="x"
+            )
+            one.later(364 * DAY)
+            assert one.ports.documents.count("audit") >= 1
+            one.later(10 * DAY)
+        assert system.ports.documents.count("audit") == 0
+        assert kept.ports.documents.count("audit") >= 1
+
+    def test_tell_what_was_cleaned_up(self, system: System) -> None:
+        system.receive()
+        system.work()
+        system.later(8 * DAY)
+        (told,) = system.ports.documents.query("clean-ups").documents
+        assert told.data["files"] == 1
+
+
+class TestAShortDisk:
+    def test_has_what_may_go_deleted_before_its_time(self, tmp_path: Path) -> None:
+        """Better no second copy of what is delivered than senders that are turned away."""
+        system = System(tmp_path / "home")
+        receipt = system.receive()
+        system.work()
+        waiting = system.receive("two")
+        system.ports.configuration.apply(
+            {"settings": {"default_route": ["primary-storage"], "min_free_bytes": 1 << 60}},
+            by="test",
+        )
+        assert system.later(11).files == 1
+        assert not system.has(receipt)
+        assert system.has(waiting)
+
+    def test_that_is_full_is_survived(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even the mark in the document can be written then."""
+        system = System(tmp_path / "home")
+        receipt = system.receive()
+        system.work()
+        system.ports.configuration.apply(
+            {"settings": {"default_route": ["primary-storage"], "min_free_bytes": 1 << 60}},
+            by="test",
+        )
+
+        def full(*_: Any) -> None:
+            raise StorageUnavailableError("documents.db: database or disk is full")
+
+        monkeypatch.setattr(system.ports.documents, "replace", full)
+        monkeypatch.setattr(system.ports.documents, "create", full)
+        assert system.later(11).files == 1
+        assert not system.has(receipt)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 80 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_real_disk_fills_up_and_reception_recovers(small_disk: Path, tmp_path: Path) -> None:
+    """Everything that was acknowledged is delivered, and senders get in again by themselves."""
+    system = System(small_disk / "home")
+    system.ports.configuration.apply(
+        {
+            "destinations": [
+                {"name": "elsewhere", "type": "filesystem", "path": str(tmp_path / "elsewhere")}
+            ],
+            "settings": {"default_route": ["elsewhere"], "min_free_bytes": 8 << 20},
+        },
+        by="test",
+    )
+    acknowledged = refused = 0
+    for round_ in range(6):
+        for number in range(40):
+            system.clock.advance(0.25)
+            try:
+                system.receive(f"{round_}-{number}", rows=512, columns=512)
+            except (OverloadedError, StorageUnavailableError):
+                refused += 1
+            else:
+                acknowledged += 1
+        system.clock.advance(2)
+        system.work()
+        system.later(11)
+    assert refused > 0, "the disk never was short: the test tests nothing"
+    assert len(list((tmp_path / "elsewhere").rglob("*.dcm"))) == acknowledged > 100
+    system.receive("last")
