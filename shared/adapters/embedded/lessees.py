@@ -15,6 +15,8 @@ from threading import Lock
 
 from shared.errors import StorageUnavailableError
 
+_SUFFIX = ".lessee"
+
 
 class Lessee:
     """One of those that lease; its file is below `folder`."""
@@ -32,11 +34,12 @@ class Lessee:
                 return
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                fd = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                for path in self._folder.glob(f"*{_SUFFIX}"):
+                    if self.is_dead(path.stem):
+                        self.forget(path.stem)
+                self._fd = _locked(self._path(self.name))
             except OSError as error:
                 raise StorageUnavailableError(f"{self._folder.name}: {error.strerror}") from error
-            self._fd = fd
 
     def is_dead(self, name: str) -> bool:
         """True if the process that announced itself by this name has ended."""
@@ -65,8 +68,25 @@ class Lessee:
         """Be as dead for the others."""
         with self._lock:
             if self._fd >= 0:
+                self.forget(self.name)
                 os.close(self._fd)
                 self._fd = -1
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.lessee"
+        return self._folder / f"{name}{_SUFFIX}"
+
+
+def _locked(path: Path) -> int:
+    """Make the file and lock it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(fd).st_ino:
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # Another took it for a dead one's before it was locked.
+        os.close(fd)

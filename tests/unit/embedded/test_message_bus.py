@@ -229,7 +229,7 @@ class TestReclaim:
         assert contents(again) == [b"b", b"c"]
         assert [message.attempt for message in again] == [2, 1]
         assert bus.reclaim() == 0
-        assert not list((tmp_path / "run").glob("*.lessee"))[1:]
+        assert len(list((tmp_path / "run").glob("*.lessee"))) == 1
 
     def test_what_a_killed_process_leased_is_due_at_once(self, tmp_path: Path) -> None:
         bus = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", SystemClock())
@@ -245,6 +245,15 @@ class TestReclaim:
         assert bus.reclaim() == 1
         assert contents(lease(bus)) == [b"a"]
         bus.close()
+
+    def test_the_dead_leave_no_files(self, tmp_path: Path, clock: FakeClock) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "0123456789abcdef.lessee").touch()
+        bus = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", clock)
+        lease(bus)
+        assert len(list((tmp_path / "run").glob("*.lessee"))) == 1
+        bus.close()
+        assert list((tmp_path / "run").glob("*.lessee")) == []
 
     def test_the_living_keep_what_they_leased(
         self, bus: SqliteMessageBus, tmp_path: Path, clock: FakeClock
