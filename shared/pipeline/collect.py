@@ -40,7 +40,7 @@ from shared.pipeline.study_outcome import (
     Outcome,
     destinations_of,
     is_awaited,
-    is_recorded,
+    recorded_round,
     with_outcome,
 )
 from shared.pipeline.times import timestamp
@@ -308,7 +308,10 @@ class Collector:
                 return []
             receipt = receipt_of(known.data)
             data = known.data
-            if not is_recorded(data, name, round_):
+            recorded = recorded_round(data, name)
+            if recorded > round_:
+                return []  # a person had it decided anew meanwhile
+            if recorded < round_:
                 outcome = outcome or self._outcome(study, member, rule, receipt, data)
                 try:
                     data = self._ports.documents.replace(
@@ -437,7 +440,11 @@ def _have_told(name: str, study: Data, ports: Ports) -> None:
 def _settle(member: Document, round_: int, ports: Ports) -> None:
     """Note that the Instance has heard of the decision, unless it was decided anew meanwhile."""
     known: Document | None = member
-    while known is not None and known.data["decision"] == member.data["decision"]:
+    while (
+        known is not None
+        and known.data["decision"] == member.data["decision"]
+        and known.data["round"] < round_
+    ):
         data = {**known.data, "round": round_, "is_waiting_late": False}
         try:
             ports.documents.replace(COLLECTED, member.key, data, known.version)

@@ -41,9 +41,9 @@ def is_awaited(data: Data, rule: str) -> bool:
     return rule in data.get("collecting_for", ()) or rule in data.get("studies", ())
 
 
-def is_recorded(data: Data, rule: str, round_: int) -> bool:
-    """True if the Instance's document has the rule's outcome of that round."""
-    return bool(data["studies"].get(rule, {}).get("round") == round_)
+def recorded_round(data: Data, rule: str) -> int:
+    """Which decision of the rule the Instance's document has; 0 for none."""
+    return int(data["studies"].get(rule, {}).get("round", 0))
 
 
 def destinations_of(data: Data, rule: str) -> Sequence[str]:

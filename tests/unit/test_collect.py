@@ -494,7 +494,7 @@ class TestALateInstance:
 
 class TestAPersonsWord:
     def test_completes_a_study(self, ports: Ports, tmp_path: Path) -> None:
-        configure(ports, study_rule({"quiet_period_s": 1000}))
+        configure(ports, study_rule({"quiet_period_s": 86400}))
         arrive(ports, "a")
         arrive(ports, "b", study="other")
         pump(ports)
@@ -527,6 +527,31 @@ class TestAPersonsWord:
         tick(ports)
         assert sent(tmp_path) == {"target": uids("a", "late")}
         assert study(ports)["state"] == "complete"
+
+    def test_counts_although_a_timer_is_still_busy_with_the_decision_before(
+        self, ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        completion = {"expected_instances": 9, "timeout_s": 10, "on_timeout": "hold"}
+        configure(ports, study_rule(completion))
+        receipts = [arrive(ports, name) for name in ("a", "b")]
+        pump(ports)
+        tell = Collector._tell
+
+        def meanwhile(*arguments: Any) -> Any:
+            monkeypatch.setattr(Collector, "_tell", tell)
+            asked = tell(*arguments)
+            studies.complete(ports.documents, ports.clock, STUDY, by="test")
+            Collector(ports).run()
+            return asked
+
+        monkeypatch.setattr(Collector, "_tell", meanwhile)
+        tick_after(ports, 10)
+        assert sent(tmp_path) == {"target": uids("a", "b")}
+        for receipt in receipts:
+            assert instance(ports, receipt)["studies"]["s/study"]["verdict"] == "route"
+        assert (study(ports)["state"], study(ports)["due_at"]) == ("complete", None)
+        rounds = {one.data["round"] for one in ports.documents.query("collected").documents}
+        assert rounds == {2}
 
     def test_to_decide_anew_about_an_instance_asks_the_studys_rule_again(
         self, ports: Ports, tmp_path: Path
@@ -624,8 +649,8 @@ class TestWhatGoesWrong:
     def test_a_process_killed_between_decision_and_publication_loses_and_doubles_nothing(
         self, ports: Ports, tmp_path: Path
     ) -> None:
-        _set_to_now(ports)
-        configure(ports, study_rule({"quiet_period_s": 1000}))
+        _set_to_a_minute_ago(ports)
+        configure(ports, study_rule({"quiet_period_s": 86400}))
         receipts = [arrive(ports, name) for name in ("a", "b")]
         pump(ports)
         studies.complete(ports.documents, ports.clock, STUDY, by="test")
@@ -634,15 +659,15 @@ class TestWhatGoesWrong:
         assert died.returncode == -signal.SIGKILL
         assert study(ports)["state"] == "complete"
         assert [instance(ports, receipt)["state"] for receipt in receipts] == ["collecting"] * 2
-        advance(ports, collect.CLAIM_S + 60)
+        advance(ports, 3600)
         Collector(ports).run()
         assert requested(ports) == {(one.receipt_id, "target"): 1 for one in receipts}
 
     def test_two_timers_at_once_in_two_processes_ask_for_each_delivery_once(
         self, ports: Ports, tmp_path: Path
     ) -> None:
-        _set_to_now(ports)
-        configure(ports, study_rule({"quiet_period_s": 1000}))
+        _set_to_a_minute_ago(ports)
+        configure(ports, study_rule({"quiet_period_s": 86400}))
         receipts = [
             arrive(ports, f"{study}-{number}", study=study)
             for study in ("study", "other")
@@ -708,9 +733,9 @@ def _instances(ports: Ports) -> Sequence[Mapping[str, Any]]:
     return [document.data for document in ports.documents.query("instances").documents]
 
 
-def _set_to_now(ports: Ports) -> None:
-    """Another process has the machine's clock."""
-    cast(FakeClock, ports.clock).advance((datetime.now(UTC) - ports.clock.now()).total_seconds())
+def _set_to_a_minute_ago(ports: Ports) -> None:
+    """Another process has the machine's clock, and what is due here is to be due there."""
+    advance(ports, (datetime.now(UTC) - ports.clock.now()).total_seconds() - 60)
 
 
 def _timer_process(home: Path, *, crash: str = "") -> subprocess.Popen[str]:
