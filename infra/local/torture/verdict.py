@@ -16,6 +16,8 @@ from shared.ports import Filter
 
 DELIVERED, EXCEPTION, HELD, LOST = "delivered", "exception", "held", "lost"
 
+# States of an Instance that waits for a person.
+_WAITING = (HELD, "quarantined")
 _GRAVEST_FIRST = (LOST, EXCEPTION, HELD, DELIVERED)
 _PAGE = 1000
 _MOST_TRAILS = 20
@@ -54,7 +56,7 @@ class Books:
 
     def is_held(self, sop_instance_uid: str) -> bool:
         """True if a receipt of it is held."""
-        return any(r["state"] == HELD for r in self._records.get(sop_instance_uid, ()))
+        return any(r["state"] in _WAITING for r in self._records.get(sop_instance_uid, ()))
 
     def has_open_entry(self, sop_instance_uid: str, destination: str = "") -> bool:
         """True if a person finds it in the exception log."""
