@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import functions_framework
-
 from shared import bootstrap
 from shared.errors import TransientError
 from shared.pipeline.collect import Collector
 from shared.pipeline.push import Pushed, PushResponse
 
 
-@functions_framework.http
 def complete_studies(request: Pushed) -> PushResponse:
     """Answer one call: 204, or 503 if the documents cannot be asked now. The next call goes on."""
     try:

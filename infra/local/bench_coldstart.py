@@ -36,6 +36,9 @@ def run(rounds: int) -> dict[str, Any]:
             # The first one makes the home, and compiles what was never imported.
             values[f"{stage}_s"] = statistics.median(seconds for seconds, _ in spawned[1:])
             values[f"{stage}_imports"] = spawned[-1][1]
+    values["stages_importing_pydicom"] = sum(
+        "pydicom" in values[f"{stage}_imports"].split() for stage in _STAGES
+    )
     values["spawn_to_ready_s"] = max(values[f"{stage}_s"] for stage in _STAGES)
     return values
 

@@ -44,10 +44,59 @@ class Target:
         return ", ".join(limits)
 
 
+_DURABLE = "CT, durable, 4 associations: Instances/s by those of"
+_EACH = "one association per Instance: Instances/s by those of"
+_WHOLE_WAY = "receive, validate, change 3 tags, forward, durable:"
+
 TARGETS: Mapping[str, Mapping[str, Target]] = {
+    "receive": {
+        "one_association_vs_storescp": Target(
+            "CT 0.5 MB, 1 association, no sync: Instances/s by those of storescp +B", at_least=0.6
+        ),
+        "one_association_vs_pynetdicom": Target(
+            "the same by those of a minimal pynetdicom handler", at_least=7
+        ),
+        "durable_four_associations_vs_storescp": Target(
+            f"{_DURABLE} storescp --fork, which syncs nothing", at_least=0.5
+        ),
+        "durable_four_associations_vs_orthanc": Target(
+            f"{_DURABLE} Orthanc tuned, which syncs nothing", at_least=2
+        ),
+        "as_shipped_vs_storescp": Target(
+            "from storescu as shipped: Instances/s by those of storescp as shipped", at_least=10
+        ),
+        "association_each_vs_pynetdicom": Target(f"{_EACH} pynetdicom", at_least=15),
+        "association_each_vs_orthanc": Target(f"{_EACH} Orthanc", at_least=0.8),
+        "idle_percent_of_core": Target("40 idle associations: percent of a core", at_most=2),
+        "gb_vs_storescp": Target("1 GB: our rate by that of storescp +B", at_least=0.9),
+        "gb_one_pdu_vs_storescp": Target("1 GB as one PDU: the same", at_least=0.9),
+        "gb_growth_mib": Target("1 GB either way: growth of memory in MiB", at_most=16),
+    },
+    "deliver": {
+        "edited_vs_storescu": Target(
+            "CT with 5 edits: Instances/s by those of storescu, unedited", at_least=1.5
+        ),
+        "edited_vs_pynetdicom": Target(
+            "the same by those of pynetdicom in pieces, unedited", at_least=7
+        ),
+        "as_shipped_vs_storescu": Target(
+            "to storescp as shipped: Instances/s by those of storescu as shipped", at_least=15
+        ),
+        "gb_vs_storescu": Target("1 GB with edits: our rate by that of storescu", at_least=1.3),
+        "gb_growth_mib": Target("1 GB with edits: growth of memory in MiB", at_most=16),
+    },
     "header": {
         "ratio_vs_pydicom": Target(
             "header read + 10 Values, our time by pydicom's (stop_before_pixels)", at_most=0.2
+        ),
+        "rewrite_small_vs_copy": Target(
+            "rewrite 5 tags, 0.5 MB: our time by that of a plain copy", at_most=2
+        ),
+        "rewrite_large_vs_copy": Target(
+            "rewrite 5 tags, 50 MB: our time by that of a plain copy", at_most=1.2
+        ),
+        "rewrite_small_vs_pydicom": Target(
+            "rewrite 5 tags, 0.5 MB: pydicom's time by ours", at_least=6
         ),
     },
     "rules": {
@@ -55,8 +104,25 @@ TARGETS: Mapping[str, Mapping[str, Target]] = {
             "1,000 rules x 5 conditions, naive time (Dataset access) by ours", at_least=60
         ),
     },
+    "pipeline": {
+        "ratio_vs_naive": Target(
+            f"{_WHOLE_WAY} 200 CT/s by those of naive Python, not durable", at_least=6
+        ),
+        "ratio_vs_orthanc": Target(
+            f"{_WHOLE_WAY} 60 CT/s by those of Orthanc with Lua, not durable", at_least=10
+        ),
+        "peak_memory_vs_naive": Target(
+            "memory of all our processes by that of naive Python's one", at_most=0.5
+        ),
+    },
+    "memory": {
+        "worst_growth_mib": Target(
+            "1 GB through rules and delivery: most that a process grew by, in MiB", at_most=32
+        ),
+    },
     "coldstart": {
         "spawn_to_ready_s": Target("spawn of a stage's process to its first answer", at_most=0.5),
+        "stages_importing_pydicom": Target("stages that import pydicom", at_most=0),
     },
 }
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from collections.abc import Collection, Mapping
 
 from shared import bootstrap, logs
 from shared.adapters.embedded.lanes import LaneState
@@ -19,12 +18,8 @@ from shared.pipeline.ports import Ports
 _STAGE_CONCURRENCY = 8
 
 
-# What functions-framework's decorator makes of an entry point, for it knows Flask's types alone.
-EntryPoint = Callable[..., Any]
-
-
 def run_handlers(
-    part: str, entry_points: Mapping[str, EntryPoint], at_once: Collection[str] = ()
+    part: str, entry_points: Mapping[str, Handler], at_once: Collection[str] = ()
 ) -> None:
     """Run the entry points on the messages of their topics until SIGTERM or SIGINT.
 
@@ -41,7 +36,7 @@ def run_handlers(
         destination_states.forget_all(ports.documents)
     runner = Runner(
         ports.bus,
-        cast(Mapping[str, Handler], entry_points),
+        entry_points,
         ports.clock,
         at_once=at_once,
         max_concurrency=lambda lane: (
