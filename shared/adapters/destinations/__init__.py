@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from shared.ports import Destination, SecretStore
 if TYPE_CHECKING:
     # Whoever wants an association alone, such as `axiom send`, needs no configuration.
     from shared.config import entities
+    from shared.dicom.commitment import CommitmentReport
 
 
 def create(
@@ -19,10 +21,12 @@ def create(
     secrets: SecretStore,
     *,
     storage_root: Path = Path("storage"),
+    commitment_report: Callable[[str], CommitmentReport | None] = lambda _: None,
 ) -> Destination:
     """The destination that `entity` configures; it connects when first used.
 
-    A relative path of a filesystem destination lies below `storage_root`.
+    A relative path of a filesystem destination lies below `storage_root`. `commitment_report` says
+    what a peer has told a listener of ours about a transaction of storage commitment.
 
     Raises: DestinationMisconfiguredError.
     """
@@ -43,6 +47,8 @@ def create(
             calling_ae_title=entity.calling_ae_title,
             max_pdu_size=entity.max_pdu_size,
             timeout_s=entity.timeout_s,
+            commitment_within_s=entity.commitment_timeout_s if entity.storage_commitment else None,
+            commitment_report=commitment_report,
         )
     from shared.adapters.destinations.dicomweb import DicomwebDestination, authorization
 

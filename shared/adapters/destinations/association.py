@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from shared.adapters.destinations import command_set, outcomes, upper_layer
 from shared.adapters.destinations.command_set import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
+from shared.dicom.commitment import REQUEST_STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from shared.dicom.outgoing import FileRange, Part
 from shared.errors import TruncatedInstanceError
 
@@ -69,9 +70,15 @@ class Association:
     """
 
     def __init__(
-        self, peer: Peer, contexts: Sequence[Context], *, accept_within_s: float | None = None
+        self,
+        peer: Peer,
+        contexts: Sequence[Context],
+        *,
+        accept_within_s: float | None = None,
+        scp_of: Sequence[str] = (),
     ) -> None:
-        """Connect and negotiate `contexts`, at most `upper_layer.MAX_CONTEXTS` of them.
+        """Connect and negotiate `contexts`, at most `upper_layer.MAX_CONTEXTS` of them, and that we
+        are SCP of the SOP Classes `scp_of`.
 
         Raises: AssociationRejectedError.
         """
@@ -87,7 +94,11 @@ class Association:
             self._send(
                 [
                     upper_layer.associate_request(
-                        peer.called_ae_title, peer.calling_ae_title, contexts, peer.max_pdu_size
+                        peer.called_ae_title,
+                        peer.calling_ae_title,
+                        contexts,
+                        peer.max_pdu_size,
+                        scp_of,
                     )
                 ]
             )
@@ -151,6 +162,57 @@ class Association:
         number = self._context_ids[context]
         self._send_message(number, command_set.echo_request(message_id), [])
         return self._response(number, command_set.C_ECHO_RQ, message_id, self._timeout_s)
+
+    def act(self, context: Context, data_set: bytes) -> Response:
+        """N-ACTION that requests storage commitment (PS3.4 J.3.2)."""
+        message_id = self._next_message_id()
+        request = command_set.action_request(
+            message_id, context.abstract_syntax, WELL_KNOWN_INSTANCE, REQUEST_STORAGE_COMMITMENT
+        )
+        number = self._context_ids[context]
+        self._send_message(number, request, [data_set])
+        return self._response(number, command_set.N_ACTION_RQ, message_id, self._timeout_s)
+
+    def report(self, context: Context, event_type_id: int, data_set: bytes) -> Response:
+        """N-EVENT-REPORT of storage commitment (PS3.4 J.3.3)."""
+        message_id = self._next_message_id()
+        request = command_set.event_report_request(
+            message_id, context.abstract_syntax, WELL_KNOWN_INSTANCE, event_type_id
+        )
+        number = self._context_ids[context]
+        self._send_message(number, request, [data_set])
+        return self._response(number, command_set.N_EVENT_REPORT_RQ, message_id, self._timeout_s)
+
+    def await_event(self, context: Context, within_s: float) -> bytes | None:
+        """The data set of the N-EVENT-REPORT that comes, which is answered with success; None if
+        none begins to come in time.
+        """
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not self._buffer and not poll.poll(1000 * within_s):
+            return None
+        number = self._context_ids[context]
+        deadline_s = time.monotonic() + self._timeout_s
+        command, data, answer = bytearray(), bytearray(), b""
+        while True:
+            kind, body = self._receive_pdu(deadline_s)
+            if kind != upper_layer.P_DATA_TF:
+                raise AssociationLostError("ended before it reported")
+            for pdv_number, control, fragment in upper_layer.pdvs(body):
+                if pdv_number != number:
+                    raise ProtocolError("the report came in another Presentation Context")
+                part = command if control & upper_layer.COMMAND else data
+                part += fragment
+                if len(part) > _LARGEST_ANSWER_BYTES:
+                    raise ProtocolError("the report is too large")
+                if not control & upper_layer.LAST:
+                    continue
+                has_data_set = True
+                if part is command:
+                    answer, has_data_set = command_set.event_report_answer(bytes(command))
+                if part is data or not has_data_set:
+                    self._send_message(number, answer, [])
+                    return bytes(data)
 
     @property
     def is_quiet(self) -> bool:

@@ -13,11 +13,14 @@ VERIFICATION = "1.2.840.10008.1.1"
 # Command Field
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
+N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
 _RESPONSE = 0x8000
 
 # Element numbers of group 0000
 _GROUP_LENGTH = 0x0000
 _AFFECTED_SOP_CLASS_UID = 0x0002
+_REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _MESSAGE_ID_RESPONDED_TO = 0x0120
@@ -28,6 +31,9 @@ _OFFENDING_ELEMENT = 0x0901
 _ERROR_COMMENT = 0x0902
 _ERROR_ID = 0x0903
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
+_EVENT_TYPE_ID = 0x1002
+_ACTION_TYPE_ID = 0x1008
 
 _NO_DATA_SET = 0x0101
 _MEDIUM_PRIORITY = 0
@@ -68,6 +74,59 @@ def echo_request(message_id: int) -> bytes:
             _DATA_SET_TYPE: _us(_NO_DATA_SET),
         }
     )
+
+
+def action_request(
+    message_id: int, sop_class_uid: str, sop_instance_uid: str, action_type_id: int
+) -> bytes:
+    """An N-ACTION-RQ (PS3.7 10.3.4.1); a data set follows it."""
+    return _command(
+        {
+            _REQUESTED_SOP_CLASS_UID: _uid(sop_class_uid),
+            _COMMAND_FIELD: _us(N_ACTION_RQ),
+            _MESSAGE_ID: _us(message_id),
+            _DATA_SET_TYPE: _us(0x0000),
+            _REQUESTED_SOP_INSTANCE_UID: _uid(sop_instance_uid),
+            _ACTION_TYPE_ID: _us(action_type_id),
+        }
+    )
+
+
+def event_report_request(
+    message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type_id: int
+) -> bytes:
+    """An N-EVENT-REPORT-RQ (PS3.7 10.3.1.1); a data set follows it."""
+    return _command(
+        {
+            _AFFECTED_SOP_CLASS_UID: _uid(sop_class_uid),
+            _COMMAND_FIELD: _us(N_EVENT_REPORT_RQ),
+            _MESSAGE_ID: _us(message_id),
+            _DATA_SET_TYPE: _us(0x0000),
+            _AFFECTED_SOP_INSTANCE_UID: _uid(sop_instance_uid),
+            _EVENT_TYPE_ID: _us(event_type_id),
+        }
+    )
+
+
+def event_report_answer(request: bytes) -> tuple[bytes, bool]:
+    """The N-EVENT-REPORT-RSP that takes the report in this request, and whether a data set follows
+    the request (PS3.7 10.3.1.2). Raises: ProtocolError.
+    """
+    elements = _elements(request)
+    if _number(elements, _COMMAND_FIELD) != N_EVENT_REPORT_RQ:
+        raise ProtocolError("a message came that is no N-EVENT-REPORT")
+    answer = _command(
+        {
+            _AFFECTED_SOP_CLASS_UID: elements.get(_AFFECTED_SOP_CLASS_UID, b""),
+            _COMMAND_FIELD: _us(N_EVENT_REPORT_RQ | _RESPONSE),
+            _MESSAGE_ID_RESPONDED_TO: _us(_number(elements, _MESSAGE_ID)),
+            _DATA_SET_TYPE: _us(_NO_DATA_SET),
+            _STATUS: _us(0x0000),
+            _AFFECTED_SOP_INSTANCE_UID: elements.get(_AFFECTED_SOP_INSTANCE_UID, b""),
+            _EVENT_TYPE_ID: _us(_number(elements, _EVENT_TYPE_ID)),
+        }
+    )
+    return answer, _number(elements, _DATA_SET_TYPE) != _NO_DATA_SET
 
 
 def parse_response(data: bytes, request: int, message_id: int) -> Response:

@@ -25,10 +25,13 @@ from shared.adapters.destinations.association_pool import (
 )
 from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.command_set import VERIFICATION, Response
+from shared.adapters.destinations.commitment import CONTEXT, ReportOf, request_commitment
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
+from shared.dicom.commitment import Reference
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import (
+    DestinationMisconfiguredError,
     DestinationRefusedError,
     DestinationUnavailableError,
     InstanceConflictError,
@@ -51,14 +54,46 @@ class StorageScpDestination:
         max_pdu_size: int = 131072,
         timeout_s: float = 60.0,
         pool: AssociationPool | None = None,
+        commitment_within_s: float | None = None,
+        commitment_report: ReportOf = lambda _: None,
     ) -> None:
-        """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer."""
+        """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer.
+
+        With `commitment_within_s` the peer has to commit itself to keep each Instance, in so many
+        seconds. `commitment_report` tells what it has told a listener of ours.
+        """
         self._name = name
         self._peer = Peer(host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s)
         self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
+        self._commitment_within_s = commitment_within_s
+        self._commitment_report = commitment_report
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination; returns the DIMSE Status, with its meaning if it is a warning."""
+        answer = self._deliver(instance)
+        if self._commitment_within_s is None:
+            return answer
+        self._have_committed(instance, self._commitment_within_s)
+        return f"{answer}, committed"
+
+    def _have_committed(self, instance: OutgoingInstance, within_s: float) -> None:
+        """Raises: DestinationUnavailableError and its kin unless the peer commits itself."""
+        with self._errors():
+            try:
+                with self._pool.borrow(CONTEXT) as association:
+                    request_commitment(
+                        association,
+                        Reference(instance.sop_class_uid, instance.sop_instance_uid),
+                        name=self._name,
+                        within_s=within_s,
+                        report_of=self._commitment_report,
+                    )
+            except ContextRefusedError:
+                raise DestinationMisconfiguredError(
+                    self._name, "stored, but the peer does no storage commitment"
+                ) from None
+
+    def _deliver(self, instance: OutgoingInstance) -> str:
         context = Context(instance.sop_class_uid, instance.transfer_syntax_uid)
         if not context.abstract_syntax or not instance.sop_instance_uid:
             raise DestinationRefusedError(self._name, "C-STORE needs SOP Class and Instance UID")

@@ -94,8 +94,12 @@ def associate_request(
     calling_ae_title: str,
     contexts: Sequence[Context],
     max_pdu_size: int,
+    scp_of: Sequence[str] = (),
 ) -> bytes:
-    """An A-ASSOCIATE-RQ; the contexts get the IDs `context_id(0)`, `context_id(1)`, ..."""
+    """An A-ASSOCIATE-RQ; the contexts get the IDs `context_id(0)`, `context_id(1)`, ...
+
+    Of the SOP Classes `scp_of` we are to be SCP, not SCU (PS3.7 D.3.3.4).
+    """
     body = _ASSOCIATE_FIXED.pack(1, 0, _ae_title(called_ae_title), _ae_title(calling_ae_title))
     body += _item(0x10, APPLICATION_CONTEXT_NAME.encode())
     for index, context in enumerate(contexts):
@@ -109,6 +113,10 @@ def associate_request(
         0x50,
         _item(0x51, struct.pack(">L", max_pdu_size))
         + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+        + b"".join(
+            _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((0, 1)))
+            for uid in scp_of
+        )
         + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode()),
     )
     return _PDU_HEADER.pack(A_ASSOCIATE_RQ, len(body)) + body
