@@ -16,6 +16,7 @@ from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import AxiomError, SecretMissingError
 from shared.messages import Topic
 from shared.pipeline.admission import Admission
+from shared.pipeline.commitment import Commitments, Due
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
@@ -46,6 +47,7 @@ INDICES = {
     "studies": ("due_at", "opened_at", "state", "study_instance_uid"),
     "collected": ("study", "receipt_id", "is_waiting_late"),
     "commitments": ("requested_at", "finished_at"),
+    "commitment-reports": ("finished_at",),
     "reconciliations": ("began_at", "finished_at"),
     "clean-ups": ("ended_at",),
     "shadow-reports": ("edition",),
@@ -122,6 +124,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     if documents.get(CONFIGURATION, HEAD) is None:
         configuration.create_first(first_configuration(), by="first start")
     exceptions = ExceptionLog(documents, bus, clock)
+    commitments = Commitments(documents, bus, clock, configuration)
     crosswalks = ConfiguredCrosswalks(
         configuration, secret_store, objects, documents, clock, home / "crosswalks"
     )
@@ -139,10 +142,17 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         rules=rules,
         destinations=DestinationPool(
             configuration,
-            lambda entity: create(entity, secret_store, storage_root=home / "storage"),
+            lambda entity: create(
+                entity,
+                secret_store,
+                storage_root=home / "storage",
+                commitment_report=commitments.report_of,
+            ),
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,
+        commitments=commitments,
+        report_commitment=_report_commitment,
         queue=bus,
         shadows=ShadowLog(documents, clock),
         waiting=_waiting_in(bus),
@@ -181,6 +191,18 @@ def _pseudonym_key(secret_store: SecretStore) -> bytes:
     except SecretMissingError:
         secret_store.put(name, secrets.token_hex(32))
         return bytes.fromhex(secret_store.get(name))
+
+
+def _report_commitment(due: Due) -> None:
+    from shared.adapters.destinations.commitment import report_commitment
+
+    report_commitment(
+        due.report,
+        host=due.peer.host,
+        port=due.peer.port,
+        called_ae_title=due.ae_title,
+        calling_ae_title=due.own_ae_title,
+    )
 
 
 def _documents_answer(documents: DocumentStore) -> HealthCheck:

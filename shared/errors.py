@@ -379,6 +379,31 @@ class CopyInFlightError(TransientError):
     retry_after_s = 2.0
 
 
+# ---- storage commitment ---------------------------------------------------------------------
+
+
+class NotDecidedYetError(TransientError):
+    """Some of the Instances are still on their way, so nothing can be said of their commitment.
+
+    args: Transaction UID. It tells nothing of how the peer is.
+    """
+
+    code = "not-decided-yet"
+    category = Category.PROCESSING
+    hint = "It goes on by itself once all deliveries are decided."
+    template = "{}: some Instances are still on their way"
+    retry_after_s = 1.0
+
+
+class CommitmentPeerUnknownError(PermanentError):
+    """Nobody knows where the AE listens that asked for storage commitment. args: AE Title."""
+
+    code = "commitment-peer-unknown"
+    category = Category.CONFIGURATION
+    hint = "Name its host and port in the listener's `commitment_peers`, then retry."
+    template = "{} asked for storage commitment and is not there to be told"
+
+
 # ---- operations -----------------------------------------------------------------------------
 
 

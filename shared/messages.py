@@ -31,6 +31,7 @@ class Topic(StrEnum):
     DELIVERY_REQUESTED = "delivery-requested"
     EXCEPTION_RAISED = "exception-raised"
     JOB_REQUESTED = "job-requested"
+    COMMITMENT_REQUESTED = "commitment-requested"
 
 
 class Stage(StrEnum):
@@ -42,6 +43,7 @@ class Stage(StrEnum):
     DELIVER = "deliver_instance"
     RECORD = "record_exception"
     JOB = "run_job"
+    COMMITMENT = "report_commitment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,21 @@ class JobRequested:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class CommitmentRequested:
+    """Storage commitment, whose document says for what, is to be reported to whoever asked."""
+
+    key: str
+
+
 M = TypeVar(
-    "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
+    "M",
+    InstanceReceived,
+    InstanceAccepted,
+    DeliveryRequested,
+    ExceptionRaised,
+    JobRequested,
+    CommitmentRequested,
 )
 
 # Made here, where one thread runs: msgspec prepares a dataclass at its first use, and two threads

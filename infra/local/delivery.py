@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from functions.deliver_instance.main import deliver_instance
+from functions.report_commitment.main import report_commitment
 from infra.local.work import run_handlers
 from shared.messages import Topic
 
 if __name__ == "__main__":
-    run_handlers("delivery", {Topic.DELIVERY_REQUESTED: deliver_instance})
+    run_handlers(
+        "delivery",
+        {
+            Topic.DELIVERY_REQUESTED: deliver_instance,
+            Topic.COMMITMENT_REQUESTED: report_commitment,
+        },
+    )

@@ -10,6 +10,7 @@ from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, QueueGau
 
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
+    from shared.pipeline.commitment import Commitments, Due
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
     from shared.pipeline.exceptions import ExceptionLog
@@ -36,6 +37,9 @@ class Ports:
     destinations: DestinationPool
     crosswalks: Crosswalks
     exceptions: ExceptionLog
+    commitments: Commitments
+    # Tells an AE what became of its request. Raises: DestinationUnavailableError and its kin.
+    report_commitment: Callable[[Due], None]
     shadows: ShadowLog
     # How many messages wait for a destination; None on a platform whose queue cannot tell.
     waiting: Callable[[str], int] | None = None

@@ -20,10 +20,12 @@ from shared.errors import (
     AxiomError,
     CopyInFlightError,
     MalformedMessageError,
+    NotDecidedYetError,
     PermanentError,
     TransientError,
 )
 from shared.messages import (
+    CommitmentRequested,
     DeliveryRequested,
     ExceptionRaised,
     InstanceAccepted,
@@ -88,7 +90,13 @@ class _Wrapped(msgspec.Struct):
 _ENVELOPE = msgspec.json.Decoder(_Wrapped)
 
 M = TypeVar(
-    "M", InstanceReceived, InstanceAccepted, DeliveryRequested, ExceptionRaised, JobRequested
+    "M",
+    InstanceReceived,
+    InstanceAccepted,
+    DeliveryRequested,
+    ExceptionRaised,
+    JobRequested,
+    CommitmentRequested,
 )
 
 
@@ -136,7 +144,8 @@ def answer(
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
         # 503 tells of the destination, 425 (Too Early, RFC 8470) of this message alone.
-        return str(error), 425 if isinstance(error, CopyInFlightError) else 503, headers
+        is_early = isinstance(error, CopyInFlightError | NotDecidedYetError)
+        return str(error), 425 if is_early else 503, headers
     except Exception as error:
         log.exception("a stage failed", extra={"stage": stage})
         return f"internal error: {type(error).__name__}", 500, {}
@@ -151,6 +160,7 @@ def _record(
     | DeliveryRequested
     | ExceptionRaised
     | JobRequested
+    | CommitmentRequested
     | None,
     data: bytes,
     stage: Stage,
@@ -163,7 +173,7 @@ def _record(
         stage=stage,
         at=ports.clock.now(),
         receipt=None
-        if isinstance(message, ExceptionRaised | JobRequested | None)
+        if isinstance(message, ExceptionRaised | JobRequested | CommitmentRequested | None)
         else message.receipt,
         destination=message.destination if isinstance(message, DeliveryRequested) else "",
         attempts=attempt,

@@ -384,6 +384,7 @@ class Cleaner:
 _FINISHED = (
     (COLLECTION, "ended_at"),
     ("commitments", "finished_at"),
+    ("commitment-reports", "finished_at"),
     ("reconciliations", "finished_at"),
 )
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from shared.adapters.embedded.message_bus import Leased
 from shared.errors import Category, MalformedMessageError, RetriesSpentError
 from shared.messages import (
+    CommitmentRequested,
     DeliveryRequested,
     InstanceAccepted,
     InstanceReceived,
@@ -23,6 +24,7 @@ _STAGES = {
     Topic.INSTANCE_RECEIVED: (Stage.VALIDATE, InstanceReceived),
     Topic.INSTANCE_ACCEPTED: (Stage.RULES, InstanceAccepted),
     Topic.DELIVERY_REQUESTED: (Stage.DELIVER, DeliveryRequested),
+    Topic.COMMITMENT_REQUESTED: (Stage.COMMITMENT, CommitmentRequested),
 }
 
 
@@ -43,13 +45,13 @@ def dead_letter(leased: Leased, status: int, words: str, at: datetime) -> Outgoi
         RetriesSpentError(leased.attempt, status),
         stage=stage,
         at=at,
-        receipt=message.receipt if message else None,
+        receipt=None if isinstance(message, CommitmentRequested | None) else message.receipt,
         destination=message.destination if isinstance(message, DeliveryRequested) else leased.lane,
         attempts=leased.attempt,
         retry_topic=leased.topic,
         retry_message=leased.data,
     )
-    category = Category.NETWORK if stage is Stage.DELIVER else Category.PROCESSING
+    category = Category.NETWORK if stage in (Stage.DELIVER, Stage.COMMITMENT) else Category.PROCESSING
     return Outgoing(
         Topic.EXCEPTION_RAISED, encode(replace(raised, peer_message=words, category=category))
     )

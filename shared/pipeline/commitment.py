@@ -1,0 +1,298 @@
+"""Storage commitment: what others ask of us, and what others have told us (PS3.4 Annex J).
+
+A request is durable before it is answered. An Instance is committed once every Delivery that was
+decided for it is confirmed; a request is decided once all its Instances are, or its time is over.
+While the association that asked is open its gateway reports there; else, and always in the end, the
+message of the request has it reported on a new association.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.config.entities import CommitmentPeer, DimseDestination
+from shared.config.service import ConfigurationService
+from shared.dicom.commitment import (
+    CommitmentReport,
+    CommitmentRequest,
+    Failure,
+    FailureReason,
+    Reference,
+    unique,
+)
+from shared.errors import (
+    CommitmentPeerUnknownError,
+    DocumentChangedError,
+    DocumentExistsError,
+    NotDecidedYetError,
+)
+from shared.messages import CommitmentRequested, Source, Topic, encode
+from shared.pipeline import exceptions, instance_records
+from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
+from shared.pipeline.delivery_records import DELIVERED, RETRYING, delivery_key
+from shared.pipeline.instance_records import COLLECTING, DISCARDED, HELD, RELEASED
+from shared.pipeline.times import timestamp
+from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing
+
+# Requests made of us; what peers have told us about our own requests.
+COLLECTION, REPORTS = "commitments", "commitment-reports"
+
+# How long the stages may take to decide about an Instance that was received just before.
+_UNDECIDED_S = 60.0
+
+Data = Mapping[str, Any]
+
+
+class Commitments:
+    """The requests and reports, in documents. Used by gateways and by whoever reports."""
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        bus: MessageBus,
+        clock: Clock,
+        configuration: ConfigurationService,
+    ) -> None:
+        self._documents, self._bus, self._clock = documents, bus, clock
+        self._configuration = configuration
+
+    # ---- requests
+
+    def request(self, request: CommitmentRequest, source: Source, *, here_for_s: float) -> str:
+        """Keep a request for good; its key. `here_for_s`: how long the caller hopes to report on
+        the association that asked.
+
+        The same again is the same request, which is reported again. Raises:
+        StorageUnavailableError.
+        """
+        parts = (source.calling_ae_title, request.transaction_uid)
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        now = self._clock.now()
+        data = {
+            "transaction_uid": request.transaction_uid,
+            "references": [
+                [one.sop_class_uid, one.sop_instance_uid] for one in unique(request.references)
+            ],
+            "ae_title": source.calling_ae_title,
+            "called_ae_title": source.called_ae_title,
+            "listener": source.name,
+            "peer_address": source.peer_address,
+            "requested_at": timestamp(now),
+            "held_until": timestamp(now + timedelta(seconds=here_for_s)),
+            "committed": None,
+            "failed": None,
+            "finished_at": None,
+        }
+        self._documents.put(COLLECTION, key, data)
+        message = Outgoing(
+            Topic.COMMITMENT_REQUESTED,
+            encode(CommitmentRequested(key)),
+            lane=source.calling_ae_title,
+        )
+        self._bus.publish([message])
+        return key
+
+    def inquire(self, key: str) -> Inquiry | None:
+        """Find out what became of a request; None if there is none, or it is reported already."""
+        found = self._documents.get(COLLECTION, key)
+        if found is None or found.data["finished_at"]:
+            return None
+        return Inquiry(found.data, self._documents, self._clock, self._longest_s())
+
+    def reported(self, key: str, report: CommitmentReport) -> None:
+        """The peer has taken the report."""
+        self._change(
+            key,
+            committed=len(report.committed),
+            failed=len(report.failures),
+            finished_at=timestamp(self._clock.now()),
+        )
+
+    def let_go(self, key: str) -> None:
+        """The association that asked is not there to be told any more."""
+        self._change(key, held_until=timestamp(self._clock.now()))
+
+    def due(self, key: str) -> Due | None:
+        """What to tell whom on a new association; None if there is nothing to tell any more.
+
+        Raises: NotDecidedYetError, also while the association that asked may be told;
+        CommitmentPeerUnknownError.
+        """
+        found = self._documents.get(COLLECTION, key)
+        if found is None or found.data["finished_at"]:
+            return None
+        inquiry = Inquiry(found.data, self._documents, self._clock, self._longest_s())
+        if timestamp(self._clock.now()) < found.data["held_until"]:
+            raise NotDecidedYetError(found.data["transaction_uid"])
+        report = inquiry.report()
+        if report is None:
+            raise NotDecidedYetError(found.data["transaction_uid"])
+        ae_title = found.data["ae_title"]
+        peer = self._peer(ae_title, found.data["listener"])
+        if peer is None:
+            raise CommitmentPeerUnknownError(ae_title)
+        return Due(report, peer, ae_title, found.data["called_ae_title"])
+
+    def _longest_s(self) -> float:
+        return self._configuration.get().settings.commitment_timeout_s
+
+    def _peer(self, ae_title: str, listener: str) -> CommitmentPeer | None:
+        """Where the AE listens: as its listener says, or another, or a destination of that title."""
+        configuration = self._configuration.get()
+        listeners = sorted(configuration.listeners, key=lambda one: one.name != listener)
+        for one in listeners:
+            if ae_title in one.commitment_peers:
+                return one.commitment_peers[ae_title]
+        for destination in configuration.destinations:
+            if isinstance(destination, DimseDestination) and destination.ae_title == ae_title:
+                return CommitmentPeer(host=destination.host, port=destination.port)
+        return None
+
+    def _change(self, key: str, **fields: Any) -> None:
+        while True:
+            known = self._documents.get(COLLECTION, key)
+            if known is None or known.data["finished_at"]:
+                return
+            try:
+                self._documents.replace(COLLECTION, key, {**known.data, **fields}, known.version)
+            except DocumentChangedError:
+                continue
+            return
+
+    # ---- reports of peers about our own requests
+
+    def keep_report(self, report: CommitmentReport) -> None:
+        """Keep what a peer told a listener of ours; whoever asked finds it. The first one counts.
+
+        Raises: StorageUnavailableError.
+        """
+        data = {
+            "committed": [one.sop_instance_uid for one in report.committed],
+            "failures": [[f.reference.sop_instance_uid, f.reason] for f in report.failures],
+            "finished_at": timestamp(self._clock.now()),
+        }
+        try:
+            self._documents.create(REPORTS, report.transaction_uid, data)
+        except DocumentExistsError:
+            return
+
+    def report_of(self, transaction_uid: str) -> CommitmentReport | None:
+        """What a peer told a listener of ours about a transaction, if it has."""
+        found = self._documents.get(REPORTS, transaction_uid)
+        if found is None:
+            return None
+        return CommitmentReport(
+            transaction_uid,
+            tuple(Reference("", uid) for uid in found.data["committed"]),
+            tuple(Failure(Reference("", uid), reason) for uid, reason in found.data["failures"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A report that is to be made on a new association, from our AE to the peer's."""
+
+    report: CommitmentReport
+    peer: CommitmentPeer
+    ae_title: str
+    own_ae_title: str
+
+
+class Inquiry:
+    """Finds out what became of the Instances of one request. What is settled is asked once."""
+
+    def __init__(
+        self, request: Data, documents: DocumentStore, clock: Clock, longest_s: float
+    ) -> None:
+        self._request, self._documents, self._clock = request, documents, clock
+        self._longest_s = longest_s
+        self._open = [Reference(*pair) for pair in request["references"]]
+        self._outcomes: dict[Reference, FailureReason | None] = {}
+
+    def report(self) -> CommitmentReport | None:
+        """The report once all is decided, or the request's time is over; None before.
+
+        Raises: StorageUnavailableError.
+        """
+        asked_at = datetime.fromisoformat(self._request["requested_at"]).astimezone(UTC)
+        waited_s = (self._clock.now() - asked_at).total_seconds()
+        still_open = []
+        for reference in self._open:
+            outcome = self._outcome(reference, waited_s)
+            if outcome is _OPEN and waited_s < self._longest_s:
+                still_open.append(reference)
+            else:
+                self._outcomes[reference] = (
+                    FailureReason.PROCESSING_FAILURE if outcome is _OPEN else outcome
+                )
+        self._open = still_open
+        if still_open:
+            return None
+        outcomes = [
+            (reference, self._outcomes[reference])
+            for reference in (Reference(*pair) for pair in self._request["references"])
+        ]
+        return CommitmentReport(
+            self._request["transaction_uid"],
+            tuple(reference for reference, reason in outcomes if reason is None),
+            tuple(Failure(ref, reason) for ref, reason in outcomes if reason is not None),
+        )
+
+    def _outcome(self, reference: Reference, waited_s: float) -> FailureReason | None:
+        """None if it is committed, `_OPEN` if that is not decided, else why it is not."""
+        instance = self._instance(reference.sop_instance_uid)
+        if instance is None:
+            if self._is_refused(reference.sop_instance_uid):
+                return FailureReason.PROCESSING_FAILURE
+            # The stages may just have it, if it came right before the request.
+            if waited_s < _UNDECIDED_S:
+                return _OPEN
+            return FailureReason.NO_SUCH_OBJECT_INSTANCE
+        if instance["sop_class_uid"] != reference.sop_class_uid:
+            return FailureReason.CLASS_INSTANCE_CONFLICT
+        if instance["state"] == DISCARDED:
+            return FailureReason.NO_SUCH_OBJECT_INSTANCE
+        if instance["state"] in (HELD, COLLECTING, RELEASED) or instance.get("collecting_for"):
+            return _OPEN
+        states = [self._state(instance, plan["destination"]) for plan in instance["deliveries"]]
+        if any(state not in (DELIVERED, RETRYING) for state in states):
+            return FailureReason.PROCESSING_FAILURE
+        return _OPEN if RETRYING in states else None
+
+    def _instance(self, sop_instance_uid: str) -> Data | None:
+        """The newest that came from whoever asks, or of all if it sent none."""
+        page = self._documents.query(
+            instance_records.COLLECTION,
+            [Filter("sop_instance_uid", "==", sop_instance_uid)],
+            limit=100,
+        )
+        found: Sequence[Data] = [document.data for document in page.documents]
+        own = [
+            one for one in found if one["source"]["calling_ae_title"] == self._request["ae_title"]
+        ]
+        return max(own or found, key=lambda one: str(one["received_at"]), default=None)
+
+    def _state(self, instance: Data, destination: str) -> str:
+        """The Delivery's state; one that was not tried yet is on its way."""
+        key = delivery_key(instance["receipt_id"], destination)
+        found = self._documents.get(DELIVERIES, key)
+        return RETRYING if found is None else str(found.data["state"])
+
+    def _is_refused(self, sop_instance_uid: str) -> bool:
+        where = [
+            Filter("sop_instance_uid", "==", sop_instance_uid),
+            Filter("status", "==", exceptions.OPEN),
+        ]
+        return bool(self._documents.query(exceptions.COLLECTION, where, limit=1).documents)
+
+
+class _Open:
+    """Not decided yet."""
+
+
+# Typed as the others so that callers compare by identity alone.
+_OPEN: Any = _Open()
