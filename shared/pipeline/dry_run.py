@@ -17,6 +17,9 @@ from shared.pipeline.plans import facts_of
 from shared.pipeline.ports import Ports
 from shared.pipeline.validate import header_of
 from shared.rules import Facts, Program, RuleSet
+from shared.rules.dump import read_dump
+from shared.rules.examples import read_facts
+from shared.rules.reading import Faults, Fields
 
 MAX_INSTANCES: Final = 1_000
 _MAX_SHOWN: Final = 50  # Instances that a report shows each by itself
@@ -32,6 +35,7 @@ class Trial:
     facts: Facts | None
     error: str = ""
     sop_instance_uid: str = ""
+    warnings: tuple[str, ...] = ()  # what of it could not be taken over
 
 
 def past_trials(ports: Ports, last: int) -> Iterator[Trial]:
@@ -63,6 +67,36 @@ def trial_of(instance: Mapping[str, Any], ports: Ports) -> Trial:
         return Trial(receipt.receipt_id, None, None, str(error), uid)
     facts = facts_of(receipt, returned=bool(instance.get("returned")))
     return Trial(receipt.receipt_id, header, facts, sop_instance_uid=uid)
+
+
+def trial_of_file(
+    name: str, data: bytes, facts: Mapping[str, Any], *, size: int | None = None
+) -> Trial:
+    """A DICOM file of `size` bytes, or the start of it with all of its header. `facts` are those of
+    a rule's test.
+
+    Raises: PermanentError if it is none; InvalidConfigurationError for facts that are none.
+    """
+    size = len(data) if size is None else size
+    header = Header.parse(data, file_size=size)
+    return _trial(name, header, {"size": size, **facts})
+
+
+def trial_of_dump(name: str, dump: str | Mapping[str, Any] | list[Any], facts: Any) -> Trial:
+    """A tag dump: text of dcmdump or JSON. Raises: DumpError; InvalidConfigurationError."""
+    dumped = read_dump(dump)
+    known = {"transfer_syntax": dumped.transfer_syntax_uid} if dumped.transfer_syntax_uid else {}
+    return _trial(name, dumped.header, {**known, **facts}, dumped.warnings)
+
+
+def _trial(
+    name: str, header: Header, facts: Mapping[str, Any], warnings: tuple[str, ...] = ()
+) -> Trial:
+    faults = Faults()
+    read = read_facts(Fields(facts, "facts", faults), header)
+    faults.raise_if_any()
+    uid = header.text("SOPInstanceUID") or ""
+    return Trial(name, header, read, sop_instance_uid=uid, warnings=warnings)
 
 
 def decision_of(program: Program, header: Header, facts: Facts) -> dict[str, Any]:
@@ -141,6 +175,8 @@ def report(trials: Iterable[Trial], candidate: Program, live: Program | None) ->
             "sop_instance_uid": trial.sop_instance_uid,
             "candidate": decision_of(candidate, trial.header, trial.facts),
         }
+        if trial.warnings:
+            shown["warnings"] = list(trial.warnings)
         if live is not None:
             shown["live"] = decision_of(live, trial.header, trial.facts)
             shown["differences"] = differences(shown["live"], shown["candidate"])

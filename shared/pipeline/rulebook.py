@@ -75,6 +75,15 @@ class RuleBook:
         maps = {one.name: one.outline for one in configuration.crosswalk_maps}
         return [parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets]
 
+    def read_candidate(self, document: Mapping[str, Any]) -> RuleSet:
+        """A ruleset that may go live here. Raises: InvalidConfigurationError with every fault."""
+        configuration = self._configuration.get()
+        return parse_ruleset(
+            document,
+            destinations=[destination.name for destination in configuration.destinations],
+            crosswalks={one.name: one.outline for one in configuration.crosswalk_maps},
+        )
+
     def compile(self, rulesets: Sequence[RuleSet]) -> Program:
         """With the key and the crosswalks of this system; those in shadow mode are left out.
 

@@ -15,7 +15,7 @@ from shared.config.crosswalks import CrosswalkMap, CrosswalkSource
 from shared.config.entities import Configuration, Destination, Listener, Settings
 from shared.errors import Fault, InvalidConfigurationError
 from shared.web.access import acting
-from shared.web.documents_in import YAML, received_document
+from shared.web.documents_in import YAML, change_reason, received_document
 from shared.web.documents_out import (
     document_response,
     is_what_client_knows,
@@ -119,7 +119,7 @@ def _add_entity_routes(
         openapi_extensions=body,
     )
     def create() -> Response:
-        stored = service.create(kind, received_document(), by=acting())
+        stored = service.create(kind, received_document(), by=acting(), reason=change_reason())
         return document_response(stored, 201, location=location_of(stored))
 
     @routes.get(
@@ -144,7 +144,12 @@ def _add_entity_routes(
     def replace(path: EntityPath) -> Response:
         document = {"name": path.name, **received_document()}
         stored = service.replace(
-            kind, path.name, document, by=acting(), if_unchanged=is_what_client_knows
+            kind,
+            path.name,
+            document,
+            by=acting(),
+            reason=change_reason(),
+            if_unchanged=is_what_client_knows,
         )
         return document_response(stored, location=location_of(stored))
 
@@ -157,7 +162,13 @@ def _add_entity_routes(
     )
     def delete(path: EntityPath) -> Response:
         try:
-            service.delete(kind, path.name, by=acting(), if_unchanged=is_what_client_knows)
+            service.delete(
+                kind,
+                path.name,
+                by=acting(),
+                reason=change_reason(),
+                if_unchanged=is_what_client_knows,
+            )
         except InvalidConfigurationError as error:
             raise ProblemError(
                 409,
@@ -192,6 +203,7 @@ def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) ->
             stored = service.apply(
                 {"settings": received_document()},
                 by=acting(),
+                reason=change_reason(),
                 if_unchanged=lambda known: is_what_client_knows(effective(known)),
             )
         except InvalidConfigurationError as error:
@@ -223,7 +235,10 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         All of it is checked first; with any fault nothing is applied.
         """
         stored = service.apply(
-            received_document(yaml_too=True), by=acting(), if_unchanged=is_what_client_knows
+            received_document(yaml_too=True),
+            by=acting(),
+            reason=change_reason(),
+            if_unchanged=is_what_client_knows,
         )
         return json_or_yaml_response(stored)
 

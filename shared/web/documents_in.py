@@ -15,6 +15,7 @@ from shared.web.problems import ProblemError
 from shared.web.request_body import RequestBody, RequestTooLargeError
 
 MAX_DOCUMENT_BYTES = 8 << 20
+MAX_REASON_LENGTH = 1000
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -34,11 +35,18 @@ def received_document(*, yaml_too: bool = False) -> Mapping[str, Any]:
             hint=f"Send the header `Content-Type: {JSON}`.",
         )
     text = _body()
-    document = _parse_json(text) if is_json else _parse_yaml(text)
+    document = _parse_json(text) if is_json else parse_yaml(text)
     if not isinstance(document, Mapping):
         fault = Fault("(document)", "is no object", "Send `{...}` with the names of its fields.")
         raise ProblemError(422, "invalid-document", "1 fault", faults=[fault])
     return document
+
+
+def change_reason() -> str:
+    """Why the request changes something, in the words of who makes it: `Change-Reason`."""
+    # WSGI hands bytes over as Latin-1 (PEP 3333).
+    reason = request.headers.get("Change-Reason", "").strip()
+    return reason.encode("latin-1", "replace").decode("utf-8", "replace")[:MAX_REASON_LENGTH]
 
 
 def _body() -> str:
@@ -106,7 +114,11 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _parse_yaml(text: str) -> object:
+def parse_yaml(text: str) -> object:
+    """The plain value that a text is in YAML, without dates and aliases.
+
+    Raises: ProblemError 400.
+    """
     try:
         # A subclass of SafeLoader: it makes plain values alone.
         parsed: object = yaml.load(text, Loader=_PlainLoader)  # noqa: S506

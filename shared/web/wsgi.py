@@ -21,7 +21,9 @@ from shared.web import (
     instances,
     jobs,
     problems,
+    rules,
     studies,
+    versions,
 )
 from shared.web.keys import ApiKeys
 
@@ -64,6 +66,8 @@ def create_app(
     if API in serving:
         app.register_api(clean_ups.blueprint(ports))
         app.register_api(configuration.blueprint(ports.configuration))
+        app.register_api(versions.blueprint(ports))
+        app.register_api(rules.blueprint(ports))
         app.register_api(crosswalks.blueprint(ports))
         app.register_api(exceptions.blueprint(ports))
         app.register_api(instances.blueprint(ports))

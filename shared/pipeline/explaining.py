@@ -1,0 +1,55 @@
+"""Why the rules decided about an Instance as they did.
+
+The answers hold patients' Values; they are for the person who asked, never for a log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.config.entities import Configuration
+from shared.errors import DocumentMissingError, ObjectMissingError, PermanentError
+from shared.pipeline import dry_run
+from shared.pipeline.audit import AuditLog
+from shared.pipeline.dry_run import Trial
+from shared.pipeline.instance_records import COLLECTION
+from shared.pipeline.ports import Ports
+from shared.rules import Program
+from shared.rules.explain import as_document, explain
+
+
+def explain_instance(
+    receipt_id: str, ports: Ports, decided_by: Configuration | None, *, by: str
+) -> dict[str, Any]:
+    """The account of every rule about an Instance that was received: with the rules of
+    `decided_by`, or those that are live now. It is noted in the audit log.
+
+    Raises: DocumentMissingError before rules have decided about it; ObjectMissingError if the
+    received file is gone; InvalidConfigurationError.
+    """
+    known = ports.documents.get(COLLECTION, receipt_id)
+    if known is None:
+        raise DocumentMissingError(COLLECTION, receipt_id)
+    if decided_by is None:
+        version, program = ports.rules.program()
+    else:
+        version = int(known.data["configuration_version"])
+        program = ports.rules.compile(ports.rules.read(decided_by))
+    trial = dry_run.trial_of(known.data, ports)
+    if trial.header is None:
+        raise ObjectMissingError(known.data["file"]["object_name"])
+    AuditLog(ports.documents, ports.clock).add(who=by, what="instances.explain", id=receipt_id)
+    return {
+        "receipt_id": receipt_id,
+        "configuration_version": version,
+        **explain_trial(trial, program),
+    }
+
+
+def explain_trial(trial: Trial, program: Program) -> dict[str, Any]:
+    """The account of every rule about an Instance. Raises: PermanentError, TransientError."""
+    if trial.header is None or trial.facts is None:
+        raise PermanentError(trial.error)
+    decision = dry_run.decision_of(program, trial.header, trial.facts)
+    account = as_document(explain(program, trial.header, trial.facts))
+    return {"decision": decision, "rules": account["rules"]}
