@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition, Event, Lock, Thread
 
 from shared.adapters.embedded.dead_letters import dead_letter
@@ -85,20 +86,26 @@ class Runner:
         self._running: dict[tuple[int, int], Leased] = {}
         self._settlements: list[_Settlement] = []
         self._is_stopping = False
+        self._fault: Exception | None = None
         self._wake = -1
 
     def run(self, until: Event) -> None:
         """Work until the event is set; then begin nothing more, hand back what was not begun, give
         what runs `grace_s` seconds to end and hand back the rest. Call it once.
+
+        Raises: whatever goes wrong in its own threads. The process is to end then: another one
+        takes over what it has leased.
         """
         wake_read, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        settler = Thread(target=self._settle_all, name="settler", daemon=True)
+        settler = self._thread(self._settle_all)
         settler.start()
         stopper = Thread(target=self._wake_when, args=(until,), name="stopper", daemon=True)
         stopper.start()
         extend_at_s = reclaim_at_s = 0.0
         try:
             while not until.is_set():
+                if self._fault is not None:
+                    raise self._fault
                 now_s = self._clock.monotonic_s()
                 try:
                     if now_s >= extend_at_s:
@@ -123,6 +130,17 @@ class Runner:
                 os.close(self._wake)
                 os.close(wake_read)
                 self._wake = -1
+
+    def _thread(self, work: Callable[[], None]) -> Thread:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:
+                with self._lock:
+                    self._fault = error
+                    self._wake_up()
+
+        return Thread(target=run, daemon=True)
 
     # ---- leasing -----------------------------------------------------------------------------
 
@@ -153,7 +171,7 @@ class Runner:
                 lane.has_work.notify()
                 if lane.workers < min(lane.concurrency, lane.running + lane.waiting):
                     lane.workers += 1
-                    Thread(target=self._work, args=(lane,), daemon=True).start()
+                    self._thread(partial(self._work, lane)).start()
         # What is published from now on rings; all else that was due is leased.
         return len(leased) == _LEASE_LIMIT
 

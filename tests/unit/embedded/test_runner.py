@@ -248,6 +248,22 @@ class TestRunner:
             bench.clock.advance(10)
             handler.next()
 
+    def test_a_fault_of_the_runner_ends_it(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its process is started again then; a runner that lived on without its settler would keep
+        its messages leased for ever.
+        """
+
+        def settle(**_: object) -> None:
+            raise ZeroDivisionError
+
+        bench.publish(b"x")
+        monkeypatch.setattr(bench.bus, "settle", settle)
+        runner = Runner(bench.bus, {"work": Answers()}, bench.clock)
+        with pytest.raises(ZeroDivisionError):
+            runner.run(Event())
+
     def test_a_message_is_not_given_up_because_the_wall_clock_was_set(self, bench: Bench) -> None:
         handler = Answers(*[unavailable()] * 5)
         with bench.running(
