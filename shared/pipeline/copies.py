@@ -135,7 +135,9 @@ class Copies:
             is_same = earlier is not None and earlier["fingerprint"] == copy.fingerprint
             is_ours = is_same and earlier["receipt_id"] == copy.receipt_id
             now = self._clock.now()
-            if earlier is not None and not is_ours and timestamp(now) < earlier["until"]:
+            # Equal bytes need not wait for an attempt that has ended.
+            is_free = is_ours or (is_same and earlier["is_idle"])
+            if earlier is not None and not is_free and timestamp(now) < earlier["until"]:
                 raise CopyInFlightError(copy.destination, copy.sop_instance_uid)
             is_uncertain = data["is_uncertain"] or (earlier is not None and not is_same)
             claimed = {
@@ -146,6 +148,7 @@ class Copies:
                     "fingerprint": copy.fingerprint,
                     "receipt_id": copy.receipt_id,
                     "until": timestamp(now + timedelta(seconds=CLAIM_S)),
+                    "is_idle": False,
                 },
                 "is_uncertain": is_uncertain,
             }
@@ -189,16 +192,34 @@ class Copies:
         Never raises: a claim that could not be given up ends by itself.
         """
         with suppress(AxiomError):
-            known = self._documents.get(COLLECTION, copy.key)
-            if known is None or known.data["claim"] is None:
-                return
-            claim = known.data["claim"]
-            if (claim["fingerprint"], claim["receipt_id"]) != (copy.fingerprint, copy.receipt_id):
+            known = self._claimed(copy)
+            if known is None:
                 return
             if known.data["confirmed"] is None and not known.data["is_uncertain"]:
                 self._documents.delete(COLLECTION, copy.key, known.version)
             else:
                 self._changed(copy, known, {**known.data, "claim": None})
+
+    def rest(self, copy: Copy, *, gives_up: bool) -> None:
+        """The attempt has ended, and `copy` may be stored: equal bytes may be tried at once, others
+        only if nobody tries this one again (`gives_up`). Never raises, as `release`.
+        """
+        with suppress(AxiomError):
+            known = self._claimed(copy)
+            if known is not None:
+                claim = {**known.data["claim"], "is_idle": True}
+                if gives_up:
+                    claim["until"] = timestamp(self._clock.now())
+                self._changed(copy, known, {**known.data, "claim": claim})
+
+    def _claimed(self, copy: Copy) -> Document | None:
+        """The document, if the claim is the one of `copy`."""
+        known = self._documents.get(COLLECTION, copy.key)
+        claim = known.data["claim"] if known else None
+        if claim is None:
+            return None
+        is_ours = (claim["fingerprint"], claim["receipt_id"]) == (copy.fingerprint, copy.receipt_id)
+        return known if is_ours else None
 
     def _changed(self, copy: Copy, known: Document | None, data: Mapping[str, Any]) -> bool:
         """False if somebody else was faster."""

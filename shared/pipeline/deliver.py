@@ -116,7 +116,9 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
         try:
             answer = destination.deliver(instance)
         except AxiomError as error:
-            if not (claim.redelivery or _may_be_stored(error)):
+            if claim.redelivery or _may_be_stored(error):
+                copies.rest(copy, gives_up=isinstance(error, PermanentError))
+            else:
                 copies.release(copy)
             raise
     crash_points.reached(crash_points.AFTER_SEND)

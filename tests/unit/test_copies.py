@@ -235,6 +235,19 @@ class TestAClaim:
         assert records.claim(copy("a", "r2")) == Present("r1")
         assert records.claim(copy("b", "r2")) == Conflict("r1", "a")
 
+    def test_that_rests_keeps_other_bytes_waiting_but_not_equal_ones(self, records: Copies) -> None:
+        """The answer was lost: equal bytes find out, others would only add to the doubt."""
+        records.claim(copy("a", "r1"))
+        records.rest(copy("a", "r1"), gives_up=False)
+        with pytest.raises(CopyInFlightError):
+            records.claim(copy("b", "r2"))
+        assert records.claim(copy("a", "r2")) == Claimed(redelivery=True)
+
+    def test_that_was_given_up_keeps_nobody_waiting(self, records: Copies) -> None:
+        records.claim(copy("a", "r1"))
+        records.rest(copy("a", "r1"), gives_up=True)
+        assert records.claim(copy("b", "r2")) == Claimed(redelivery=False)
+
     def test_that_is_released_leaves_nothing(self, records: Copies) -> None:
         records.claim(copy("a", "r1"))
         records.release(copy("a", "r1"))
