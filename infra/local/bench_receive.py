@@ -67,9 +67,8 @@ def run(rounds: int) -> dict[str, Any]:
         values |= _compared("durable_four_associations", rates)
 
         each = {**ours, **pynetdicom, **orthanc}
-        rates = _in_turns(
-            each, lambda p: send(p.port, files[:_ASSOCIATIONS], association_each=True).per_s, rounds
-        )
+        small = synthetic_ct(inputs / "small", _ASSOCIATIONS, rows=256, columns=128)
+        rates = _in_turns(each, lambda p: send(p.port, small, association_each=True).per_s, rounds)
         values |= _compared("association_each", rates)
 
         if has_dcmtk:

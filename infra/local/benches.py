@@ -45,7 +45,7 @@ class Target:
 
 
 _DURABLE = "CT, durable, 4 associations: Instances/s by those of"
-_EACH = "one association per Instance: Instances/s by those of"
+_EACH = "one association per Instance (74 KB): Instances/s by those of"
 _WHOLE_WAY = "receive, validate, change 3 tags, forward, durable:"
 
 TARGETS: Mapping[str, Mapping[str, Target]] = {
@@ -188,6 +188,12 @@ def markdown(rows: Sequence[Row], where: Mapping[str, str], command: str) -> str
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def notes(page: str) -> str:
+    """What people wrote below the table: everything from the first heading of the second level."""
+    found = page.find("\n## ")
+    return page[found:] if found >= 0 else ""
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

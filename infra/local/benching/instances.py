@@ -14,13 +14,13 @@ _SEED = 11
 _PIECE_BYTES = 1 << 21
 
 
-def synthetic_ct(folder: Path, count: int) -> list[Path]:
-    """`count` CT Instances of one Series: 512 x 512 x 16 bits, a header of about 10 KB."""
+def synthetic_ct(folder: Path, count: int, *, rows: int = 512, columns: int = 512) -> list[Path]:
+    """`count` CT Instances of one Series, of 16 bits a pixel, with a header of about 10 KB."""
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = random.Random(_SEED).randbytes(512 * 512 * 2)  # noqa: S311
+    pixels = random.Random(_SEED).randbytes(rows * columns * 2)  # noqa: S311
     paths = []
     for number in range(1, count + 1):
-        dataset = _header(CTImageStorage, number, rows=512, columns=512)
+        dataset = _header(CTImageStorage, number, rows=rows, columns=columns)
         path = folder / f"{number:05d}.dcm"
         path.write_bytes(_part10(dataset, len(pixels)) + pixels)
         paths.append(path)

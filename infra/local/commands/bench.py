@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from infra.local.benches import Row, bench_names, load, machine, markdown, rows_of
+from infra.local.benches import Row, bench_names, load, machine, markdown, notes, rows_of
 from infra.local.options import json_option
 from infra.local.terminal import Terminal
 
@@ -55,6 +55,8 @@ def command(names: Sequence[str], rounds: int, page: Path | None, as_json: bool)
     if page is None and not names:
         page = _PAGE
     if page is not None:
-        page.write_text(markdown(rows, where, " ".join(["axiom bench", *names])), encoding="utf-8")
+        kept = notes(page.read_text(encoding="utf-8")) if page.exists() else ""
+        table = markdown(rows, where, " ".join(["axiom bench", *names]))
+        page.write_text(table + kept, encoding="utf-8")
         print(f"axiom: the table is in {page}", file=sys.stderr, flush=True)
     return int(not all(row.is_met for row in rows))
