@@ -13,15 +13,18 @@ from shared.refusals import REFUSALS, Refusal, refusal_for
 from shared.web.store_response import FailedInstance
 
 KINDS = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, AxiomError) and kind is not errors.MalformedHeaderError
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, AxiomError)
 ]
+
+
+def made(kind: type[AxiomError]) -> AxiomError:
+    """One of that class, whatever its arguments are."""
+    return kind.__new__(kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_c_store_and_stow_rs_answer_the_same(kind: type[AxiomError]) -> None:
-    error = kind()
+    error = made(kind)
     error.template = "said"  # type: ignore[misc]
     reason = FailedInstance(error).failure_reason
     assert int(reason) == int(answer_for(error).status) == int(refusal_for(error))
@@ -31,7 +34,7 @@ def test_whatever_may_be_sent_again_is_out_of_resources() -> None:
     """PS3.4 B.2.3: A7xxH alone says that the same Instance may be taken later."""
     for kind in KINDS:
         if issubclass(kind, errors.TransientError):
-            assert refusal_for(kind()) is Refusal.OUT_OF_RESOURCES
+            assert refusal_for(made(kind)) is Refusal.OUT_OF_RESOURCES
 
 
 def test_a_bug_is_our_own_failure() -> None:
