@@ -318,6 +318,18 @@ class CrosswalkAmbiguousError(PermanentError):
     template = "crosswalk {}: more than one row fits"
 
 
+# ---- standardisation ------------------------------------------------------------------------
+
+
+class UnknownVocabularyError(PermanentError):
+    """There is no vocabulary for this Attribute. args: its keyword."""
+
+    code = "unknown-vocabulary"
+    category = Category.CONFIGURATION
+    hint = "Name an Attribute that has a vocabulary, or give it one of the site."
+    template = "no vocabulary for {}"
+
+
 # ---- destinations ---------------------------------------------------------------------------
 
 

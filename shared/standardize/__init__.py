@@ -1,0 +1,1 @@
+"""Standard terms for what modalities and people typed: vocabularies, proposals, decisions."""
