@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import functions_framework
-
 from shared import bootstrap
 from shared.errors import TransientError
 from shared.pipeline.push import Pushed, PushResponse
 from shared.pipeline.retention import Cleaner
 
 
-@functions_framework.http
 def clean_up(request: Pushed) -> PushResponse:
     """Answer one call: 204, or 503 if the stores cannot be asked now. The next call goes on."""
     try:
