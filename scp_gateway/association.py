@@ -26,6 +26,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from scp_gateway.admission import TEMPORARY_CONGESTION, Rejection, rejection
+from scp_gateway.commitment import Commitments, CommitmentScp
 from scp_gateway.connection import GatewaySocket
 from scp_gateway.dispatch import Dispatch
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
@@ -34,6 +35,7 @@ from scp_gateway.presentation_contexts import ContextResult, is_storage_sop_clas
 from scp_gateway.storage import Receiver, StorageScp
 from scp_gateway.upper_layer import GatewayDul
 from shared.config.entities import Listener
+from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 from shared.messages import Source
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class GatewayAssociation(Association):
         peer: AddressInformation,
         server: ListeningServer,
         receiver: Receiver,
+        commitments: Commitments | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.listener: Listener = server.listener
@@ -68,6 +71,7 @@ class GatewayAssociation(Association):
         # The listener goes away: finish the message at hand, then abort.
         self.listener_closes = False
         self._gateway_server, self._receiver = server, receiver
+        self._commitments = commitments
         self._began_s = self.served_s = time.monotonic()
         self._is_requested = False
         self._dispatch = Dispatch(self._pass_on)
@@ -121,6 +125,29 @@ class GatewayAssociation(Association):
         """From another thread: abort, for another peer needs the place."""
         self.ending = self.ending or "gave way to another peer"
         self.stop_now()
+
+    @property
+    def commits(self) -> bool:
+        """True if storage commitment may be asked for here."""
+        return self._commitments is not None
+
+    @property
+    def wait_s(self) -> float:
+        """How long to wait for the peer now: until something is to be done without it, at most."""
+        commitment = self._dispatch.commitment
+        look_in_s = commitment.look_in_s if commitment is not None and self.is_idle else None
+        timeout_s = self.listener.network_timeout_s
+        return timeout_s if look_in_s is None else min(look_in_s + 0.001, timeout_s)
+
+    def goes_on_waiting(self) -> bool:
+        """The peer was silent for `wait_s`: do what is to be done without it; False if it was
+        silent for longer than it may be.
+        """
+        commitment = self._dispatch.commitment
+        if commitment is None or commitment.look_in_s is None or not self.is_idle:
+            return False
+        commitment.look()
+        return time.monotonic() - self.served_s < self.listener.network_timeout_s
 
     @property
     def peer_address(self) -> str:
@@ -230,6 +257,20 @@ class GatewayAssociation(Association):
             peer_address=self.requestor.address,
         )
         connection = cast(GatewaySocket, self.dul.socket)
+        commitment = None
+        if self._commitments is not None:
+            commitment = CommitmentScp(
+                self._commitments,
+                source,
+                {
+                    cast(int, c.context_id): str(c.transfer_syntax[0])
+                    for c in accepted
+                    if c.abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL
+                },
+                connection.send_all,
+                max_pdu_size=self.requestor.maximum_length or 0,
+                network_timeout_s=self.listener.network_timeout_s,
+            )
         self._dispatch.open(
             StorageScp(
                 self._receiver,
@@ -240,7 +281,8 @@ class GatewayAssociation(Association):
                     accept_unknown=self.listener.accept_unknown_sop_classes,
                 ),
                 connection.send_all,
-            )
+            ),
+            commitment,
         )
 
     # ---- for Dispatch

@@ -1,4 +1,4 @@
-"""Command Sets (PS3.7 6.3.1, Annex E): read any, write the C-STORE response.
+"""Command Sets (PS3.7 6.3.1, Annex E): read any, write ours.
 
 A Command Set is always Implicit VR Little Endian, so a dozen lines read and write it.
 """
@@ -6,15 +6,21 @@ A Command Set is always Implicit VR Little Endian, so a dozen lines read and wri
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scp_gateway.dimse_status import Answer
+from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE
 
 C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
+N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
+N_ACTION_RQ = 0x0130
+_RESPONSE = 0x8000
 NO_DATA_SET = 0x0101  # Command Data Set Type (0000,0800); any other value says there is one
 
 _AFFECTED_SOP_CLASS_UID = 0x0002
+_REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
@@ -22,12 +28,18 @@ _COMMAND_DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
+_EVENT_TYPE_ID = 0x1002
+_ACTION_TYPE_ID = 0x1008
 
 _ELEMENT = struct.Struct("<HHL")
 _US = struct.Struct("<H")
 _PDU_AND_PDV_HEADER = struct.Struct(">BxLLBB")
 _P_DATA_TF = 0x04
-_LAST_COMMAND_FRAGMENT = 0x03
+_DATA_FRAGMENT, _LAST_DATA_FRAGMENT, _LAST_COMMAND_FRAGMENT = 0x00, 0x02, 0x03
+_PDV_HEADER_BYTES = 6
+# Of a peer that says that it has no limit.
+_LARGEST_FRAGMENT_BYTES = 64 * 1024
 
 
 class MalformedCommandSetError(ValueError):
@@ -36,13 +48,17 @@ class MalformedCommandSetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the gateway has to know of a Command Set. An absent UID is ""."""
+    """What the gateway has to know of a Command Set. An absent UID is "", an absent number 0."""
 
     field: int
-    message_id: int
+    message_id: int  # of a response: the one responded to
     has_data_set: bool
     affected_sop_class_uid: str
     affected_sop_instance_uid: str
+    requested_sop_class_uid: str = ""
+    requested_sop_instance_uid: str = ""
+    type_id: int = 0  # Action Type ID or Event Type ID
+    status: int = 0
 
 
 def parse_command(data: bytes) -> Command:
@@ -62,10 +78,14 @@ def parse_command(data: bytes) -> Command:
         return Command(
             field=_US.unpack(values[_COMMAND_FIELD])[0],
             # A response, or C-CANCEL, has the ID of a request instead of one of its own.
-            message_id=_US.unpack(values[_MESSAGE_ID])[0] if _MESSAGE_ID in values else 0,
+            message_id=_number(values, _MESSAGE_ID, _MESSAGE_ID_BEING_RESPONDED_TO),
             has_data_set=_US.unpack(values[_COMMAND_DATA_SET_TYPE])[0] != NO_DATA_SET,
             affected_sop_class_uid=_uid(values.get(_AFFECTED_SOP_CLASS_UID, b"")),
             affected_sop_instance_uid=_uid(values.get(_AFFECTED_SOP_INSTANCE_UID, b"")),
+            requested_sop_class_uid=_uid(values.get(_REQUESTED_SOP_CLASS_UID, b"")),
+            requested_sop_instance_uid=_uid(values.get(_REQUESTED_SOP_INSTANCE_UID, b"")),
+            type_id=_number(values, _ACTION_TYPE_ID, _EVENT_TYPE_ID),
+            status=_number(values, _STATUS),
         )
     except (KeyError, struct.error):
         raise MalformedCommandSetError("a required element is missing or of a wrong size") from None
@@ -88,12 +108,78 @@ def store_response(context_id: int, request: Command, answer: Answer) -> bytes:
     if request.affected_sop_instance_uid:
         uid = _padded(request.affected_sop_instance_uid, b"\0")
         elements.append(_element(_AFFECTED_SOP_INSTANCE_UID, uid))
+    return _command_pdu(context_id, elements)
+
+
+def normalized_response(context_id: int, request: Command, answer: Answer) -> bytes:
+    """The P-DATA-TF PDU with the response to N-ACTION or N-EVENT-REPORT (PS3.7 10.3), or to any
+    other request, without a data set.
+    """
+    sop_class_uid = request.affected_sop_class_uid or request.requested_sop_class_uid
+    sop_instance_uid = request.affected_sop_instance_uid or request.requested_sop_instance_uid
+    elements = [
+        _element(_AFFECTED_SOP_CLASS_UID, _padded(sop_class_uid, b"\0")),
+        _element(_COMMAND_FIELD, _US.pack(request.field | _RESPONSE)),
+        _element(_MESSAGE_ID_BEING_RESPONDED_TO, _US.pack(request.message_id)),
+        _element(_COMMAND_DATA_SET_TYPE, _US.pack(NO_DATA_SET)),
+        _element(_STATUS, _US.pack(answer.status)),
+    ]
+    if answer.comment:
+        elements.append(_element(_ERROR_COMMENT, _padded(answer.comment[:64], b" ")))
+    elements.append(_element(_AFFECTED_SOP_INSTANCE_UID, _padded(sop_instance_uid, b"\0")))
+    if request.field in (N_ACTION_RQ, N_EVENT_REPORT_RQ):
+        number = _ACTION_TYPE_ID if request.field == N_ACTION_RQ else _EVENT_TYPE_ID
+        elements.append(_element(number, _US.pack(request.type_id)))
+    return _command_pdu(context_id, elements)
+
+
+def event_report_request(
+    context_id: int, message_id: int, event_type_id: int, data_set: bytes, max_pdu_size: int
+) -> bytes:
+    """The P-DATA-TF PDUs of an N-EVENT-REPORT of storage commitment (PS3.4 J.3.3).
+
+    `max_pdu_size` is the peer's limit; 0 is none.
+    """
+    command = _command_pdu(
+        context_id,
+        [
+            _element(_AFFECTED_SOP_CLASS_UID, _padded(STORAGE_COMMITMENT_PUSH_MODEL, b"\0")),
+            _element(_COMMAND_FIELD, _US.pack(N_EVENT_REPORT_RQ)),
+            _element(_MESSAGE_ID, _US.pack(message_id)),
+            _element(_COMMAND_DATA_SET_TYPE, _US.pack(0)),
+            _element(_AFFECTED_SOP_INSTANCE_UID, _padded(WELL_KNOWN_INSTANCE, b"\0")),
+            _element(_EVENT_TYPE_ID, _US.pack(event_type_id)),
+        ],
+    )
+    # A fragment has an even number of bytes (PS3.8 E.1).
+    room = min((max_pdu_size or _LARGEST_FRAGMENT_BYTES) - _PDV_HEADER_BYTES, _LARGEST_FRAGMENT_BYTES)
+    room = max(2, room & ~1)
+    pdus = [command]
+    for start in range(0, len(data_set), room):
+        fragment = data_set[start : start + room]
+        is_last = start + room >= len(data_set)
+        control = _LAST_DATA_FRAGMENT if is_last else _DATA_FRAGMENT
+        pdus.append(_pdu(context_id, control, fragment))
+    return b"".join(pdus)
+
+
+def _command_pdu(context_id: int, elements: Sequence[bytes]) -> bytes:
     body = b"".join(elements)
     command = _element(0x0000, struct.pack("<L", len(body))) + body
-    header = _PDU_AND_PDV_HEADER.pack(
-        _P_DATA_TF, len(command) + 6, len(command) + 2, context_id, _LAST_COMMAND_FRAGMENT
-    )
-    return header + command
+    return _pdu(context_id, _LAST_COMMAND_FRAGMENT, command)
+
+
+def _pdu(context_id: int, control: int, fragment: bytes) -> bytes:
+    size = len(fragment)
+    return _PDU_AND_PDV_HEADER.pack(_P_DATA_TF, size + 6, size + 2, context_id, control) + fragment
+
+
+def _number(values: Mapping[int, bytes], *elements: int) -> int:
+    """The first of the elements that there is; 0 if there is none."""
+    for element in elements:
+        if element in values:
+            return int(_US.unpack(values[element])[0])
+    return 0
 
 
 def _element(element: int, value: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""DIMSE Status of a C-STORE response (PS3.4 B.2.3, PS3.7 C); `shared.refusals` maps our errors."""
+"""DIMSE Status of our responses (PS3.4 B.2.3, PS3.7 C); `shared.refusals` maps our errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ class Status(IntEnum):
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
+    INVALID_ARGUMENT_VALUE = 0x0115
     INVALID_SOP_INSTANCE = 0x0117
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION = 0x0123
+    UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000

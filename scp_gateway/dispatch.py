@@ -1,10 +1,13 @@
-"""Whose message is it: C-STORE is ours, any other is for pynetdicom's DIMSE provider."""
+"""Whose message is it: C-STORE and storage commitment are ours, any other is for pynetdicom's
+DIMSE provider.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from scp_gateway.command_set import C_STORE_RQ, MalformedCommandSetError, parse_command
+from scp_gateway.commitment import CommitmentScp
 from scp_gateway.message_reader import AbortReason, ProtocolError
 from scp_gateway.storage import StorageScp, Tally
 
@@ -25,14 +28,20 @@ class Dispatch:
     def __init__(self, pass_on: Callable[[int, bytes], None]) -> None:
         self._pass_on = pass_on
         self._storage: StorageScp | None = None
-        self._is_store = False
+        self._commitment: CommitmentScp | None = None
+        self._is_store = self._is_commitment = False
         self._context_id = 0
         self._has_data_set = False
         self._other_bytes = 0
 
-    def open(self, storage: StorageScp) -> None:
+    def open(self, storage: StorageScp, commitment: CommitmentScp | None = None) -> None:
         """Presentation Contexts are agreed on: messages may come."""
-        self._storage = storage
+        self._storage, self._commitment = storage, commitment
+
+    @property
+    def commitment(self) -> CommitmentScp | None:
+        """Who looks after storage commitment, if anybody may ask for it here."""
+        return self._commitment
 
     @property
     def tally(self) -> Tally:
@@ -43,6 +52,8 @@ class Dispatch:
         """The association is over; twice is once."""
         if self._storage is not None:
             self._storage.abandon()
+        if self._commitment is not None:
+            self._commitment.abandon()
 
     # ---- MessageHandler
 
@@ -58,8 +69,11 @@ class Dispatch:
         except MalformedCommandSetError as error:
             raise ProtocolError(AbortReason.NOT_SPECIFIED, f"Command Set: {error}") from None
         self._context_id, self._has_data_set = context_id, request.has_data_set
-        self._is_store = request.field == C_STORE_RQ
-        if self._is_store:
+        self._is_commitment = self._commitment is not None and self._commitment.accepts(context_id)
+        self._is_store = request.field == C_STORE_RQ and not self._is_commitment
+        if self._is_commitment and self._commitment is not None:
+            self._commitment.begin(context_id, request)
+        elif self._is_store:
             self._storage.begin(context_id, request)
         else:
             self._other_bytes = 0
@@ -71,6 +85,9 @@ class Dispatch:
         if self._is_store and self._storage is not None:
             self._storage.write(*fragments)
             return
+        if self._is_commitment and self._commitment is not None:
+            self._commitment.write(*fragments)
+            return
         for fragment in fragments:
             self._other_bytes += len(fragment)
             if self._other_bytes > _MAX_OTHER_DATA_SET_BYTES:
@@ -81,5 +98,7 @@ class Dispatch:
         """Answer, or have it answered. Raises: ProtocolError, OSError."""
         if self._is_store and self._storage is not None:
             self._storage.finish()
+        elif self._is_commitment and self._commitment is not None:
+            self._commitment.finish()
         elif self._has_data_set:
             self._pass_on(self._context_id, _DATA_LAST)

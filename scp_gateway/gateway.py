@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 
+from scp_gateway.commitment import Commitments
 from scp_gateway.listening import ListeningServer
 from scp_gateway.storage import Receiver
 from shared.config.entities import Listener
@@ -19,8 +20,9 @@ _REMOVED_GRACE_S = 30.0
 class Gateway:
     """Keeps exactly the listeners listening that it was last told of. Used from one thread."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, receiver: Receiver, commitments: Commitments | None = None) -> None:
+        """Without `commitments`, nobody may ask for storage commitment."""
+        self._receiver, self._commitments = receiver, commitments
         self._servers: dict[str, ListeningServer] = {}
 
     def apply(self, listeners: Iterable[Listener]) -> Mapping[str, str]:
@@ -44,7 +46,9 @@ class Gateway:
             if name in self._servers:
                 continue
             try:
-                self._servers[name] = ListeningServer(listener, self._receiver)
+                self._servers[name] = ListeningServer(
+                    listener, self._receiver, self._commitments
+                )
             except OSError as error:
                 failed[name] = f"{listener.host}:{listener.port}: {error.strerror or error}"
             else:

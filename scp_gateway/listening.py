@@ -13,6 +13,7 @@ from pynetdicom.transport import AddressInformation, AssociationServer, RequestH
 
 from scp_gateway.admission import LOCAL_LIMIT_EXCEEDED, Rejection
 from scp_gateway.association import GatewayAssociation
+from scp_gateway.commitment import Commitments
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_gateway.places import who_gives_way
 from scp_gateway.storage import Receiver
@@ -39,10 +40,12 @@ class ListeningServer(AssociationServer):
 
     request_queue_size = 128
 
-    def __init__(self, listener: Listener, receiver: Receiver) -> None:
+    def __init__(
+        self, listener: Listener, receiver: Receiver, commitments: Commitments | None = None
+    ) -> None:
         # What the next association is judged by; running ones keep what they began with.
         self.listener = listener
-        self._receiver = receiver
+        self._receiver, self._commitments = receiver, commitments
         self._lock = threading.Lock()
         self._connections: set[GatewayAssociation] = set()
         self._admitted: set[GatewayAssociation] = set()
@@ -123,7 +126,9 @@ class ListeningServer(AssociationServer):
             # Without a word: whoever opens connections in such numbers does not read either.
             connection.close()
             return
-        association = GatewayAssociation(self.ae, connection, peer, self, self._receiver)
+        association = GatewayAssociation(
+            self.ae, connection, peer, self, self._receiver, self._commitments
+        )
         with self._lock:
             self._connections.add(association)
         try:

@@ -39,7 +39,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.set())
     environment = Environment.read()
     ports = bootstrap.from_environment()
-    gateway = Gateway(ports.receiver)
+    gateway = Gateway(ports.receiver, ports.commitments)
     known: Configuration | None = None
     failed = ""
     while True:

@@ -10,6 +10,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from scp_gateway.presentation_contexts import answer_context
+from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 
 if TYPE_CHECKING:
     from scp_gateway.association import GatewayAssociation
@@ -21,8 +22,9 @@ class GatewayAcse(ACSE):
     def negotiate_association(self) -> None:
         """Answer the A-ASSOCIATE-RQ that `assoc.requestor.primitive` holds.
 
-        No role selection, user identity or extended negotiation item is answered: the requestor
-        then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
+        No user identity or extended negotiation item is answered, and role selection for storage
+        commitment alone: the requestor then knows that it is SCU, and that the defaults hold
+        (PS3.7 D.3.3).
         """
         association = cast("GatewayAssociation", self.assoc)
         request = cast(A_ASSOCIATE, self.requestor.primitive)
@@ -34,21 +36,28 @@ class GatewayAcse(ACSE):
             return
         accept_unknown = association.listener.accept_unknown_sop_classes
         answered = [
-            _answered(proposed, accept_unknown)
+            _answered(proposed, accept_unknown, association.commits)
             for proposed in request.presentation_context_definition_list
         ]
         association.set_contexts(answered)
+        role = self.requestor.role_selection.get(STORAGE_COMMITMENT_PUSH_MODEL)
+        if role is not None and association.commits:
+            # Whoever was asked reports as SCP, on an association that it requests (PS3.4 J.3.4).
+            self.acceptor.add_negotiation_item(role)
         self.send_accept()
         evt.trigger(association, evt.EVT_ACCEPTED, {})
         association.is_established = True
         evt.trigger(association, evt.EVT_ESTABLISHED, {})
 
 
-def _answered(proposed: PresentationContext, accept_unknown: bool) -> PresentationContext:
+def _answered(
+    proposed: PresentationContext, accept_unknown: bool, commits: bool
+) -> PresentationContext:
     answer = answer_context(
         str(proposed.abstract_syntax),
         [str(uid) for uid in proposed.transfer_syntax],
         accept_unknown=accept_unknown,
+        commits=commits,
     )
     context = PresentationContext()
     context.context_id = proposed.context_id

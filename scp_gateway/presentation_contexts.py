@@ -14,6 +14,9 @@ from enum import IntEnum
 
 from pydicom._uid_dict import UID_dictionary
 
+from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
+from shared.dicom.commitment import TRANSFER_SYNTAXES as COMMITMENT_TRANSFER_SYNTAXES
+
 VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
@@ -89,14 +92,23 @@ def is_storage_sop_class(uid: str, *, accept_unknown: bool) -> bool:
 
 
 def answer_context(
-    abstract_syntax: str, transfer_syntaxes: Sequence[str], *, accept_unknown: bool
+    abstract_syntax: str,
+    transfer_syntaxes: Sequence[str],
+    *,
+    accept_unknown: bool,
+    commits: bool = False,
 ) -> ContextAnswer:
-    """Decide on one proposed Presentation Context.
+    """Decide on one proposed Presentation Context; `commits` if we do storage commitment.
 
     The requestor's order is its preference: the first Transfer Syntax of it that is known wins, and
     with `accept_unknown` the first of all if none is.
     """
     first = transfer_syntaxes[0] if transfer_syntaxes else ""
+    if abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL and commits:
+        for uid in transfer_syntaxes:
+            if uid in COMMITMENT_TRANSFER_SYNTAXES:
+                return ContextAnswer(ContextResult.ACCEPTANCE, uid)
+        return ContextAnswer(ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
     if abstract_syntax != VERIFICATION_SOP_CLASS and not is_storage_sop_class(
         abstract_syntax, accept_unknown=accept_unknown
     ):

@@ -173,7 +173,7 @@ class GatewayDul(DULServiceProvider):
                 raise BlockingIOError
             received = connection.fill(self.artim_timer.remaining)
         else:
-            received = connection.fill(association.listener.network_timeout_s)
+            received = connection.fill(association.wait_s)
             self._require_progress(received, association)
         if not received:
             if association.listener_closes and association.is_established:
@@ -200,6 +200,8 @@ class GatewayDul(DULServiceProvider):
 
     def _on_silence(self, association: GatewayAssociation, state: str) -> None:
         if state == _ESTABLISHED:
+            if association.goes_on_waiting():
+                return
             association.ending = "network timeout"
             self.abort(AbortReason.NOT_SPECIFIED)
         # In the other states it is for the ARTIM timer, which `step` looks at next.

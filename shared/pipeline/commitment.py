@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from shared.config.entities import CommitmentPeer, DimseDestination
@@ -43,6 +44,13 @@ COLLECTION, REPORTS = "commitments", "commitment-reports"
 
 # How long the stages may take to decide about an Instance that was received just before.
 _UNDECIDED_S = 60.0
+
+
+class _Undecided(Enum):
+    OPEN = "not decided yet"
+
+
+_OPEN = _Undecided.OPEN
 
 Data = Mapping[str, Any]
 
@@ -125,9 +133,9 @@ class Commitments:
         found = self._documents.get(COLLECTION, key)
         if found is None or found.data["finished_at"]:
             return None
-        inquiry = Inquiry(found.data, self._documents, self._clock, self._longest_s())
         if timestamp(self._clock.now()) < found.data["held_until"]:
             raise NotDecidedYetError(found.data["transaction_uid"])
+        inquiry = Inquiry(found.data, self._documents, self._clock, self._longest_s())
         report = inquiry.report()
         if report is None:
             raise NotDecidedYetError(found.data["transaction_uid"])
@@ -141,7 +149,7 @@ class Commitments:
         return self._configuration.get().settings.commitment_timeout_s
 
     def _peer(self, ae_title: str, listener: str) -> CommitmentPeer | None:
-        """Where the AE listens: as its listener says, or another, or a destination of that title."""
+        """Where the AE listens: by its listener, another one, or a destination of that title."""
         configuration = self._configuration.get()
         listeners = sorted(configuration.listeners, key=lambda one: one.name != listener)
         for one in listeners:
@@ -242,7 +250,7 @@ class Inquiry:
             tuple(Failure(ref, reason) for ref, reason in outcomes if reason is not None),
         )
 
-    def _outcome(self, reference: Reference, waited_s: float) -> FailureReason | None:
+    def _outcome(self, reference: Reference, waited_s: float) -> FailureReason | _Undecided | None:
         """None if it is committed, `_OPEN` if that is not decided, else why it is not."""
         instance = self._instance(reference.sop_instance_uid)
         if instance is None:
@@ -288,11 +296,3 @@ class Inquiry:
             Filter("status", "==", exceptions.OPEN),
         ]
         return bool(self._documents.query(exceptions.COLLECTION, where, limit=1).documents)
-
-
-class _Open:
-    """Not decided yet."""
-
-
-# Typed as the others so that callers compare by identity alone.
-_OPEN: Any = _Open()
