@@ -134,6 +134,7 @@ class Queue:
     def __init__(self, home: Path) -> None:
         self._path = home / "queue.db"
         self._bus = SqliteMessageBus(self._path, home / "run", SystemClock())
+        self._bus.depth()  # makes the tables
 
     def publish(self, messages: list[Outgoing]) -> int:
         """How many were published; none if the queue cannot take them now."""

@@ -1,0 +1,122 @@
+"""The torture notices what it is there to notice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from infra.local.torture.chaos import Queue
+from infra.local.torture.instances import ARCHIVE, PACS, WEB, Instance, Kind, Maker, data_set_of
+from infra.local.torture.ledger import Inbox, Ledger
+from infra.local.torture.verdict import DELIVERED, EXCEPTION, LOST, Books, Verdict, judge
+from shared import bootstrap
+from shared.bootstrap import Environment
+from shared.dicom.header import Header
+from shared.errors import Category
+from shared.messages import ExceptionRaised, Stage
+from shared.pipeline.ports import Ports
+
+
+@pytest.fixture
+def ports(tmp_path: Path) -> Iterator[Ports]:
+    """A home that has received nothing."""
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path / "home")}))
+    yield ports
+    ports.destinations.close()
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Nothing was sent yet."""
+    return Ledger()
+
+
+@pytest.fixture
+def inboxes(ledger: Ledger) -> Mapping[str, Inbox]:
+    """Nothing has arrived yet."""
+    return {name: Inbox(ledger) for name in (ARCHIVE, PACS, WEB)}
+
+
+@pytest.fixture
+def sent(tmp_path: Path, ledger: Ledger) -> Instance:
+    """One Instance, acknowledged."""
+    instance = Maker(tmp_path / "sent", random.Random(1)).make(Kind.PLAIN)
+    ledger.made(instance)
+    ledger.acknowledge([instance.sop_instance_uid])
+    return instance
+
+
+def verdict_of(ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, home: Path) -> Verdict:
+    return judge(ledger, inboxes, Books(ports, Queue(home)))
+
+
+def deliver(instance: Instance, *inboxes: Inbox, change: bytes = b"") -> None:
+    for inbox in inboxes:
+        inbox.take(instance.sop_instance_uid, data_set_of(instance.path.read_bytes()) + change)
+
+
+def test_an_instance_that_is_nowhere_is_lost(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, sent: Instance, tmp_path: Path
+) -> None:
+    deliver(sent, inboxes[ARCHIVE], inboxes[WEB])
+    verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
+    assert verdict.instances == {LOST: 1}
+    assert verdict.by_destination[PACS] == {LOST: 1}
+    assert sent.sop_instance_uid in verdict.trails[0]
+
+
+def test_other_bytes_are_no_delivery(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, sent: Instance, tmp_path: Path
+) -> None:
+    deliver(sent, inboxes[ARCHIVE], inboxes[WEB])
+    deliver(sent, inboxes[PACS], change=b"\0\0")
+    verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
+    assert (verdict.instances, verdict.wrong) == ({LOST: 1}, 1)
+
+
+def test_what_arrived_twice_is_delivered_and_a_duplicate(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, sent: Instance, tmp_path: Path
+) -> None:
+    deliver(sent, *inboxes.values(), inboxes[PACS])
+    verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
+    assert (verdict.instances, verdict.duplicates) == ({DELIVERED: 1}, 1)
+
+
+@pytest.mark.parametrize("has_arrived", [False, True])
+def test_an_entry_of_the_exception_log_counts_unless_it_is_a_false_alarm(
+    ledger: Ledger,
+    inboxes: Mapping[str, Inbox],
+    ports: Ports,
+    sent: Instance,
+    tmp_path: Path,
+    has_arrived: bool,
+) -> None:
+    deliver(sent, inboxes[ARCHIVE], inboxes[WEB], *([inboxes[PACS]] if has_arrived else []))
+    ports.exceptions.record(
+        ExceptionRaised(
+            "e1",
+            ports.clock.now(),
+            Stage.DELIVER,
+            Category.NETWORK,
+            "destination-refused",
+            "no",
+            destination=PACS,
+            sop_instance_uid=sent.sop_instance_uid,
+        )
+    )
+    verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
+    assert verdict.instances == {DELIVERED if has_arrived else EXCEPTION: 1}
+    assert verdict.false_alarms == has_arrived
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_instances_are_what_they_say(kind: Kind, tmp_path: Path) -> None:
+    instance = Maker(tmp_path, random.Random(2)).make(kind)
+    part10 = instance.path.read_bytes()
+    header = Header.parse(part10)
+    assert header.text("SOPInstanceUID") == instance.sop_instance_uid
+    assert header.text("PatientID") == (None if kind is Kind.INVALID else kind)
+    assert instance.is_right(data_set_of(part10)) == (kind is not Kind.CHANGED)
