@@ -6,6 +6,7 @@ headers and bodies over HTTP that never end. It goes on until it is killed.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -24,7 +25,8 @@ from shared.adapters.destinations.upper_layer import Context
 _OWN_ADDRESS = "127.0.0.66"
 
 _GARBAGE_THREADS = 2
-_GARBAGE_PAUSE_S = 0.02
+# Between two connections of one thread, on average.
+_PAUSE_S = 0.3
 _HELD_ASSOCIATIONS = 80
 _HELD_CONNECTIONS = 80
 _TRICKLES = 20
@@ -35,6 +37,8 @@ _CONTEXT = Context(CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN)
 
 def main() -> None:
     """Attack in many threads."""
+    # It has a machine of its own in life, and is not to win by using up this one's processors.
+    os.nice(10)
     host, dimse_port, http_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     attacks: list[tuple[Callable[[socket.socket], None], int, int]] = [
         (_garbage, dimse_port, _GARBAGE_THREADS),
@@ -56,7 +60,7 @@ def _repeat(attack: Callable[[socket.socket], None], host: str, port: int) -> No
             socket.create_connection((host, port), 5, (_OWN_ADDRESS, 0)) as connection,
         ):
             attack(connection)
-        time.sleep(_GARBAGE_PAUSE_S * random.uniform(1, 10))  # noqa: S311
+        time.sleep(_PAUSE_S * random.uniform(0.1, 1.9))  # noqa: S311
 
 
 def _garbage(connection: socket.socket) -> None:

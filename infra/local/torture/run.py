@@ -44,6 +44,8 @@ _LOOK_EVERY_S = 0.5
 SETTLED_WITHIN_S = 300.0
 _HURRY_EVERY_S = 5.0
 _CONFIGURED_WITHIN_S = 30.0
+# Each process goes on for half a second with the configuration that it knows.
+_IN_FORCE_AFTER_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class _Run:
         self._system.start()
         document = configuration(self._folder / ARCHIVE, self._scp.port, self._web.base_url)
         self._system.request("PUT", "/api/v1/config", json=document).raise_for_status()
+        time.sleep(_IN_FORCE_AFTER_S)
 
     def measure_fairness(self) -> float:
         """Before anything is killed."""
