@@ -408,3 +408,34 @@ def test_processes_compare_and_set_without_losing_one(tmp_path: Path) -> None:
     assert read is not None
     assert read.data == {"n": 150}
     store.close()
+
+
+class TestWritesThatMayBeLost:
+    """A lease or an acknowledgement that a power cut takes is given again: it needs no sync."""
+
+    def test_sync_nothing_unless_something_durable_is_in_the_same_transaction(
+        self, tmp_path: Path
+    ) -> None:
+        database = Database(tmp_path / "some.db", [])
+        normal, full = 1, 2  # of PRAGMA synchronous
+
+        def setting(connection: sqlite3.Connection) -> int:
+            (value,) = connection.execute("PRAGMA synchronous").fetchone()
+            return int(value)
+
+        assert database.write(setting) == full
+        assert database.write(setting, may_be_lost=True) == normal
+        assert database.write(setting) == full
+        assert database.write(setting, may_be_lost=True) == normal
+        database.close()
+        assert database.write(setting) == full
+
+    def test_are_seen_by_others_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "some.db"
+        database = Database(path, ["CREATE TABLE IF NOT EXISTS numbers (number INTEGER)"])
+        database.write(
+            lambda connection: connection.execute("INSERT INTO numbers VALUES (7)"),
+            may_be_lost=True,
+        )
+        with Database(path, []).reading() as other:
+            assert other.execute("SELECT number FROM numbers").fetchall() == [(7,)]
