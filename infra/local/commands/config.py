@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from infra.local.options import json_option, open_ports, principal
 from infra.local.terminal import Terminal
 
+if TYPE_CHECKING:
+    from shared.config.history import ConfigurationHistory
 
-@click.group("config", help="Apply and export the configuration.")
+
+reason_option = click.option(
+    "--reason", default="", help="Why; kept with the version that comes of it."
+)
+
+
+@click.group("config", help="Apply and export the configuration; compare and restore versions.")
 def command() -> None:
     """Works on AXIOM_HOME itself, whether the system runs or not."""
 
 
 @command.command("apply")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
+@reason_option
 @json_option
-def apply(path: Path, as_json: bool) -> None:
+def apply(path: Path, reason: str, as_json: bool) -> None:
     """Apply FILE, or all *.yaml, *.yml and *.json files in a folder as one.
 
     Each part that is named (listeners, destinations, rulesets, settings) replaces what was there;
@@ -30,7 +40,8 @@ def apply(path: Path, as_json: bool) -> None:
 
     terminal = Terminal(as_json)
     document = read_configuration(path)
-    applied = open_ports(create=True).configuration.apply(document, by=principal())
+    service = open_ports(create=True).configuration
+    applied = service.apply(document, by=principal(), reason=reason)
     terminal.document(applied)
     terminal.table(
         ["part", "now"],
@@ -50,6 +61,58 @@ def export(as_json: bool) -> None:
     import yaml
 
     click.echo(yaml.safe_dump(exported, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@command.command("versions")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+@json_option
+def versions(limit: int, as_json: bool) -> None:
+    """List the versions of the configuration, newest first: who, when, why."""
+    terminal = Terminal(as_json)
+    found = [version.as_json() for version in _history().versions(limit=limit)]
+    terminal.document({"versions": found})
+    terminal.table(
+        ["version", "at", "by", "why"],
+        [[v["version"], v["at"][:19].replace("T", " "), v["by"], v["reason"]] for v in found],
+        empty="No versions.",
+    )
+
+
+@command.command("diff")
+@click.argument("first", type=click.IntRange(0), metavar="VERSION")
+@click.argument("second", type=click.IntRange(0), required=False, metavar="[VERSION]")
+@json_option
+def diff(first: int, second: int | None, as_json: bool) -> None:
+    """Show what a VERSION changed, or what differs from the first to the second."""
+    before, after = (first - 1, first) if second is None else (first, second)
+    history = _history()
+    if as_json:
+        found = history.differences(before, after)
+        document = {"from": before, "to": after, "differences": [one.as_json() for one in found]}
+        Terminal(as_json).document(document)
+        return
+    click.echo(history.unified_diff(before, after), nl=False)
+
+
+@command.command("roll-back")
+@click.argument("version", type=click.IntRange(1))
+@reason_option
+@json_option
+def roll_back(version: int, reason: str, as_json: bool) -> None:
+    """Make VERSION current again, as a new version. It is checked as any change is."""
+    terminal = Terminal(as_json)
+    history = _history()
+    history.roll_back(version, by=principal(), reason=reason)
+    newest = history.versions(limit=1)[0].as_json()
+    terminal.document(newest)
+    terminal.say(f"version {newest['version']} is as version {version} was")
+
+
+def _history() -> ConfigurationHistory:
+    from shared.config.history import ConfigurationHistory
+
+    ports = open_ports()
+    return ConfigurationHistory(ports.objects, ports.documents, ports.configuration)
 
 
 def _names(value: object) -> list[str]:
