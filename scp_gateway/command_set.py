@@ -152,8 +152,8 @@ def event_report_request(
         ],
     )
     # A fragment has an even number of bytes (PS3.8 E.1).
-    room = min((max_pdu_size or _LARGEST_FRAGMENT_BYTES) - _PDV_HEADER_BYTES, _LARGEST_FRAGMENT_BYTES)
-    room = max(2, room & ~1)
+    room = max_pdu_size - _PDV_HEADER_BYTES if max_pdu_size else _LARGEST_FRAGMENT_BYTES
+    room = max(2, min(room, _LARGEST_FRAGMENT_BYTES) & ~1)
     pdus = [command]
     for start in range(0, len(data_set), room):
         fragment = data_set[start : start + room]

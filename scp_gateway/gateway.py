@@ -46,9 +46,7 @@ class Gateway:
             if name in self._servers:
                 continue
             try:
-                self._servers[name] = ListeningServer(
-                    listener, self._receiver, self._commitments
-                )
+                self._servers[name] = ListeningServer(listener, self._receiver, self._commitments)
             except OSError as error:
                 failed[name] = f"{listener.host}:{listener.port}: {error.strerror or error}"
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -40,7 +41,7 @@ class GatewayAcse(ACSE):
             for proposed in request.presentation_context_definition_list
         ]
         association.set_contexts(answered)
-        role = self.requestor.role_selection.get(STORAGE_COMMITMENT_PUSH_MODEL)
+        role = self.requestor.role_selection.get(UID(STORAGE_COMMITMENT_PUSH_MODEL))
         if role is not None and association.commits:
             # Whoever was asked reports as SCP, on an association that it requests (PS3.4 J.3.4).
             self.acceptor.add_negotiation_item(role)

@@ -5,105 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared import bootstrap
-from shared.adapters.embedded.message_bus import SqliteMessageBus
-from shared.bootstrap import Environment
 from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
 from shared.messages import (
-    DeliveryRequested,
-    ExceptionRaised,
-    InstanceAccepted,
-    InstanceReceived,
-    Receipt,
-    Source,
     Stage,
     Topic,
 )
-from shared.pipeline import deliver, instance_actions, rules, validate
+from shared.pipeline import instance_actions
 from shared.pipeline.exceptions import exception_from
-from shared.pipeline.ports import Ports
-from shared.pipeline.push import PushRequest, PushResponse, answer
-from shared.pipeline.retention import Cleaner, Swept
 from tests.data import build
-from tests.fakes import FakeClock
-
-DAY = 86400.0
-SOURCE = Source("dimse", "main", calling_ae_title="CT1", peer_address="10.1.2.3")
-STAGES: dict[Topic, tuple[Any, Stage, Any]] = {
-    Topic.INSTANCE_RECEIVED: (InstanceReceived, Stage.VALIDATE, validate.run),
-    Topic.INSTANCE_ACCEPTED: (InstanceAccepted, Stage.RULES, rules.run),
-    Topic.DELIVERY_REQUESTED: (DeliveryRequested, Stage.DELIVER, deliver.run),
-    Topic.EXCEPTION_RAISED: (
-        ExceptionRaised,
-        Stage.RECORD,
-        lambda message, ports: ports.exceptions.record(message),
-    ),
-}
-
-
-class System:
-    """The embedded system with a clock that is told the time."""
-
-    def __init__(self, home: Path, **settings: Any) -> None:
-        self.clock = FakeClock()
-        self.home = home
-        environment = Environment.read({"AXIOM_HOME": str(home)})
-        self.ports: Ports = bootstrap.embedded(environment, self.clock)
-        self.ports.configuration.apply(
-            {
-                "settings": {
-                    "default_route": ["primary-storage"],
-                    "min_free_bytes": 0,
-                    "max_queue_age_s": 0,
-                    **settings,
-                }
-            },
-            by="test",
-        )
-        self.cleaner = Cleaner(self.ports)
-
-    def receive(self, name: str = "one", **attributes: Any) -> Receipt:
-        with self.ports.receiver.begin(SOURCE) as staging:
-            staging.write(build.ct(instance=name, **attributes))
-            return staging.commit()
-
-    def work(self, *topics: Topic) -> None:
-        """Work off the queue, or what of it is of these topics."""
-        bus = self.ports.bus
-        assert isinstance(bus, SqliteMessageBus)
-        while leased := bus.lease(topics or list(STAGES), limit=10, lease_s=60):
-            for message in leased:
-                kind, stage, run = STAGES[Topic(message.topic)]
-                request = PushRequest(message.data, {"x-goog-pubsub-message-id": "1"})
-                topic, to_run = Topic(message.topic), partial(run, ports=self.ports)
-                response: PushResponse = answer(request, kind, stage, topic, to_run, self.ports)
-                assert response[1] == 204, response
-            bus.settle(acknowledged=[message.message_id for message in leased])
-
-    def later(self, seconds: float) -> Swept:
-        """Let time pass, and clean up to the end of a cycle."""
-        self.clock.advance(seconds)
-        return self.cleaner.run(for_s=1e9)
-
-    def has(self, receipt: Receipt) -> bool:
-        try:
-            with self.ports.objects.open(receipt.file.object_name):
-                return True
-        except ObjectMissingError:
-            return False
-
-    def state(self, receipt: Receipt) -> str:
-        found = self.ports.documents.get("instances", receipt.receipt_id)
-        return "" if found is None else str(found.data["state"])
-
-    def delivered(self) -> list[Path]:
-        return sorted((self.home / "storage").rglob("*.dcm"))
+from tests.embedded_system import DAY, System
 
 
 @pytest.fixture
