@@ -137,6 +137,9 @@ def _explain(error: Exception, as_json: bool) -> int:
     elif isinstance(error, AxiomError):
         _print_error(str(error), as_json=as_json, code=error.code, hint=error.hint)
     else:
+        if as_json:
+            hint = "This is a fault of ours; standard error has the traceback."
+            _print_error(type(error).__name__, as_json=True, code="bug", hint=hint)
         raise error
     return 1
 

@@ -87,6 +87,22 @@ def test_usage_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["error"]["code"] == "usage"
 
 
+def test_a_bug_is_json_too_and_looks_like_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text stays out of the document: it may hold what it fell over."""
+    from infra.local.commands import health
+
+    def fall_over() -> None:
+        raise KeyError("CANARY")
+
+    monkeypatch.setattr(health, "read_environment", fall_over)
+    with pytest.raises(KeyError):
+        main(["health", "--json"])
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["message"]) == ("bug", "KeyError")
+
+
 def test_a_home_that_is_not_there_is_not_made_by_looking(
     capsys: pytest.CaptureFixture[str], home_of_its_own: Path
 ) -> None:
