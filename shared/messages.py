@@ -100,12 +100,13 @@ class InstanceAccepted:
     """Validation let the Instance pass, with these warnings.
 
     `decision` counts how often the rules were asked: a recorded decision is repeated for the same
-    number and for smaller ones.
+    number and for smaller ones. With `released`, a person has said that what rules hold may go.
     """
 
     receipt: Receipt
     warnings: tuple[str, ...] = ()
     decision: int = 0
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,11 @@ def trial_of(instance: Mapping[str, Any], ports: Ports) -> Trial:
             header = header_of(receipt, reader)
     except AxiomError as error:
         return Trial(receipt.receipt_id, None, None, str(error), uid)
-    facts = facts_of(receipt, returned=bool(instance.get("returned")))
+    facts = facts_of(
+        receipt,
+        returned=bool(instance.get("returned")),
+        released=bool(instance.get("released")),
+    )
     return Trial(receipt.receipt_id, header, facts, sop_instance_uid=uid)
 
 

@@ -33,12 +33,14 @@ _RELEASABLE = (HELD, QUARANTINED, RELEASED, DISCARDED)
 
 
 def release(receipt_id: str, *, by: str, ports: Ports, job: str = "") -> Data:
-    """Have the current rules decide anew. What a destination has confirmed is not sent again.
+    """Have the current rules decide anew, their `hold` actions aside. What a destination has
+    confirmed is not sent again.
 
     Raises: DocumentMissingError; WrongStateError.
     """
     known = _known(receipt_id, _RELEASABLE, ports)
-    rules.decide_anew(receipt_of(known), tuple(known["warnings"]), ports)
+    warnings = tuple(known["warnings"])
+    rules.decide_anew(receipt_of(known), warnings, ports, released=True)
     ports.exceptions.settle_conflicts(receipt_id, RETRIED, by=by)
     return _noted(receipt_id, known, "release", by, ports, job=job)
 

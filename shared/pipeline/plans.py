@@ -32,7 +32,7 @@ class Plan:
 msgspec.convert((), tuple[Plan, ...])
 
 
-def facts_of(receipt: Receipt, *, returned: bool = False) -> Facts:
+def facts_of(receipt: Receipt, *, returned: bool = False, released: bool = False) -> Facts:
     """What conditions may ask about an Instance besides its Attributes."""
     source = receipt.source
     return Facts(
@@ -46,6 +46,7 @@ def facts_of(receipt: Receipt, *, returned: bool = False) -> Facts:
         size=receipt.file.size,
         received_at=receipt.received_at,
         returned=returned,
+        released=released,
     )
 
 

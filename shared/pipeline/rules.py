@@ -69,7 +69,8 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
 
 
 def release(receipt_id: str, ports: Ports) -> None:
-    """Have the current rules decide anew about an Instance that waits, or was discarded.
+    """Have the current rules decide anew about an Instance that waits, or was discarded, `hold`
+    actions aside.
 
     Raises: DocumentMissingError; ValueError if the Instance was routed.
     """
@@ -78,17 +79,20 @@ def release(receipt_id: str, ports: Ports) -> None:
         raise DocumentMissingError(COLLECTION, receipt_id)
     if known.data["state"] == ROUTED:
         raise ValueError("the Instance is routed already")
-    decide_anew(receipt_of(known.data), tuple(known.data["warnings"]), ports)
+    decide_anew(receipt_of(known.data), tuple(known.data["warnings"]), ports, released=True)
 
 
-def decide_anew(receipt: Receipt, warnings: tuple[str, ...], ports: Ports) -> None:
-    """Have the current rules decide about an Instance, whatever was decided before.
+def decide_anew(
+    receipt: Receipt, warnings: tuple[str, ...], ports: Ports, *, released: bool = False
+) -> None:
+    """Have the current rules decide about an Instance, whatever was decided before; if it is
+    `released`, their `hold` actions count no more.
 
     The message says it all: if we end right after it is published, nothing is missing.
     """
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
     number = next_decision(known.data if known else None)
-    accepted = InstanceAccepted(receipt, warnings, number)
+    accepted = InstanceAccepted(receipt, warnings, number, released)
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
 
     def marked(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -114,7 +118,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     with ports.objects.open(receipt.file.object_name) as reader:
         header = header_of(receipt, reader)
     has_returned = returned.has_returned(receipt, header, ports)
-    facts = facts_of(receipt, returned=has_returned)
+    facts = facts_of(receipt, returned=has_returned, released=message.released)
     decision = program.evaluate(header, facts)
     record_failures(decision, receipt, ports)
     if decision.verdict is Verdict.REJECT:
@@ -142,6 +146,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "series_instance_uid": receipt.series_instance_uid,
         "transfer_syntax_uid": receipt.transfer_syntax_uid,
         "returned": has_returned,
+        "released": message.released,
         "state": state,
         "reason": reason,
         "high_priority": decision.high_priority,

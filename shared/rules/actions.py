@@ -343,7 +343,8 @@ class Hold:
     reason: str
 
     def apply(self, work: Work) -> None:
-        work.effects.hold = self.reason
+        if not work.facts.released:
+            work.effects.hold = self.reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class Facts:
     received_at: datetime  # timezone-aware
     # The loop guard's answer: these very bytes left from here to a destination before.
     returned: bool = False
+    # A person has released it: `hold` actions count no more.
+    released: bool = False
 
 
 class Verdict(StrEnum):

@@ -26,6 +26,7 @@ from shared.errors import (
     RulesUnavailableError,
 )
 from shared.messages import Source
+from shared.pipeline import instance_actions
 from shared.rules.examples import STANDARD_TIME, Example, Expected, read_example
 from shared.rules.reading import Faults
 from shared.web.store_response import FailedInstance
@@ -261,6 +262,78 @@ class TestReception:
             with pytest.raises(RulesUnavailableError) as refused:
                 system.send({"Modality": "MR"}, ABOUT)
             assert answer_for(refused.value).status == 0xA700
+
+
+class TestHolding:
+    RULESET: dict[str, Any] = {  # noqa: RUF012
+        "name": "s",
+        "rules": [
+            {
+                "name": "r",
+                "actions": [
+                    {"type": "hold", "reason": "a person looks at these"},
+                    {"type": "upper", "tag": "PatientName"},
+                ],
+                "destinations": ["a"],
+            }
+        ],
+    }
+
+    def test_keeps_an_instance_until_a_person_releases_it_to_where_it_was_bound(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with whole_system(self.RULESET, tmp_path, monkeypatch) as system:
+            system.send(CT, ABOUT)
+            assert system.verdict() == "hold"
+            assert system.destinations() == []
+            receipt = system.receipts[0].receipt_id
+            instance_actions.release(receipt, by="test", ports=system.ports)
+            pump(system.ports)
+            assert system.destinations() == ["a"]
+            assert b"A^B" in system.delivered("a")
+
+    def test_for_a_crosswalk_is_not_ended_by_a_word(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it could not look up would leave as it came."""
+        rule = {
+            "name": "r",
+            "actions": [
+                {
+                    "type": "crosswalk",
+                    "map": "mrn",
+                    "match": {"old": "PatientID"},
+                    "set": {"PatientID": "new"},
+                    "on_miss": "hold",
+                }
+            ],
+            "destinations": ["a"],
+        }
+        (tmp_path / "crosswalks").mkdir()
+        (tmp_path / "crosswalks" / "ids.csv").write_text("old,new\n1,2\n")
+        with whole_system({"name": "s", "rules": []}, tmp_path, monkeypatch) as system:
+            system.ports.configuration.apply(
+                {
+                    "destinations": [{"name": "a", "type": "filesystem", "path": "a"}],
+                    "crosswalk_sources": [{"name": "ids", "type": "csv", "path": "ids.csv"}],
+                    "crosswalk_maps": [
+                        {
+                            "name": "mrn",
+                            "source": "ids",
+                            "match": [{"column": "old", "attribute": "PatientID"}],
+                            "outputs": [{"column": "new"}],
+                        }
+                    ],
+                    "rulesets": [{"name": "s", "rules": [rule]}],
+                },
+                by="test",
+            )
+            system.clock.advance(1)
+            system.send(CT, ABOUT)
+            receipt = system.receipts[0].receipt_id
+            instance_actions.release(receipt, by="test", ports=system.ports)
+            pump(system.ports)
+            assert system.verdict() == "hold"
 
 
 class TestTheLoopGuard:
