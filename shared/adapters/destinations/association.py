@@ -86,6 +86,7 @@ class Association:
         self._buffer = bytearray()
         self._message_id = 0
         self._is_over = False
+        self._events: list[bytes] = []  # reported and not asked for yet
         self._timeout_s = peer.timeout_s
         self._socket = socket.create_connection((peer.host, peer.port), within_s)
         try:
@@ -171,7 +172,12 @@ class Association:
         )
         number = self._context_ids[context]
         self._send_message(number, request, [data_set])
-        return self._response(number, command_set.N_ACTION_RQ, message_id, self._timeout_s)
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            command, data = self._receive_message(number, deadline_s)
+            # A peer that is quick may report before it responds.
+            if not self._take_event(number, command, data):
+                return command_set.parse_response(command, command_set.N_ACTION_RQ, message_id)
 
     def report(self, context: Context, event_type_id: int, data_set: bytes) -> Response:
         """N-EVENT-REPORT of storage commitment (PS3.4 J.3.3)."""
@@ -187,32 +193,16 @@ class Association:
         """The data set of the N-EVENT-REPORT that comes, which is answered with success; None if
         none begins to come in time.
         """
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if not self._buffer and not poll.poll(1000 * within_s):
-            return None
         number = self._context_ids[context]
-        deadline_s = time.monotonic() + self._timeout_s
-        command, data, answer = bytearray(), bytearray(), b""
-        while True:
-            kind, body = self._receive_pdu(deadline_s)
-            if kind != upper_layer.P_DATA_TF:
-                raise AssociationLostError("ended before it reported")
-            for pdv_number, control, fragment in upper_layer.pdvs(body):
-                if pdv_number != number:
-                    raise ProtocolError("the report came in another Presentation Context")
-                part = command if control & upper_layer.COMMAND else data
-                part += fragment
-                if len(part) > _LARGEST_ANSWER_BYTES:
-                    raise ProtocolError("the report is too large")
-                if not control & upper_layer.LAST:
-                    continue
-                has_data_set = True
-                if part is command:
-                    answer, has_data_set = command_set.event_report_answer(bytes(command))
-                if part is data or not has_data_set:
-                    self._send_message(number, answer, [])
-                    return bytes(data)
+        if not self._events:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not self._buffer and not poll.poll(1000 * within_s):
+                return None
+            command, data = self._receive_message(number, time.monotonic() + self._timeout_s)
+            if not self._take_event(number, command, data):
+                raise ProtocolError("a message came that is no N-EVENT-REPORT")
+        return self._events.pop(0)
 
     @property
     def is_quiet(self) -> bool:
@@ -353,6 +343,34 @@ class Association:
                 elif response is not None and control & upper_layer.LAST:
                     # No response to C-STORE or C-ECHO has a data set; one that has is read past.
                     return response
+
+    def _receive_message(self, number: int, deadline_s: float) -> tuple[bytes, bytes]:
+        """The command set and the data set of whatever message comes."""
+        command, data = bytearray(), bytearray()
+        while True:
+            kind, body = self._receive_pdu(deadline_s)
+            if kind != upper_layer.P_DATA_TF:
+                raise AssociationLostError("ended before it answered")
+            for pdv_number, control, fragment in upper_layer.pdvs(body):
+                if pdv_number != number:
+                    raise ProtocolError("the answer came in another Presentation Context")
+                part = command if control & upper_layer.COMMAND else data
+                part += fragment
+                if len(part) > _LARGEST_ANSWER_BYTES:
+                    raise ProtocolError("the answer is too large")
+                if control & upper_layer.LAST and (
+                    part is data or not command_set.has_data_set(bytes(command))
+                ):
+                    return bytes(command), bytes(data)
+
+    def _take_event(self, number: int, command: bytes, data: bytes) -> bool:
+        """Answer an N-EVENT-REPORT with success and keep it; False if the message is none."""
+        answer = command_set.event_report_answer(command)
+        if answer is None:
+            return False
+        self._send_message(number, answer, [])
+        self._events.append(data)
+        return True
 
     def _receive_pdu(self, deadline_s: float) -> tuple[int, bytes]:
         kind, length = upper_layer.parse_pdu_header(

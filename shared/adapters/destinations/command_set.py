@@ -108,14 +108,14 @@ def event_report_request(
     )
 
 
-def event_report_answer(request: bytes) -> tuple[bytes, bool]:
-    """The N-EVENT-REPORT-RSP that takes the report in this request, and whether a data set follows
-    the request (PS3.7 10.3.1.2). Raises: ProtocolError.
+def event_report_answer(request: bytes) -> bytes | None:
+    """The N-EVENT-REPORT-RSP that takes the report of this request (PS3.7 10.3.1.2); None if it is
+    another message. Raises: ProtocolError.
     """
     elements = _elements(request)
     if _number(elements, _COMMAND_FIELD) != N_EVENT_REPORT_RQ:
-        raise ProtocolError("a message came that is no N-EVENT-REPORT")
-    answer = _command(
+        return None
+    return _command(
         {
             _AFFECTED_SOP_CLASS_UID: elements.get(_AFFECTED_SOP_CLASS_UID, b""),
             _COMMAND_FIELD: _us(N_EVENT_REPORT_RQ | _RESPONSE),
@@ -126,7 +126,11 @@ def event_report_answer(request: bytes) -> tuple[bytes, bool]:
             _EVENT_TYPE_ID: _us(_number(elements, _EVENT_TYPE_ID)),
         }
     )
-    return answer, _number(elements, _DATA_SET_TYPE) != _NO_DATA_SET
+
+
+def has_data_set(command: bytes) -> bool:
+    """True if a data set follows the command set. Raises: ProtocolError."""
+    return _number(_elements(command), _DATA_SET_TYPE) != _NO_DATA_SET
 
 
 def parse_response(data: bytes, request: int, message_id: int) -> Response:
