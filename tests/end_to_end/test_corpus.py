@@ -24,7 +24,7 @@ def test_everything_acknowledged_arrives_or_is_in_the_exception_log(
     assert run.faults == []
     # Some must get through each way, or nothing was shown.
     for sender in ("storescu", "dcmsend", "stow"):
-        assert sum(s.sender == sender and s.outcome == "delivered" for s in run.sent) > 250
+        assert sum(s.sender == sender and s.outcome == "delivered" for s in run.sent) > 200
     assert (ROOT / "docs" / "corpus.md").read_text() == page(run), (
         "docs/corpus.md is out of date: python -m tests.end_to_end.corpus_run CORPUS writes it"
     )
