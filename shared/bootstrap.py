@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
 from shared.dicom.ae_titles import checked_ae_title
-from shared.errors import AxiomError, SecretMissingError
+from shared.errors import AxiomError, DestinationMisconfiguredError, SecretMissingError
 from shared.messages import Topic
 from shared.pipeline.admission import Admission
 from shared.pipeline.commitment import Commitments, Due
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
+from shared.pipeline.reconcile import Inventory
 from shared.pipeline.receive import Receiver
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
@@ -153,6 +155,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         exceptions=exceptions,
         commitments=commitments,
         report_commitment=_report_commitment,
+        inventory=_inventory_of(configuration, secret_store, home / "storage"),
         queue=bus,
         shadows=ShadowLog(documents, clock),
         waiting=_waiting_in(bus),
@@ -203,6 +206,20 @@ def _report_commitment(due: Due) -> None:
         called_ae_title=due.ae_title,
         calling_ae_title=due.own_ae_title,
     )
+
+
+def _inventory_of(
+    configuration: ConfigurationService, secret_store: SecretStore, storage_root: Path
+) -> Callable[[str], AbstractContextManager[Inventory]]:
+    def inventory_of(name: str) -> AbstractContextManager[Inventory]:
+        from shared.adapters.destinations.inventory import inventory
+
+        entity = configuration.get().destination(name)
+        if entity is None:
+            raise DestinationMisconfiguredError(name, "there is no destination of this name")
+        return inventory(entity, secret_store, storage_root=storage_root)
+
+    return inventory_of
 
 
 def _documents_answer(documents: DocumentStore) -> HealthCheck:

@@ -26,6 +26,7 @@ COMMANDS = {
     "instances": "List and show what was received, and where it went.",
     "studies": "List and show what waits for its Study, and end the waiting.",
     "exceptions": "List, show, retry and archive what could not be done.",
+    "reconcile": "Compare what came with what a destination holds.",
     "test": "Run every check and test.",
     "bench": "Measure against other routers and plain libraries.",
     "torture": "Kill, starve and deceive the system; show that nothing is lost.",

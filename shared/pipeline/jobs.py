@@ -20,7 +20,7 @@ from shared.errors import (
     TransientError,
 )
 from shared.messages import JobRequested, Topic, encode
-from shared.pipeline import instance_actions
+from shared.pipeline import instance_actions, reconcile
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.ports import Ports
 from shared.pipeline.selections import Selection, was_done
@@ -141,6 +141,9 @@ def run(message: JobRequested, ports: Ports) -> None:
 
     Raises: DocumentMissingError; TransientError, after which it goes on where it was.
     """
+    if message.job_id.startswith(reconcile.ID_PREFIX):
+        reconcile.work(message.job_id, ports)
+        return
     if not work(message.job_id, ports, for_s=_AT_A_TIME_S):
         _ask_for(message.job_id, ports)
 

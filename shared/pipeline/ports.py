@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
     from shared.pipeline.exceptions import ExceptionLog
+    from shared.pipeline.reconcile import Inventory
     from shared.pipeline.receive import Receiver
     from shared.pipeline.rulebook import RuleBook
     from shared.pipeline.shadow import ShadowLog
@@ -40,6 +42,9 @@ class Ports:
     commitments: Commitments
     # Tells an AE what became of its request. Raises: DestinationUnavailableError and its kin.
     report_commitment: Callable[[Due], None]
+    # Looks at what the destination of that name holds. Raises, also within its block:
+    # DestinationUnavailableError and its kin.
+    inventory: Callable[[str], AbstractContextManager[Inventory]]
     shadows: ShadowLog
     # How many messages wait for a destination; None on a platform whose queue cannot tell.
     waiting: Callable[[str], int] | None = None

@@ -21,6 +21,7 @@ from shared.web import (
     instances,
     jobs,
     problems,
+    reconciliations,
     rules,
     studies,
     versions,
@@ -65,6 +66,7 @@ def create_app(
     app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
     if API in serving:
         app.register_api(clean_ups.blueprint(ports))
+        app.register_api(reconciliations.blueprint(ports))
         app.register_api(configuration.blueprint(ports.configuration))
         app.register_api(versions.blueprint(ports))
         app.register_api(rules.blueprint(ports))

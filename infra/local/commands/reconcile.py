@@ -1,0 +1,76 @@
+"""`axiom reconcile`: what came from a source against what a destination holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from infra.local.options import json_option, open_ports, principal
+from infra.local.terminal import CommandFailedError, Terminal
+
+
+@click.command("reconcile")
+@click.option(
+    "--source",
+    default="",
+    metavar="NAME",
+    help="A listener or source, or a calling AE Title.  [default: all]",
+)
+@click.option("--destination", required=True, metavar="NAME", help="Whom to ask what it holds.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Of what was received since, as 2026-11-21 or 2026-11-21T08:00Z.  [default: all]",
+)
+@click.option("--requeue", is_flag=True, help="Deliver anew what is missing.")
+@json_option
+def command(source: str, destination: str, since: str | None, requeue: bool, as_json: bool) -> int:
+    """Compare what was received with what a destination holds, by asking it (C-FIND, QIDO-RS, or a
+    look into the folder).
+
+    Exit status 1 if something is missing that was not requeued.
+    """
+    from shared.pipeline import reconcile
+
+    ports = open_ports()
+    terminal = Terminal(as_json)
+    created = reconcile.create(
+        source, destination, ports, by=principal(), since=_time(since), requeue=requeue
+    )
+    found = reconcile.work(created["id"], ports)
+    if found["state"] != reconcile.FINISHED:
+        raise CommandFailedError(str(found["reason"]), code="not-reconciled")
+    terminal.document(found)
+    lines = [
+        ("present", "there"),
+        ("missing", "confirmed, and not there"),
+        ("failed", "not delivered: see `axiom exceptions list`"),
+        ("pending", "on the way"),
+        ("extra", "there, and not from here"),
+        ("not_routed", "received, and not sent there by any rule"),
+        ("requeued", "delivered anew"),
+        ("gone", "missing, and the received file is deleted"),
+    ]
+    terminal.table(["", "instances", ""], [[name, found[name], words] for name, words in lines])
+    named = found["instances"]
+    terminal.table(
+        ["what", "study", "instance"],
+        [
+            [kind, one["study_instance_uid"], one["sop_instance_uid"]]
+            for kind in ("missing", "failed", "extra")
+            for one in named[kind][:20]
+        ],
+        empty=" ",
+    )
+    return int(found["missing"] + found["failed"] > found["requeued"])
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError("--since is a date or time such as 2026-11-21T08:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
