@@ -84,7 +84,7 @@ class Listener(Entity):
     max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     # By AE Title, who is told of storage commitment after its own association has ended.
-    commitment_peers: dict[AeTitle, CommitmentPeer] = {}
+    commitment_peers: dict[AeTitle, CommitmentPeer] = Field(default_factory=dict)
 
 
 class OnConflict(StrEnum):

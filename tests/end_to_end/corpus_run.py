@@ -109,20 +109,7 @@ class CorpusRun:
                 destinations=[
                     {"name": f"{kind}-{sender}", **settings}
                     for sender in SENDERS
-                    for kind, settings in {
-                        "folder": {
-                            "type": "filesystem",
-                            "path": "folder",
-                            "template": "{receipt_id}.dcm",
-                        },
-                        "storescp": {
-                            "type": "dimse",
-                            "host": "127.0.0.1",
-                            "port": storescp.port,
-                            "ae_title": "STORESCP",
-                        },
-                        "orthanc": {"type": "dicomweb", "base_url": orthanc.dicomweb_url},
-                    }.items()
+                    for kind, settings in _settings_of(storescp, orthanc).items()
                 ],
                 rulesets=[
                     {
@@ -309,6 +296,20 @@ class CorpusRun:
             self.faults.append(
                 f"{sent.sender} {self.rows[sent.row]['file']}: other Pixel Data came"
             )
+
+
+def _settings_of(storescp: StorescpPeer, orthanc: OrthancPeer) -> dict[str, dict[str, Any]]:
+    """What a destination of each kind is configured with, but for its name."""
+    return {
+        "folder": {"type": "filesystem", "path": "folder", "template": "{receipt_id}.dcm"},
+        "storescp": {
+            "type": "dimse",
+            "host": storescp.host,
+            "port": storescp.port,
+            "ae_title": storescp.ae_title,
+        },
+        "orthanc": {"type": "dicomweb", "base_url": orthanc.dicomweb_url},
+    }
 
 
 def _sender_of(document: Mapping[str, Any]) -> str:

@@ -51,7 +51,9 @@ def dead_letter(leased: Leased, status: int, words: str, at: datetime) -> Outgoi
         retry_topic=leased.topic,
         retry_message=leased.data,
     )
-    category = Category.NETWORK if stage in (Stage.DELIVER, Stage.COMMITMENT) else Category.PROCESSING
+    category = (
+        Category.NETWORK if stage in (Stage.DELIVER, Stage.COMMITMENT) else Category.PROCESSING
+    )
     return Outgoing(
         Topic.EXCEPTION_RAISED, encode(replace(raised, peer_message=words, category=category))
     )
