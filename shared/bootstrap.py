@@ -21,8 +21,8 @@ from shared.pipeline.commitment import Commitments, Due
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ports import HealthCheck, Ports
-from shared.pipeline.reconcile import Inventory
 from shared.pipeline.receive import Receiver
+from shared.pipeline.reconcile import Inventory
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
 from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore

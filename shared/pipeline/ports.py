@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
     from shared.pipeline.exceptions import ExceptionLog
-    from shared.pipeline.reconcile import Inventory
     from shared.pipeline.receive import Receiver
+    from shared.pipeline.reconcile import Inventory
     from shared.pipeline.rulebook import RuleBook
     from shared.pipeline.shadow import ShadowLog
 
