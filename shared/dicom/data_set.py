@@ -308,6 +308,24 @@ class DataSet:
             for position, item in enumerate(element.items):
                 yield from item.data_set.walk((*prefix, Step(tag, "", position)))
 
+    def has_even_lengths(self) -> bool:
+        """True if every value in it, at any depth, has an even number of bytes (PS3.5 7.1.1).
+
+        Finds it out much faster than `walk` does. Raises: MalformedHeaderError.
+        """
+        for tag, (_, value_start, end, encoded) in self.entries.items():
+            # A Sequence Delimitation Item has 8 bytes: it makes no difference.
+            is_odd = (end - value_start) & 1
+            if encoded in _SHORT_NAMES:
+                if is_odd:
+                    return False
+            elif self.vr(tag) == "SQ":
+                if not all(item.data_set.has_even_lengths() for item in self.items(tag)):
+                    return False
+            elif is_odd:
+                return False
+        return True
+
     def occurrences(self) -> list[tuple[int, Entry]]:
         """Every Data Element in the order of the bytes, also those whose tag comes again."""
         if self.is_in_order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from shared.dicom import validation_findings as kinds
@@ -79,6 +80,9 @@ def identity_findings(header: Header) -> Iterator[Finding]:
 
 def element_findings(header: Header) -> Iterator[Finding]:
     """What a walk over every Data Element of the header shows, nested ones included."""
+    with suppress(MalformedHeaderError):
+        if header.data_set.has_even_lengths():
+            return
     first, count = None, 0
     try:
         for path, element in header.walk():
