@@ -23,6 +23,7 @@ COMMANDS = {
     "config": "Apply and export the configuration; compare and restore versions.",
     "rules": "Test, check, try out and explain rulesets.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",
+    "standardize": "Measure how well raw values become standard terms.",
     "instances": "List and show what was received, and where it went.",
     "studies": "List and show what waits for its Study, and end the waiting.",
     "exceptions": "List, show, retry and archive what could not be done.",

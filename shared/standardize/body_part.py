@@ -31,21 +31,64 @@ _SURENESS = {
 }
 _SEVERAL_PLACES = 0.5  # names places that no term has together: for people to decide
 _FIRST_OF_LIMB = 0.8
+_REFUTING = 0.85  # no guessed word takes the place of a legal Value
 _BY_KERNEL = 0.75
 _BY_MODALITY = 0.85
 _BY_PURPOSE = 0.75
 
 _MODALITY_WORDS = (
-    "ct|cta|cte|ctu|mr|mri|mra|mrt|irm|rm|rmn|tc|tac|tk|kt|pet|petct|us|xr|cr|dx|nm|rx|rtg|usg|xray"
-).split("|")
-_TAILS = ("w", "wo", "wx", "c", "wc", "nc", "con", "wcon", "wocon", "r", "l", "rt", "lt", "s")
-_SECTIONAL = frozenset({"CT", "MR", "PT", "NM", ""})
+    "ct",
+    "cta",
+    "cte",
+    "ctu",
+    "mr",
+    "mri",
+    "mra",
+    "mrt",
+    "irm",
+    "rm",
+    "rmn",
+    "tc",
+    "tac",
+    "tk",
+    "kt",
+    "pet",
+    "petct",
+    "us",
+    "xr",
+    "cr",
+    "dx",
+    "nm",
+    "rx",
+    "rtg",
+    "usg",
+    "xray",
+)
+_TAILS = ("w", "wo", "wx", "c", "wc", "nc", "con", "wcon", "wocon", "rt", "lt")
 _PROJECTION = frozenset({"CR", "DX", "RF", "RG", "XA"})
 _ONE_PART = {"MG": "BREAST", "PX": "JAW", "IO": "JAW", "OP": "EYE", "OPT": "EYE", "OPV": "EYE"}
 _PET = frozenset({"pet", "petct", "petmr", "petmri", "fdg", "pt"})
 _TUMOUR_SEARCH = frozenset(
-    "fdg tumor tumour tumori oncology onko onco restaging staging melanoma lymphoma dotatate "
-    "dotatoc psma netspot axumin fluciclovine myeloma".split()
+    {
+        "fdg",
+        "tumor",
+        "tumour",
+        "tumori",
+        "oncology",
+        "onko",
+        "onco",
+        "restaging",
+        "staging",
+        "melanoma",
+        "lymphoma",
+        "dotatate",
+        "dotatoc",
+        "psma",
+        "netspot",
+        "axumin",
+        "fluciclovine",
+        "myeloma",
+    }
 )
 _THORACIC = frozenset({"thoracic", "thor", "thoracique*", "torácic*", "torácico", "toracic*"})
 _RANGE = frozenset({"to", "through", "thru", "bis", "a", "do", "till", "until", "hasta", "jusqu"})
@@ -71,7 +114,7 @@ _LETTERS_AFTER_CT = re.compile(
 )
 _AP_IN_CT = re.compile(r"(?<![A-Z0-9])(?<!SCOUT )AP(?![A-Z0-9])(?! SCOUT)")
 _LEVELS = re.compile(
-    r"(?<![A-Z0-9])([CTDLS])(1?\d)\s?(?:-|–|/|TO|BIS)\s?([CTDLS])?(1?\d)(?![A-Z0-9])"
+    r"(?<![A-Z0-9])([CTDLS])(1?\d)\s?(?:-|\u2013|/|TO|BIS)\s?([CTDLS])?(1?\d)(?![A-Z0-9])"
 )
 
 
@@ -162,7 +205,7 @@ def read(source: str, text: str, modality: str) -> Reading:
         return Reading(source, None, 0, (), ())
     places = [one for one in terms if one != QUALITY_ASSURANCE]
     main = _without_asides(mentions, found)
-    term, sureness = _together(main, found, modality)
+    term, sureness = _together(main, found)
     confidence = min((_SURENESS[one.match] for one in mentions), default=0.0) * sureness
     restricted = "only" in found
     is_kernel = places == ["LUNG"] and modality == "CT" and source == "SeriesDescription"
@@ -175,9 +218,11 @@ def _spell_out(text: str, source: str, modality: str) -> str:
     if len(upper) != len(text):
         return text
     text = text if modality in _PROJECTION else _spell_regions(text, source, modality)
-    return _LEVELS.sub(lambda found: f" {_levels(found)} ", text.upper()) if _LEVELS.search(
-        text.upper()
-    ) else text
+    return (
+        _LEVELS.sub(lambda found: f" {_levels(found)} ", text.upper())
+        if _LEVELS.search(text.upper())
+        else text
+    )
 
 
 def _spell_regions(text: str, source: str, modality: str) -> str:
@@ -239,9 +284,7 @@ def _without_asides(mentions: Sequence[Mention], found: Sequence[str]) -> list[s
     return list(dict.fromkeys(places))
 
 
-def _together(
-    places: Sequence[str], found: Sequence[str], modality: str
-) -> tuple[str | None, float]:
+def _together(places: Sequence[str], found: Sequence[str]) -> tuple[str | None, float]:
     """The one term for several places, and how sure it is to be meant (1 = wholly)."""
     body = anatomy()
     if not places:
@@ -249,6 +292,8 @@ def _together(
     for all_else in ("PHANTOM", "WHOLEBODY"):
         if all_else in places:
             return all_else, 1
+    if "THIGH" in places and {"SKULL", "HEAD"} & set(places):
+        return "WHOLEBODY", 1
     if len(places) > 1 and _RANGE & set(found) and {"SKULL", "HEAD"} & set(places):
         places = ["NECK" if one in ("SKULL", "HEAD") else one for one in places]
     if "CHEST" in places and "LUNG" in places:
@@ -258,6 +303,10 @@ def _together(
     joined = body.union(places)
     if joined is not None:
         return joined, 0.98
+    if any(len(body.zones.get(one, ())) > 1 for one in places):
+        joined = _joined_zones(places)
+        if joined is not None:
+            return joined, 0.98
     narrow = body.narrowest(places)
     if len(narrow) == 1:
         return narrow[0], 0.98
@@ -374,14 +423,14 @@ def _keep_or_replace(
         return told
     if modality in _PROJECTION and _is_organ(raw, told.term):
         return told
+    if told.confidence < _REFUTING or (raw in body.zones and body.are_related(raw, told.term)):
+        return kept
     for one in readings:
         if not one.is_sure or one.is_kernel:
             continue
         if any(body.are_related(raw, place) for place in one.mentioned):
             return kept
         return told
-    if any(one.is_kernel for one in readings):
-        return kept
     # The modality alone refutes no legal Value.
     return kept
 
@@ -389,8 +438,10 @@ def _keep_or_replace(
 def _is_organ(raw: str, region: str) -> bool:
     """True if `raw` is an organ of the region: a plain radiograph shows the region."""
     body = anatomy()
-    return region == "ABDOMEN" and raw in ("KIDNEY", "LIVER", "PANCREAS", "SPLEEN", "ADRENAL") and (
-        body.lies_in(raw, region)
+    return (
+        region == "ABDOMEN"
+        and raw in ("KIDNEY", "LIVER", "PANCREAS", "SPLEEN", "ADRENAL")
+        and body.lies_in(raw, region)
     )
 
 
@@ -406,8 +457,10 @@ def _with_raw(
     if checked.term != raw.term:
         return checked
     body = anatomy()
-    if raw.term != "WHOLEBODY" and told.confidence >= raw.confidence and (
-        body.lies_in(told.term, raw.term)
+    if (
+        raw.term != "WHOLEBODY"
+        and told.confidence >= raw.confidence
+        and body.lies_in(told.term, raw.term)
     ):
         return told
     return mine

@@ -20,7 +20,8 @@ from shared.standardize.text import fold, is_unspaced, spelled_without_umlauts, 
 _LEAST_RATIO = 84
 _CLEAR_LEAD = 4
 _LEAST_MISSPELT = 5
-_LEAST_CUT = 4
+_LEAST_CUT = 5
+_LEAST_SHARE_LEFT = 0.6
 _LEAST_PIECE = 3
 _LONGEST_COMPOUND = 40
 
@@ -210,7 +211,8 @@ class Lexicon:
     def _cut_short(self, word: str) -> str | None:
         if len(word) < _LEAST_CUT:
             return None
-        return self._only(one for one in self._cut if one.startswith(word))
+        least = len(word) / _LEAST_SHARE_LEFT
+        return self._only(one for one in self._cut if len(one) <= least and one.startswith(word))
 
     def _misspelt(self, word: str) -> str | None:
         if len(word) < _LEAST_MISSPELT:

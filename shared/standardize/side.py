@@ -7,8 +7,9 @@ from functools import cache, lru_cache
 
 from shared.standardize.anatomy import anatomy
 from shared.standardize.body_part import DESCRIPTIONS, Finding, read
-from shared.standardize.lexicon import Lexicon, Mention
+from shared.standardize.lexicon import Lexicon, Match, Mention
 from shared.standardize.proposals import Evidence, Question
+from shared.standardize.text import is_unspaced
 from shared.standardize.vocabulary import built_in
 
 ATTRIBUTE = "Laterality"
@@ -16,6 +17,9 @@ ATTRIBUTE = "Laterality"
 _TOLD = 0.95
 _BY_LETTER = 0.88
 _BOTH_NAMED = 0.85
+# Abbreviations that are no other word; the rest count beside a paired part alone.
+_CLEAR = frozenset({"rt", "lt", "rgt", "lft", "bil", "bds"})
+_LONGEST_ABBREVIATION = 3
 # A lone L or R is a side only beside a paired part or a mammography view: L SPINE is no left one.
 _VIEWS = "CC|MLO|ML|LM|LMO|XCCL|XCCM|XCC|FB|SIO|ISO"
 _BEFORE_VIEW = re.compile(rf"(?<![A-Z0-9])([LR])[\s_\-]?(?:{_VIEWS})(?![A-Z0-9])")
@@ -49,7 +53,9 @@ def _lexicon() -> Lexicon:
 def _side_in(source: str, text: str, modality: str) -> Finding | None:
     mentions = _lexicon().find(text)
     # A side is a short word: one that had to be guessed is none.
-    told = [one for one in mentions if one.match.value in ("exact", "stem")]
+    told = [one for one in mentions if one.match in (Match.EXACT, Match.STEM)]
+    if not _is_of_a_paired_part(text, modality):
+        told = [one for one in told if not _is_abbreviated(one)]
     sides = {one.meaning for one in told}
     if sides:
         return _finding(source, sides, told[0])
@@ -68,6 +74,15 @@ def _finding(source: str, sides: set[str], first: Mention) -> Finding:
     if len(sides) == 1:
         return Finding(first.meaning, _TOLD, evidence)
     return Finding("B", _BOTH_NAMED, evidence)
+
+
+def _is_abbreviated(mention: Mention) -> bool:
+    """True for what may be another word: `sag` is Turkish for right, and sagittal."""
+    phrase = mention.phrase
+    plain = phrase.isascii() and phrase in _CLEAR
+    return not (plain or is_unspaced(phrase) or phrase.startswith("=")) and (
+        len(phrase.rstrip("*")) <= _LONGEST_ABBREVIATION
+    )
 
 
 def _is_of_a_paired_part(text: str, modality: str) -> bool:

@@ -151,6 +151,8 @@ def _read_rows(
                 continue
             other, before = said.setdefault(key, (value, line))
             if other != value:
-                faults.append(Fault(f"line {line}", f"{phrase!r} already means {other!r} (line {before})"))
+                faults.append(
+                    Fault(f"line {line}", f"{phrase!r} already means {other!r} (line {before})")
+                )
             else:
                 phrases.append((phrase, value))

@@ -1,0 +1,129 @@
+"""Ask providers in turn until one is sure enough, and say what is to happen if none is."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.errors import TransientError, UnknownVocabularyError
+from shared.standardize.proposals import Proposal, Question, Standardizer
+from shared.standardize.vocabulary import BUILT_IN, Vocabulary, built_in
+
+DEFAULT_THRESHOLD = 0.7
+
+
+class Policy(StrEnum):
+    """What happens to an Instance whose Value nobody is sure of."""
+
+    UNCHANGED = "unchanged"
+    HOLD = "hold"
+
+
+class Verdict(StrEnum):
+    """`SET` the proposed value; `KEEP` what is there; `HOLD` for people to decide."""
+
+    SET = "set"
+    KEEP = "keep"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A provider of a chain and how sure its proposal must be."""
+
+    provider: Standardizer
+    threshold: float = DEFAULT_THRESHOLD
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ValueError("a threshold lies above 0 and is at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about one question. `proposal` is the best one made, whatever the verdict;
+    None if no provider answered. `failed` are the providers that could not be reached.
+    """
+
+    verdict: Verdict
+    proposal: Proposal | None
+    failed: tuple[str, ...] = ()
+
+
+class Chain:
+    """Providers in the order they are asked. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        *,
+        when_unsure: Policy = Policy.UNCHANGED,
+        when_down: Policy = Policy.UNCHANGED,
+        site: Mapping[str, Vocabulary] | None = None,
+    ) -> None:
+        if not links:
+            raise ValueError("a chain needs a provider")
+        self._links = tuple(links)
+        self._when_unsure, self._when_down = when_unsure, when_down
+        self._site = dict(site or {})
+        self._lock = threading.Lock()
+        self._outside: Counter[str] = Counter()
+
+    @property
+    def identity(self) -> str:
+        """Names providers, thresholds and policies: decisions of equal chains are alike."""
+        links = ",".join(f"{one.provider.name}>={one.threshold:g}" for one in self._links)
+        return f"{links};{self._when_unsure};{self._when_down}"
+
+    @property
+    def outside_vocabulary(self) -> Mapping[str, int]:
+        """By provider, how many answers were no term of the vocabulary and were discarded."""
+        with self._lock:
+            return dict(self._outside)
+
+    def vocabulary(self, attribute: str) -> Vocabulary:
+        """Raises: UnknownVocabularyError."""
+        if attribute in self._site:
+            return self._site[attribute]
+        if attribute not in BUILT_IN:
+            raise UnknownVocabularyError(attribute)
+        return built_in(attribute)
+
+    def decide(self, question: Question) -> Decision:
+        """Raises: UnknownVocabularyError. A provider that is down is passed over, never waited for.
+
+        A Value that is already the proposed term is kept.
+        """
+        vocabulary = self.vocabulary(question.attribute)
+        best: Proposal | None = None
+        failed: list[str] = []
+        for link in self._links:
+            try:
+                proposal = link.provider.propose(question)
+            except TransientError:
+                failed.append(link.provider.name)
+                continue
+            if proposal.value is not None and not self._is_allowed(proposal, vocabulary, question):
+                continue
+            if best is None or proposal.confidence > best.confidence:
+                best = proposal
+            if proposal.value is not None and proposal.confidence >= link.threshold:
+                is_there = proposal.value == question.raw_value.strip()
+                return Decision(Verdict.KEEP if is_there else Verdict.SET, proposal, tuple(failed))
+        policy = self._when_down if failed else self._when_unsure
+        verdict = Verdict.HOLD if policy is Policy.HOLD else Verdict.KEEP
+        return Decision(verdict, best, tuple(failed))
+
+    def _is_allowed(self, proposal: Proposal, vocabulary: Vocabulary, question: Question) -> bool:
+        """A retired term may stay where it is found; a new one must be current."""
+        value = proposal.value or ""
+        if vocabulary.may_propose(value) or (
+            value in vocabulary and value == question.raw_value.strip()
+        ):
+            return True
+        with self._lock:
+            self._outside[proposal.provider] += 1
+        return False
