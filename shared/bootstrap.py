@@ -79,9 +79,17 @@ class Environment:
             dimse_host=environ.get("AXIOM_DIMSE_HOST") or "127.0.0.1",
             dimse_port=_port(environ, "AXIOM_DIMSE_PORT", 11112),
             ae_title=_ae_title(environ, "AXIOM_AE_TITLE", "AXIOM"),
-            api_key=environ.get("AXIOM_API_KEY") or None,
+            api_key=_api_key(environ),
             instance=environ.get("AXIOM_INSTANCE") or "",
         )
+
+
+def _api_key(environ: Mapping[str, str]) -> str | None:
+    key = environ.get("AXIOM_API_KEY") or None
+    # A header field of HTTP could not carry another.
+    if key is not None and not all("!" <= character <= "~" for character in key):
+        raise ValueError("AXIOM_API_KEY has printable ASCII characters alone, and no spaces")
+    return key
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:

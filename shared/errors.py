@@ -100,6 +100,15 @@ class InvalidInstanceError(PermanentError):
         return "; ".join(map(str, self.args))
 
 
+class BrokenOffError(PermanentError):
+    """The sender stopped, or its request broke, within an Instance. args: how."""
+
+    code = "broken-off"
+    category = Category.NETWORK
+    hint = "The sender was not told Success and has the Instance still: have it sent again."
+    template = "{}"
+
+
 class SopInstanceMismatchError(PermanentError):
     """The data set is not of the SOP Class or Instance that the request names (PS3.4 B.2.3)."""
 

@@ -12,12 +12,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from shared.errors import AxiomError, InstanceTooLargeError, NotDicomError, PermanentError
+from shared.errors import (
+    AxiomError,
+    BrokenOffError,
+    InstanceTooLargeError,
+    NotDicomError,
+    PermanentError,
+)
 from shared.messages import Receipt, Source
 from shared.ports import Buffer
 from shared.web.media_types import DICOM, MediaType
-from shared.web.multipart import Part
-from shared.web.request_body import RequestBody
+from shared.web.multipart import MultipartError, Part
+from shared.web.request_body import RequestBody, RequestTooLargeError
 from shared.web.store_response import FailedInstance, StoredInstance
 
 if TYPE_CHECKING:
@@ -135,6 +141,10 @@ class Store:
                 staging.refuse(error)
                 self._failed(error, staging.header)
                 return
+            except (MultipartError, RequestTooLargeError) as error:
+                # The request as a whole is answered by whoever reads it.
+                staging.refuse(BrokenOffError(_how(error)))
+                raise
             try:
                 receipt = staging.commit(study_instance_uid=self._study_instance_uid or None)
             except PermanentError as error:
@@ -153,6 +163,12 @@ class Store:
             uids = [header.text(name) or "" for name in ("SOPClassUID", "SOPInstanceUID")]
         # What is no UID may be anything that a sender put in its place, a name for example.
         self.outcome.failed.append(FailedInstance(error, *(u if is_uid(u) else "" for u in uids)))
+
+
+def _how(error: MultipartError | RequestTooLargeError) -> str:
+    if isinstance(error, RequestTooLargeError):
+        return f"the request is longer than the limit of {error.args[0]} bytes"
+    return str(error)
 
 
 def is_uid(text: str) -> bool:

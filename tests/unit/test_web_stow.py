@@ -233,6 +233,7 @@ class TestFailures:
         assert "1 Instances were stored" in response.get_json(force=True)["detail"]
         assert reception.committed == [part10()]
         assert reception.open_stagings == 0
+        assert [error.code for error in reception.refused] == ["broken-off"]
 
     def test_a_single_file_shorter_than_announced_is_not_stored(
         self, client: FlaskClient, reception: FakeReception
@@ -246,6 +247,7 @@ class TestFailures:
         )
         assert response.status_code == 400
         assert not reception.committed
+        assert [error.code for error in reception.refused] == ["broken-off"]
 
     def test_an_empty_body_is_refused(self, client: FlaskClient) -> None:
         assert store(client, b"", DICOM).status_code == 400
