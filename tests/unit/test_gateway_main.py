@@ -68,4 +68,4 @@ def test_a_filter_chooses_the_gateways(instance: str, expected: list[str]) -> No
 @pytest.mark.parametrize("key", ["schlüssel", "two words", "line\nbreak"])
 def test_an_api_key_that_no_header_carries_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="AXIOM_API_KEY"):
-        environment(AXIOM_API_KEY=key)
+        Environment.read({"AXIOM_API_KEY": key})
