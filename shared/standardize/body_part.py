@@ -381,9 +381,9 @@ def _better(best: Reading, lower: Reading, modality: str) -> Reading:
     if modality == "CT" and len(made_of) > 1 and body.lies_in(best.term, lower.term):
         # Reformats of one acquisition are named after one of its regions.
         return lower
-    if body.lies_in(lower.term, best.term) and not body.lies_in(best.term, lower.term):
-        return lower
-    return best
+    is_one_place = len(body.zones.get(best.term, ())) < 2
+    is_narrower = body.lies_in(lower.term, best.term) and not body.lies_in(best.term, lower.term)
+    return lower if is_one_place and is_narrower else best
 
 
 def _by_modality(question: Question, modality: str) -> Finding | None:

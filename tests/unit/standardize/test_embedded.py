@@ -76,6 +76,12 @@ class TestBodyPartFromDescriptions:
     def test_a_reformat_named_after_one_region_shows_the_whole_acquisition(self) -> None:
         assert body_part(study="CT CHEST ABD PELVIS", series="CHEST COR") == "CHESTABDPELVIS"
 
+    def test_several_regions_of_the_series_are_not_narrowed_by_the_study(self) -> None:
+        assert body_part(study="CT CHEST", series="CHEST ABD PELVIS") == "CHESTABDPELVIS"
+
+    def test_an_organ_of_the_study_narrows_the_region_of_the_series(self) -> None:
+        assert body_part(study="CT ADRENAL", series="ABD COR") == "ADRENAL"
+
     def test_a_lung_kernel_is_no_body_part(self) -> None:
         assert body_part(study="CT ABD PELVIS", series="LUNG") == "ABDOMENPELVIS"
 
