@@ -53,8 +53,9 @@ FILE_DELETED_AT = "file_deleted_at"
 
 _PREFIX = "received/"
 _NAME = re.compile(r"received/\d{8}/\d{2}/((\d{8}T\d{12})-[0-9a-f]{8})\.dcm")
-_CYCLE_EVERY_S = 600.0
-_CYCLE_EVERY_UNDER_PRESSURE_S = 10.0
+_SHORTEST_CYCLE_S, _LONGEST_CYCLE_S = 10.0, 600.0
+# Work is at most this part of the time: with a million files that must stay, a walk takes minutes.
+_BUSY_PART = 0.2
 # Disk is short from here on, as a part of what reception needs: it is closed a little lower.
 _SHORT_BELOW = 1.25
 _BATCH = 200
@@ -99,24 +100,25 @@ class Cleaner:
         self._lock = threading.Lock()
         self._steps: Iterator[None] | None = None
         self._began_at_s = float("-inf")
+        self._worked_s = 0.0
         self._swept = Swept()
 
     def run(self, *, for_s: float = 2.0) -> Swept:
         """Go on for about `for_s` seconds, or to the end of the cycle; the cycle's counts so far.
 
-        A new cycle begins ten minutes after the last one began, or sooner while disk is short.
-        Raises: StorageUnavailableError if nothing can be read now; the next call begins anew.
+        A new cycle begins ten minutes after the last one began, or sooner while disk is short and
+        where files are not to be kept for long. Raises: StorageUnavailableError if nothing can be read now; the next call begins anew.
         """
         with self._lock:
             clock = self._ports.clock
             if self._steps is None:
-                every_s = _CYCLE_EVERY_UNDER_PRESSURE_S if self._is_short() else _CYCLE_EVERY_S
-                if clock.monotonic_s() - self._began_at_s < every_s:
+                if clock.monotonic_s() - self._began_at_s < self._cycle_s():
                     return self._swept
-                self._began_at_s = clock.monotonic_s()
+                self._began_at_s, self._worked_s = clock.monotonic_s(), 0.0
                 self._swept = Swept()
                 self._steps = self._cycle()
-            until_s = clock.monotonic_s() + for_s
+            began_s = clock.monotonic_s()
+            until_s = began_s + for_s
             before = self._swept.deleted
             try:
                 for _ in self._steps:
@@ -127,9 +129,19 @@ class Cleaner:
             except BaseException:
                 self._steps = None
                 raise
+            finally:
+                self._worked_s += clock.monotonic_s() - began_s
             if self._swept.deleted > before:
                 log.info("cleaned up", extra=self._swept.as_json())
             return self._swept
+
+    def _cycle_s(self) -> float:
+        """Seconds from the begin of a cycle to the begin of the next."""
+        wanted_s = self._ports.configuration.get().settings.retention_s / 10
+        if self._is_short():
+            wanted_s = 0.0
+        wanted_s = min(max(wanted_s, _SHORTEST_CYCLE_S), _LONGEST_CYCLE_S)
+        return max(wanted_s, self._worked_s / _BUSY_PART)
 
     def _cycle(self) -> Iterator[None]:
         began_at = self._ports.clock.now()
