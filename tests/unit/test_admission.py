@@ -13,10 +13,22 @@ import pytest
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.config.entities import Settings
 from shared.errors import OverloadedError, RateLimitedError
-from shared.messages import Source, Topic
+from shared.messages import DeliveryRequested, Source, Topic, decode
 from shared.pipeline.admission import Admission, resident_bytes
 from shared.ports import Backlog, ObjectStore, Outgoing
+from shared.refusals import refusal_for
+from tests.data import build
+from tests.embedded_system import System
 from tests.fakes import FakeClock
+from tests.unit.web_fakes import (
+    AUTHORIZED,
+    STUDIES,
+    FakeReception,
+    client_over,
+    fake_ports,
+    part10,
+    related,
+)
 
 CT1 = Source("dimse", "main", calling_ae_title="CT1", peer_address="10.0.0.1")
 CT2 = Source("dimse", "main", calling_ae_title="CT2", peer_address="10.0.0.2")
@@ -207,6 +219,61 @@ class TestARateLimit:
         machine = Machine()
         for _ in range(1000):
             machine.admission.check(CT1, Settings(**OFF))  # type: ignore[arg-type]
+
+
+class TestSenders:
+    """What is said to those who are not let in."""
+
+    def test_over_stow_rs_learn_when_to_come_back(self, tmp_path: Path) -> None:
+        for error, status, after in (
+            (RateLimitedError(2.0, retry_after_s=3.4), 429, "3"),
+            (OverloadedError("the disk is full"), 503, "30"),
+        ):
+            reception = FakeReception(begin_error=error)
+            client = client_over(fake_ports(tmp_path, reception))
+            answer = client.post(
+                STUDIES,
+                data=part10(),
+                headers={**AUTHORIZED, "Content-Type": "application/dicom"},
+            )
+            assert (answer.status_code, answer.headers["Retry-After"]) == (status, after)
+
+    def test_over_c_store_get_out_of_resources(self) -> None:
+        for error in (RateLimitedError(2.0), OverloadedError("the disk is full")):
+            assert refusal_for(error) == 0xA700
+
+    def test_one_request_may_bring_more_than_its_rate(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", rate_limit_per_s=0.001, rate_limit_burst=1)
+        client = client_over(system.ports)
+        body = related(*(build.ct(instance=name) for name in ("one", "two", "three")))
+        headers = {
+            **AUTHORIZED,
+            "Content-Type": 'multipart/related; type="application/dicom"; boundary=B',
+        }
+        assert client.post(STUDIES, data=body, headers=headers).status_code == 200
+        assert client.post(STUDIES, data=body, headers=headers).status_code == 429
+
+
+def test_what_a_rule_marks_high_is_delivered_before_what_waited_longer(tmp_path: Path) -> None:
+    system = System(tmp_path / "home")
+    rule = {
+        "name": "stat",
+        "conditions": [{"type": "tag_equals", "tag": "PatientID", "value": "STAT"}],
+        "actions": [{"type": "set_priority", "priority": "high"}],
+        "destinations": ["primary-storage"],
+    }
+    system.ports.configuration.create("rulesets", {"name": "r", "rules": [rule]}, by="test")
+    system.clock.advance(1)
+    for number in range(20):
+        system.receive(f"routine-{number}")
+        system.clock.advance(1)
+    urgent = system.receive("urgent", patient_id="STAT")
+    system.work(Topic.INSTANCE_RECEIVED)
+    system.work(Topic.INSTANCE_ACCEPTED)
+    bus = system.ports.bus
+    assert isinstance(bus, SqliteMessageBus)
+    (first,) = bus.lease([Topic.DELIVERY_REQUESTED], limit=1, lease_s=60)
+    assert decode(first.data, DeliveryRequested).receipt.receipt_id == urgent.receipt_id
 
 
 def test_this_process_has_memory() -> None:

@@ -291,6 +291,15 @@ class TestAsScp:
                     {build.uid("one"): 0x0119},
                 )
 
+    def test_leaves_the_report_to_others_when_the_gateway_stops(self, system: System) -> None:
+        with gateway(system) as port, Scu(port).association() as association:
+            send(association, "one")
+            assert ask(association, "one") == 0x0000
+            assert _held_until(system) > _now(system)
+            other = Gateway(system.ports.receiver, system.ports.commitments)
+            assert other.associations() == {}
+        assert _held_until(system) <= _now(system)
+
     def test_gives_up_on_deliveries_that_take_too_long(self, system: System) -> None:
         request = CommitmentRequest("1.2.9", (Reference(CT, build.uid("one")),))
         system.receive("one")
