@@ -107,7 +107,8 @@ class Cleaner:
         """Go on for about `for_s` seconds, or to the end of the cycle; the cycle's counts so far.
 
         A new cycle begins ten minutes after the last one began, or sooner while disk is short and
-        where files are not to be kept for long. Raises: StorageUnavailableError if nothing can be read now; the next call begins anew.
+        where files are not to be kept for long. Raises: StorageUnavailableError if nothing can be
+        read now; the next call begins anew.
         """
         with self._lock:
             clock = self._ports.clock
