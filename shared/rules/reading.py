@@ -17,6 +17,8 @@ from shared.errors import Fault, InvalidConfigurationError
 MAX_FAULTS = 200
 MAX_TEXT_LENGTH = 10_000
 MAX_LIST_LENGTH = 10_000
+MAX_VALUES = 500_000  # of a document, all its lists and objects together
+MAX_NESTING = 100
 _MAX_PATH_LENGTH = 1_000
 _STAND_IN = AttributePath.parse("PatientID")
 
@@ -43,6 +45,31 @@ class Faults:
         """Raises: InvalidConfigurationError with every fault."""
         if self._found:
             raise InvalidConfigurationError(*self._found)
+
+
+def check_size(document: object, faults: Faults) -> bool:
+    """Note a fault if the document holds more, or is nested deeper, than any that is meant.
+
+    An alias in YAML can make much of little text: what is used again counts again.
+    """
+    left = [(document, 0)]
+    count = 0
+    while left:
+        value, depth = left.pop()
+        inner: Iterable[object] = ()
+        if isinstance(value, Mapping):
+            inner = value.values()
+        elif isinstance(value, (list, tuple)):
+            inner = value
+        if depth == MAX_NESTING and (isinstance(value, (Mapping, list, tuple)) and value):
+            faults.add("document", f"is nested deeper than {MAX_NESTING} levels")
+            return False
+        left += [(one, depth + 1) for one in inner]
+        count += 1
+        if count + len(left) > MAX_VALUES:
+            faults.add("document", f"holds more than {MAX_VALUES} values")
+            return False
+    return True
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from shared.rules.condition_documents import read_conditions
 from shared.rules.conditions import AllOf, Condition
 from shared.rules.crosswalk import CrosswalkOutline
 from shared.rules.examples import Example, read_example
-from shared.rules.reading import Faults, Fields, kind_of
+from shared.rules.reading import Faults, Fields, check_size, kind_of
 from shared.rules.schedules import Schedule, read_schedule
 from shared.rules.study_conditions import StudyCondition, read_study_conditions
 
@@ -123,6 +123,8 @@ def parse_ruleset(
     Raises: InvalidConfigurationError with every fault, its path, and the nearest right name.
     """
     faults = Faults()
+    check_size(document, faults)
+    faults.raise_if_any()
     fields = Fields(document, "", faults)
     known_schedules = dict(schedules or {})
     for path, name, schedule in fields.pairs("schedules"):

@@ -1,0 +1,132 @@
+"""No document takes unbounded time, memory or stack: it is read soon, or refused soon."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shared.errors import InvalidConfigurationError
+from shared.rules import check_ruleset
+from shared.rules.reading import MAX_FAULTS
+
+# On a quiet machine none takes a twentieth of it.
+MAX_S = 30.0
+MAX_MIB = 256
+
+
+def rule(**fields: Any) -> dict[str, Any]:
+    return {"name": "s", "rules": [{"name": "r", **fields}]}
+
+
+def nested(wrap: Callable[[Any], Any], inner: Any, depth: int = 20_000) -> Any:
+    for _ in range(depth):
+        inner = wrap(inner)
+    return inner
+
+
+DOCUMENTS: dict[str, Callable[[], Any]] = {
+    "deep not": lambda: rule(conditions=nested(lambda one: {"not": one}, {"Modality": "CT"})),
+    "deep any": lambda: rule(conditions=nested(lambda one: {"any": [one]}, {"Modality": "CT"})),
+    "deep lists": lambda: rule(conditions=nested(lambda one: [one], {"Modality": "CT"})),
+    "deep long form": lambda: rule(
+        conditions=nested(lambda one: {"type": "all", "conditions": [one]}, {"Modality": "CT"})
+    ),
+    "deep study": lambda: rule(
+        level="study",
+        completion={"quiet_period_s": 1},
+        conditions=nested(lambda one: {"not": one}, {"Modality": "CT"}),
+    ),
+    "deep expected series": lambda: rule(
+        level="study", completion={"expected_series": nested(lambda one: [one], {"Modality": "CT"})}
+    ),
+    "deep parentheses": lambda: rule(conditions="(" * 9_000 + 'Modality == "CT"'),
+    "many nots": lambda: rule(conditions="not " * 2_400 + 'Modality == "CT"'),
+    "many ands": lambda: rule(conditions=" and ".join(["Rows > 1"] * 800)),
+    "a long text": lambda: rule(conditions="x" * 10_000_000),
+    "a long number": lambda: rule(conditions=[{"Rows": 10**10_000}]),
+    "a long list": lambda: rule(conditions=[{"Modality": ["CT"] * 100_000}]),
+    "many conditions": lambda: rule(conditions=[{"Modality": "CT"}] * 100_000),
+    "wide and deep": lambda: rule(
+        conditions=nested(lambda one: {"all": [one] * 1_000}, {"Modality": "CT"}, 8)
+    ),
+    "many rules": lambda: {
+        "name": "s",
+        "rules": [{"name": str(n), "conditions": [{"Modality": "CT"}]} for n in range(100_000)],
+    },
+    "many faults": lambda: {
+        "name": "s",
+        "rules": [{"nam": str(n), "conditions": [{"Modalty": "CT"}]} for n in range(5_000)],
+    },
+    "a bad pattern": lambda: rule(conditions=[{"PatientName": {"regex": "(a{1000}){1000}"}}]),
+    "many alternatives": lambda: rule(
+        conditions=[{"PatientName": {"regex": "|".join("abcdefgh" * 50)}}]
+    ),
+    "many wild cards": lambda: rule(conditions=[{"PatientName": {"wildcard": "*a" * 4_000}}]),
+    "a long template": lambda: rule(
+        actions=[{"type": "set", "tag": "PatientID", "value": "{PatientID}" * 900}]
+    ),
+    "a wide pad": lambda: rule(actions=[{"type": "pad", "tag": "PatientID", "width": 10**9}]),
+    "many actions": lambda: rule(
+        actions=[{"type": "set", "tag": "PatientID", "value": "x"}] * 100_000
+    ),
+    "many pairs": lambda: rule(
+        actions=[
+            {"type": "map", "tag": "Modality", "values": {str(n): "x" for n in range(100_000)}}
+        ]
+    ),
+    "deep attributes": lambda: {
+        "name": "s",
+        "rules": [],
+        "tests": [
+            {
+                "attributes": {
+                    "RequestAttributesSequence": nested(
+                        lambda one: [{"RequestAttributesSequence": one}], [{}]
+                    )
+                }
+            }
+        ],
+    },
+    "a large attribute": lambda: {
+        "name": "s",
+        "rules": [],
+        "tests": [{"attributes": {"ImageComments": "x" * 1_000_000}}],
+    },
+    "many tests": lambda: {"name": "s", "rules": [], "tests": [{}] * 100_000},
+    "a far window": lambda: rule(schedule={"dates_on": ["9999-12-31"], "timezone": "Etc/GMT-14"}),
+    "every matching test": lambda: {
+        "name": "s",
+        "execution_mode": "ALL_MATCHES",
+        "rules": [
+            {"name": str(n), "actions": [{"type": "suffix", "tag": "PatientID", "value": "x"}]}
+            for n in range(200)
+        ],
+        "tests": [{"attributes": {"PatientID": "1"}}] * 20,
+    },
+}
+
+
+@pytest.mark.parametrize("make", DOCUMENTS.values(), ids=DOCUMENTS)
+def test_any_document_is_read_or_refused_soon(make: Callable[[], Any]) -> None:
+    document = make()
+    tracemalloc.start()
+    began_s = time.monotonic()
+    try:
+        with contextlib.suppress(InvalidConfigurationError):
+            check_ruleset(document, study_rules=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - began_s < MAX_S
+    assert peak < MAX_MIB << 20
+
+
+def test_faults_are_named_up_to_a_number() -> None:
+    with pytest.raises(InvalidConfigurationError) as refused:
+        check_ruleset(DOCUMENTS["many faults"]())
+    assert len(refused.value.faults) == MAX_FAULTS
