@@ -250,6 +250,7 @@ class Association:
         """Send what is `gathered`, then the data set in P-DATA-TFs, one PDV in each."""
         left = sum(map(len, data_set))
         room = 0  # bytes that are still to come in the PDU that was begun
+        held = 0  # bytes of what is gathered, which keep their pieces in memory
         for piece in _pieces(data_set):
             done = 0
             while done < len(piece):
@@ -264,9 +265,10 @@ class Association:
                     self._send_file(piece, done, count)
                 else:
                     gathered.append(piece[done : done + count])
-                    if len(gathered) >= _GATHER_BUFFERS or count >= _GATHER_BYTES:
+                    held += count
+                    if len(gathered) >= _GATHER_BUFFERS or held >= _GATHER_BYTES:
                         self._send(gathered)
-                        gathered = []
+                        gathered, held = [], 0
                 done += count
                 room -= count
                 left -= count
