@@ -87,8 +87,8 @@ class Environment:
 def _api_key(environ: Mapping[str, str]) -> str | None:
     key = environ.get("AXIOM_API_KEY") or None
     # A header field of HTTP could not carry another.
-    if key is not None and not all("!" <= character <= "~" for character in key):
-        raise ValueError("AXIOM_API_KEY has printable ASCII characters alone, and no spaces")
+    if key is not None and (key != key.strip() or not all(" " <= c <= "~" for c in key)):
+        raise ValueError("AXIOM_API_KEY has printable ASCII characters alone, no space at an end")
     return key
 
 
