@@ -19,9 +19,9 @@ from typing import cast
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.checksums import crc32c
-from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.header import read_header
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
+from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.errors import DestinationMisconfiguredError, InstanceConflictError, PermanentError
 from shared.ports import ObjectReader
 
