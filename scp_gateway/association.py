@@ -166,7 +166,7 @@ class GatewayAssociation(Association):
     def _react(self) -> None:
         """Act as the service user on what the upper layer indicated."""
         if not self._is_requested:
-            primitive = self.dul.receive_pdu(wait=False)
+            primitive: object = self.dul.receive_pdu(wait=False)
             if isinstance(primitive, A_ASSOCIATE):
                 self._is_requested = True
                 self.requestor.primitive = primitive
