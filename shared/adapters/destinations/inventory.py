@@ -98,6 +98,9 @@ class _Folder:
 
 # ---- a Query SCP (PS3.4 Annex C)
 
+# On a busy machine a requestor of pynetdicom sometimes takes its own negotiation for aborted.
+_ASSOCIATION_ATTEMPTS = 3
+
 
 @contextmanager
 def _query_scp(entity: DimseDestination) -> Iterator[Inventory]:
@@ -111,7 +114,10 @@ def _query_scp(entity: DimseDestination) -> Iterator[Inventory]:
     ae.add_requested_context(StudyRootFind)
     for name in ("acse_timeout", "dimse_timeout", "network_timeout", "connection_timeout"):
         setattr(ae, name, entity.timeout_s)
-    association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
+    for _ in range(_ASSOCIATION_ATTEMPTS):
+        association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
+        if association.is_established or association.is_rejected:
+            break
     try:
         if association.is_rejected:
             raise DestinationUnavailableError(entity.name, "association rejected")
