@@ -10,11 +10,9 @@ from typing import Any
 import yaml
 
 from infra.local.terminal import CommandFailedError
+from shared.config.kinds import KIND_NAMES
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-
-# Parts of the configuration that several files may each add to; `settings` are merged by name.
-_LISTS = ("listeners", "destinations", "rulesets", "crosswalk_sources", "crosswalk_maps")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def _merge(merged: dict[str, Any], document: Mapping[str, Any], file: Path) -> N
         known = merged.get(name)
         if known is None:
             merged[name] = value
-        elif name in _LISTS and isinstance(known, list) and isinstance(value, list):
+        elif name in KIND_NAMES and isinstance(known, list) and isinstance(value, list):
             merged[name] = [*known, *value]
         elif isinstance(known, Mapping) and isinstance(value, Mapping):
             twice = sorted(set(known) & set(value))

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from typing import TYPE_CHECKING
 
-from shared.config import crosswalks, entities, entity
+from shared.config.entities import Configuration
 from shared.errors import Fault
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-_MODELS = (
-    entities.Configuration,
-    entities.Listener,
-    entities.FilesystemDestination,
-    entities.DimseDestination,
-    entities.DicomwebDestination,
-    entities.Settings,
-    entity.Credentials,
-    crosswalks.CrosswalkMap,
-)
-_FIELDS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
 def field_fault(path: str, found: ErrorDetails) -> Fault:
@@ -33,7 +22,7 @@ def field_fault(path: str, found: ErrorDetails) -> Fault:
     if kind == "missing":
         return Fault(path, "is missing")
     if kind == "extra_forbidden":
-        return Fault(path, "is no field here", _nearest(path.rpartition(".")[2], _FIELDS))
+        return Fault(path, "is no field here", _nearest(path.rpartition(".")[2], _fields()))
     if kind == "union_tag_not_found":
         return Fault(f"{path}.type", "is missing")
     if kind == "union_tag_invalid":
@@ -46,3 +35,11 @@ def field_fault(path: str, found: ErrorDetails) -> Fault:
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else ""
+
+
+@cache
+def _fields() -> list[str]:
+    """The names of all fields that some part of the configuration has."""
+    schema = Configuration.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    return sorted({name for part in parts for name in part.get("properties", {})})

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared import crash_points
-from shared.config.crosswalks import map_faults, outlines
+from shared.config.crosswalks import outlines
 from shared.config.entities import Configuration
 from shared.config.faults import field_fault
+from shared.config.kinds import KIND_NAMES, KINDS
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -32,12 +33,7 @@ from shared.rules import check_ruleset
 
 COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 
-KINDS = ("listeners", "destinations", "rulesets", "crosswalk_sources", "crosswalk_maps")
-
-# Kinds whose `credentials` may hold a secret, with how the secret's name begins.
-_WITH_CREDENTIALS = {"destinations": "destination", "crosswalk_sources": "crosswalk-source"}
-# Kinds whose `type` decides what an entity may say.
-_OF_SEVERAL_TYPES = ("destinations", "crosswalk_sources")
+_OF_SEVERAL_TYPES = frozenset(kind.name for kind in KINDS if kind.has_types)
 
 # How long a reader may go on with the version it knows.
 _REFRESH_S = 0.5
@@ -82,7 +78,7 @@ class ConfigurationService:
         return _plain(self._fresh()[1])
 
     def list(self, kind: str) -> list[dict[str, Any]]:
-        """All entities of a kind (see KINDS) as plain values."""
+        """All entities of a kind (see `kinds`) as plain values."""
         found: list[dict[str, Any]] = self.export()[kind]
         return found
 
@@ -117,7 +113,7 @@ class ConfigurationService:
         reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
-        """Replace the parts that the document names (KINDS and settings); keep the others.
+        """Replace the parts that the document names (kinds and settings); keep the others.
 
         Raises: InvalidConfigurationError with every fault; DocumentChangedError if `if_unchanged`
         says so of the whole configuration as it is.
@@ -258,13 +254,13 @@ class ConfigurationService:
 
     def _without_clear_secrets(self, configuration: Configuration) -> Configuration:
         plain = _plain(configuration)
-        for kind, prefix in _WITH_CREDENTIALS.items():
-            for entity in plain[kind]:
+        for kind in KINDS:
+            for entity in plain[kind.name] if kind.secrets else ():
                 given = entity.get("credentials", {})
                 for field in ("password", "token"):
                     clear = given.pop(field, None)
                     if clear:
-                        name = f"{prefix}-{entity['name']}-{field}".replace(".", "_")
+                        name = f"{kind.secrets}-{entity['name']}-{field}".replace(".", "_")
                         self._secrets.put(name, clear)
                         given[f"{field}_secret"] = name
         return _validated(plain)
@@ -288,11 +284,11 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     destinations = _names(document.get("destinations"))
     for kind in KINDS:
         seen: set[str] = set()
-        for i, name in enumerate(_names(document.get(kind))):
+        for i, name in enumerate(_names(document.get(kind.name))):
             if name in seen:
-                faults.append(Fault(f"{kind}[{i}].name", f"{name!r} is there twice"))
+                faults.append(Fault(f"{kind.name}[{i}].name", f"{name!r} is there twice"))
             seen.add(name)
-    faults += map_faults(document)
+        faults += kind.faults(document)
     crosswalks = outlines(document)
     rulesets = document.get("rulesets")
     for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
@@ -355,15 +351,7 @@ def _find(
 def _plain(configuration: Configuration) -> dict[str, Any]:
     """As it was written: defaults that nobody set stay away, the parts are always there."""
     plain = json.loads(configuration.model_dump_json(exclude_unset=True))
-    return {
-        "listeners": [],
-        "destinations": [],
-        "rulesets": [],
-        "crosswalk_sources": [],
-        "crosswalk_maps": [],
-        "settings": {},
-        **plain,
-    }
+    return {**{kind: [] for kind in KIND_NAMES}, "settings": {}, **plain}
 
 
 def _version(head: Document | None) -> int:

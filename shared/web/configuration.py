@@ -9,10 +9,10 @@ from urllib.parse import quote
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, Field, RootModel, create_model
 
-from shared.config.crosswalks import CrosswalkMap, CrosswalkSource
-from shared.config.entities import Configuration, Destination, Listener, Settings
+from shared.config.entities import Configuration, Settings
+from shared.config.kinds import KINDS, Kind
 from shared.errors import Fault, InvalidConfigurationError
 from shared.web.access import acting
 from shared.web.documents_in import YAML, change_reason, received_document
@@ -31,38 +31,10 @@ if TYPE_CHECKING:
 URL_PREFIX = "/api/v1/config"
 
 
-class RulesetDocument(RootModel[dict[str, Any]]):
-    """A ruleset: its name, execution mode and rules."""
-
-    model_config = ConfigDict(title="Ruleset")
-
-
-class DestinationDocument(RootModel[Destination]):
-    """A destination; `type` says of which kind."""
-
-    model_config = ConfigDict(title="Destination")
-
-
 class EntityPath(BaseModel):
     """Path parameters of one entity."""
 
     name: str = Field(description="The entity's name.")
-
-
-class CrosswalkSourceDocument(RootModel[CrosswalkSource]):
-    """A database or a CSV file that crosswalk maps ask."""
-
-    model_config = ConfigDict(title="CrosswalkSource")
-
-
-# Kind in ConfigurationService, what one is called, its schema, and the paths it is reachable at.
-_KINDS: tuple[tuple[str, str, type[BaseModel], tuple[str, ...]], ...] = (
-    ("rulesets", "ruleset", RulesetDocument, ("rulesets",)),
-    ("destinations", "destination", DestinationDocument, ("destinations", "storage-backends")),
-    ("listeners", "listener", Listener, ("listeners", "dimse-listeners")),
-    ("crosswalk_sources", "crosswalk source", CrosswalkSourceDocument, ("crosswalk-sources",)),
-    ("crosswalk_maps", "crosswalk map", CrosswalkMap, ("crosswalk-maps",)),
-)
 
 
 def blueprint(service: ConfigurationService) -> APIBlueprint:
@@ -77,9 +49,10 @@ def blueprint(service: ConfigurationService) -> APIBlueprint:
         abp_responses=PROBLEM_RESPONSES,
         abp_security=[{"apiKey": []}],
     )
-    for kind, noun, schema, paths in _KINDS:
-        for path in paths:
-            _add_entity_routes(routes, service, kind, noun, schema, path)
+    for kind in KINDS:
+        schema = _schema_of(kind)
+        for path in kind.paths:
+            _add_entity_routes(routes, service, kind.name, kind.noun, schema, path)
     _add_settings_routes(routes, service)
     _add_whole_routes(routes, service)
     return routes
@@ -245,6 +218,15 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
 
 def _below_settings(fault: Fault) -> Fault:
     return Fault(fault.path.removeprefix("settings."), fault.message, fault.hint)
+
+
+def _schema_of(kind: Kind) -> type[BaseModel]:
+    if isinstance(kind.schema, type) and issubclass(kind.schema, BaseModel):
+        return kind.schema
+    # Not RootModel[...], because mypy takes what stands in brackets for a type.
+    root: Any = RootModel.__class_getitem__(kind.schema)
+    made: type[BaseModel] = create_model(kind.title, __base__=root)
+    return made
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:
