@@ -1,7 +1,8 @@
 """The members of pynetdicom that the gateway leans on and that its authors may move.
 
 A failure here says which part of `scp_gateway` (association, upper_layer, negotiation, connection,
-listening) to look at before another version of pynetdicom may be used.
+listening) or of `shared/adapters/requestor.py` to look at before another version of pynetdicom may
+be used.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def test_it_is_the_version_that_was_read() -> None:
         (ACSE, "send_reject", ["self", "result", "source", "diagnostic"]),
         (ACSE, "send_abort", ["self", "source"]),
         (ACSE, "send_release", ["self", "is_response"]),
+        (AE, "_create_socket", ["self", "assoc", "address", "tls_args"]),
         (AssociationSocket, "_shutdown_socket", ["self"]),
         (AssociationServer, "get_request", ["self"]),
         (AssociationServer, "server_close", ["self"]),

@@ -98,26 +98,19 @@ class _Folder:
 
 # ---- a Query SCP (PS3.4 Annex C)
 
-# On a busy machine a requestor of pynetdicom sometimes takes its own negotiation for aborted.
-_ASSOCIATION_ATTEMPTS = 3
-
 
 @contextmanager
 def _query_scp(entity: DimseDestination) -> Iterator[Inventory]:
     # pynetdicom takes a second to import, and who delivers needs nothing of it.
-    from pynetdicom import AE
     from pynetdicom.sop_class import (  # type: ignore[attr-defined]
         StudyRootQueryRetrieveInformationModelFind as StudyRootFind,
     )
 
-    ae = AE(entity.calling_ae_title)
+    from shared.adapters.requestor import Requestor
+
+    ae = Requestor(entity.calling_ae_title, timeout_s=entity.timeout_s)
     ae.add_requested_context(StudyRootFind)
-    for name in ("acse_timeout", "dimse_timeout", "network_timeout", "connection_timeout"):
-        setattr(ae, name, entity.timeout_s)
-    for _ in range(_ASSOCIATION_ATTEMPTS):
-        association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
-        if association.is_established or association.is_rejected:
-            break
+    association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
     try:
         if association.is_rejected:
             raise DestinationUnavailableError(entity.name, "association rejected")
