@@ -9,6 +9,10 @@ destination and SOP Instance UID, changed by compare-and-set alone:
   for its holder may have died; one that ran out is taken over, and its late holder finds out when
   it wants to confirm.
 - `is_uncertain`: other bytes than the claim's may be there, because an answer was lost.
+
+Equal copies are equal but for their Original Attributes, which hold the time of their Changes. So
+the claim keeps those that it was made with, and whoever takes it up sends the very same bytes: the
+destination may have them.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+import msgspec
 
 from shared.dicom import original_attributes
 from shared.dicom.changes import Change
@@ -49,6 +55,7 @@ class Copy:
     fingerprint: str
     receipt_id: str
     received_at: str
+    original_attributes: Change | None = None  # made after all other Changes
 
     @property
     def key(self) -> str:
@@ -60,10 +67,12 @@ class Copy:
 class Claimed:
     """The copy is to be sent, and then confirmed or released.
 
-    `redelivery`: these very bytes, and no others, may be there already.
+    `redelivery`: these very bytes, and no others, may be there already. `original_attributes` are
+    the ones to send it with: the copy's own, or those of an earlier attempt that may have arrived.
     """
 
     redelivery: bool
+    original_attributes: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,11 @@ class Copies:
             if earlier is not None and not is_free and timestamp(now) < earlier["until"]:
                 raise CopyInFlightError(copy.destination, copy.sop_instance_uid)
             is_uncertain = data["is_uncertain"] or (earlier is not None and not is_same)
+            told = (
+                msgspec.convert(earlier.get("original_attributes"), Change | None)
+                if earlier is not None and is_same
+                else copy.original_attributes
+            )
             claimed = {
                 "destination": copy.destination,
                 "sop_instance_uid": copy.sop_instance_uid,
@@ -149,11 +163,13 @@ class Copies:
                     "receipt_id": copy.receipt_id,
                     "until": timestamp(now + timedelta(seconds=CLAIM_S)),
                     "is_idle": False,
+                    "original_attributes": msgspec.to_builtins(told),
                 },
                 "is_uncertain": is_uncertain,
             }
             if self._changed(copy, known, claimed):
-                return Claimed(is_same and not is_uncertain and confirmed is None)
+                redelivery = is_same and not is_uncertain and confirmed is None
+                return Claimed(redelivery, told)
 
     def confirm(self, copy: Copy) -> None:
         """The destination has confirmed `copy`, which was claimed.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from shared import crash_points
 from shared.config.entities import OnConflict
+from shared.dicom import original_attributes
+from shared.dicom.changes import Change
 from shared.dicom.edit import apply_changes
 from shared.dicom.header import Header
 from shared.dicom.outgoing import OutgoingInstance
@@ -95,7 +97,9 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
     entity = ports.destinations.entity(message.destination)
     copies = Copies(ports.documents, ports.clock)
     with ports.objects.open(receipt.file.object_name) as reader:
-        header = apply_changes(header_of(receipt, reader), message.changes)
+        received = header_of(receipt, reader)
+        header = apply_changes(received, message.changes)
+        told = next((c for c in message.changes if c.by == original_attributes.BY), None)
         copy = Copy(
             destination=message.destination,
             address=entity.address,
@@ -103,6 +107,7 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
             fingerprint=mark,
             receipt_id=receipt.receipt_id,
             received_at=timestamp(receipt.received_at),
+            original_attributes=told,
         )
         replaces = entity.on_conflict is OnConflict.REPLACE
         claim = copies.claim(copy, replaces=replaces)
@@ -112,6 +117,8 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
             raise InstanceConflictError(copy.sop_instance_uid, claim.fingerprint[:8], mark[:8])
         if not isinstance(claim, Claimed):
             return SUPERSEDED, f"bytes received later are there, from {claim.receipt_id}"
+        if claim.original_attributes != told:
+            header = apply_changes(received, _told_as(claim, message.changes))
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:
             answer = destination.deliver(instance)
@@ -124,6 +131,12 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
     crash_points.reached(crash_points.AFTER_SEND)
     copies.confirm(copy)
     return DELIVERED, answer
+
+
+def _told_as(claim: Claimed, changes: Sequence[Change]) -> list[Change]:
+    """The Changes, with the Original Attributes that the claim has to be sent with."""
+    others = [change for change in changes if change.by != original_attributes.BY]
+    return others if claim.original_attributes is None else [*others, claim.original_attributes]
 
 
 def _outgoing(

@@ -11,7 +11,13 @@ import pytest
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import Leased
 from shared.dicom.outgoing import OutgoingInstance
-from shared.errors import CopyInFlightError, DestinationUnavailableError, InstanceConflictError
+from shared.errors import (
+    CopyInFlightError,
+    DestinationRefusedError,
+    DestinationUnavailableError,
+    InstanceConflictError,
+)
+from shared.messages import Topic
 from shared.pipeline import copies
 from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, Superseded
 from tests.data import build
@@ -24,6 +30,16 @@ FIRST, OTHER = build.ct(), build.ct(patient_id="SOMEBODY-ELSE")
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     yield from running_system(tmp_path, monkeypatch.setenv)
+
+
+def change_patient_id(system: System) -> None:
+    rule = {
+        "name": "ct",
+        "conditions": [{"type": "tag_equals", "tag": "Modality", "value": "CT"}],
+        "actions": [{"type": "set", "tag": "PatientID", "value": "CHANGED"}],
+        "destinations": ["pacs"],
+    }
+    system.ports.configuration.create("rulesets", {"name": "r", "rules": [rule]}, by="test")
 
 
 class TestEqualBytesAgain:
@@ -51,13 +67,7 @@ class TestEqualBytesAgain:
 
     def test_with_the_same_changes_are_equal_whenever_these_were_made(self, system: System) -> None:
         """Original Attributes hold the time, so the bytes sent would differ each time."""
-        rule = {
-            "name": "ct",
-            "conditions": [{"type": "tag_equals", "tag": "Modality", "value": "CT"}],
-            "actions": [{"type": "set", "tag": "PatientID", "value": "CHANGED"}],
-            "destinations": ["pacs"],
-        }
-        system.ports.configuration.create("rulesets", {"name": "r", "rules": [rule]}, by="test")
+        change_patient_id(system)
         system.receive(FIRST)
         system.receive(FIRST)
         system.pump()
@@ -92,6 +102,55 @@ class TestEqualBytesAgain:
         assert [instance.redelivery for instance in peer.sent] == [False, True]
         assert system.delivery(receipt)["state"] == "delivered"
         assert not system.entries()
+
+    @pytest.mark.parametrize("gives_up", [False, True])
+    def test_whose_answer_was_lost_are_sent_as_they_were_then(
+        self, system: System, gives_up: bool
+    ) -> None:
+        """With the Original Attributes of the first attempt: a destination that keeps the first and
+        compares would see others in their stead, and a conflict where there is none.
+        """
+        change_patient_id(system)
+        peer = system.peers["pacs"]
+        errors: list[Exception] = [DestinationUnavailableError("pacs", "connection lost")]
+        if gives_up:
+            errors.append(DestinationRefusedError("pacs", "not twice"))
+        arrived: list[bytes] = []
+
+        def lose(instance: OutgoingInstance) -> None:
+            arrived.append(peer.stored[instance.sop_instance_uid])
+            if errors:
+                raise errors.pop(0)
+
+        peer.after = lose
+        system.receive(FIRST)
+        system.receive(FIRST)
+        for topic in (Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED):
+            handle(system, system.bus.lease([topic], limit=2, lease_s=60))
+        (first,) = system.bus.lease([Topic.DELIVERY_REQUESTED], limit=1, lease_s=60)
+        for _ in tuple(errors):
+            system.call(first)
+        system.pump()
+        assert len(arrived) == 2 + gives_up
+        assert len(set(arrived)) == 1
+        assert b"CHANGED" in arrived[0]
+
+    def test_that_are_certainly_not_there_are_sent_as_they_are_now(self, system: System) -> None:
+        change_patient_id(system)
+        peer = system.peers["pacs"]
+
+        def refuse(_: OutgoingInstance) -> None:
+            peer.before = lambda instance: None
+            raise DestinationRefusedError("pacs", "not now")
+
+        peer.before = refuse
+        system.receive(FIRST)
+        system.pump()
+        system.receive(FIRST)
+        system.pump()
+        sent = [instance.header.data for instance in peer.sent]
+        assert len(sent) == 2
+        assert sent[0] != sent[1]
 
 
 class TestOtherBytes:
@@ -171,7 +230,7 @@ class TestOtherBytes:
             leased = system.bus.lease(
                 ["instance-received", "instance-accepted"], limit=4, lease_s=60
             )
-            _handle(system, leased)
+            handle(system, leased)
         both = threading.Barrier(2, timeout=10)
         inside = threading.Semaphore(1)
 
@@ -184,7 +243,7 @@ class TestOtherBytes:
 
         def deliver(index: int) -> None:
             both.wait()
-            _handle(system, [leased[index]])
+            handle(system, [leased[index]])
 
         threads = [threading.Thread(target=deliver, args=(index,)) for index in range(2)]
         for thread in threads:
@@ -202,7 +261,7 @@ class TestOtherBytes:
             assert len(system.entries()) == 1
 
 
-def _handle(system: System, leased: Sequence[Leased]) -> None:
+def handle(system: System, leased: Sequence[Leased]) -> None:
     for message in leased:
         _, status, _ = system.call(message)
         if status < 300:
