@@ -1,30 +1,22 @@
 """An Instance on its way out: its edited Header, and the Body as the received file has it.
 
-Nothing here holds a whole Instance in memory, and the Body's bytes are never changed. A deflated
-data set (PS3.5 A.5) is one stream, Header and Body together: if its Header was edited it is
-inflated and deflated again, piece by piece, into a temporary file.
+Nothing here holds a whole Instance in memory, and the Body's bytes are never changed unless the
+Instance was transcoded. A deflated data set (PS3.5 A.5) is one stream, Header and Body together: if
+its Header was edited it is inflated and deflated again, piece by piece, into a temporary file.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from shared.dicom.header import Header, read_header
-from shared.errors import InstanceTooLargeError, MalformedHeaderError, TruncatedInstanceError
+from shared.dicom.spooling import TemporaryFile, deflate, inflate, skip
+from shared.errors import TruncatedInstanceError
 from shared.ports import ObjectReader
-
-_PIECE_BYTES = 1 << 20
-# PS3.5 A.5 deflates without zlib's own header: negative window bits say so.
-_RAW_DEFLATE = -zlib.MAX_WBITS
-# Deflate shrinks up to a thousandfold: a small file must not keep us inflating for hours.
-_MAX_INFLATED_BYTES = 16 << 30
 
 
 class RangeReader(Protocol):
@@ -82,6 +74,8 @@ class OutgoingInstance:
     redelivery: bool = False
     # What is there under this SOP Instance UID gives way to it.
     replaces: bool = False
+    # The Body where it is not the received file's, inflated: that of a transcoded Instance.
+    new_body: tuple[Part, ...] | None = None
 
     @property
     def sop_class_uid(self) -> str:
@@ -120,7 +114,7 @@ class OutgoingInstance:
             return [FileRange(self.reader, 0, self.reader.size)]
         if self.header.is_deflated:
             return [self.header.data[: self.header.meta_end], self._deflated]
-        return [self.header.data, self._body]
+        return [self.header.data, *self._body]
 
     def data_set_parts(self) -> list[Part]:
         """The data set as C-STORE sends it: without preamble, prefix and File Meta.
@@ -129,7 +123,7 @@ class OutgoingInstance:
         """
         start = self.header.meta_end
         if not self.header.is_deflated:
-            return [self.header.data[start:], self._body]
+            return [self.header.data[start:], *self._body]
         if not self.unchanged:
             return [self._deflated]
         received = FileRange(self.reader, start, self.reader.size - start)
@@ -137,18 +131,19 @@ class OutgoingInstance:
         return [received, b"\0"] if len(received) % 2 else [received]
 
     @property
-    def _body(self) -> FileRange:
-        return FileRange(self.reader, self.body_offset, self.reader.size - self.body_offset)
+    def _body(self) -> tuple[Part, ...]:
+        if self.new_body is not None:
+            return self.new_body
+        size = self.reader.size - self.body_offset
+        return (FileRange(self.reader, self.body_offset, size),)
 
     @cached_property
     def _deflated(self) -> FileRange:
         """The edited data set, deflated; made once, in a file that goes when this value goes."""
-        # Editing may have changed the length of the File Meta, so it is looked up as received.
-        start = read_header(self.reader).meta_end
-        stream = FileRange(self.reader, start, self.reader.size - start)
-        body = _skip(_inflate(stream.chunks()), self.body_offset - start)
+        body = inflated_body(self) if self.new_body is None else chunks(self.new_body)
         header = self.header.data[self.header.meta_end :]
-        return _in_temporary_file(_deflate(itertools.chain([header], body)))
+        file = TemporaryFile(deflate(itertools.chain([header], body)))
+        return FileRange(file, 0, file.size)
 
 
 def chunks(parts: Iterable[Part]) -> Iterator[bytes]:
@@ -160,77 +155,12 @@ def chunks(parts: Iterable[Part]) -> Iterator[bytes]:
             yield part
 
 
-class _TemporaryFile:
-    """A RangeReader over a file without a name, which is gone once nobody refers to it."""
+def inflated_body(instance: OutgoingInstance) -> Iterator[bytes]:
+    """The Body of a received file whose data set is deflated.
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self.size = 0
-        for piece in pieces:
-            self.size += self._file.write(piece)
-        self._file.flush()
-
-    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        end = self.size if length is None else offset + length
-        while offset < end:
-            piece = os.pread(self._file.fileno(), min(_PIECE_BYTES, end - offset), offset)
-            if not piece:
-                return
-            yield piece
-            offset += len(piece)
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def __del__(self) -> None:
-        self._file.close()
-
-
-def _in_temporary_file(pieces: Iterable[bytes]) -> FileRange:
-    file = _TemporaryFile(pieces)
-    return FileRange(file, 0, file.size)
-
-
-def _inflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The inflated bytes. Raises: MalformedHeaderError, TruncatedInstanceError,
-    InstanceTooLargeError.
+    Raises: TruncatedInstanceError, MalformedHeaderError, InstanceTooLargeError.
     """
-    inflater = zlib.decompressobj(_RAW_DEFLATE)
-    received = inflated = 0
-    for piece in pieces:
-        received += len(piece)
-        pending = piece
-        while not inflater.eof:
-            try:
-                out = inflater.decompress(pending, _PIECE_BYTES)
-            except zlib.error:
-                raise MalformedHeaderError("the deflated data set is damaged", received) from None
-            inflated += len(out)
-            if inflated > _MAX_INFLATED_BYTES:
-                raise InstanceTooLargeError(_MAX_INFLATED_BYTES)
-            yield out
-            pending = inflater.unconsumed_tail
-            if not pending and len(out) < _PIECE_BYTES:
-                break
-    if not inflater.eof:
-        raise TruncatedInstanceError("the deflated data set", received + 1, received)
-
-
-def _deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The deflated bytes, an even number of them (PS3.5 A.5)."""
-    deflater = zlib.compressobj(wbits=_RAW_DEFLATE)
-    size = 0
-    for piece in pieces:
-        out = deflater.compress(piece)
-        size += len(out)
-        yield out
-    out = deflater.flush()
-    yield out
-    if (size + len(out)) % 2:
-        yield b"\0"
-
-
-def _skip(pieces: Iterable[bytes], count: int) -> Iterator[bytes]:
-    for piece in pieces:
-        yield piece[count:]
-        count = max(0, count - len(piece))
+    # Editing may have changed the length of the File Meta, so it is looked up as received.
+    start = read_header(instance.reader).meta_end
+    stream = FileRange(instance.reader, start, instance.reader.size - start)
+    return skip(inflate(stream.chunks()), instance.body_offset - start)
