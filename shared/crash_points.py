@@ -31,6 +31,22 @@ AFTER_RECORD = "after-record-before-acknowledge"
 AFTER_COMPLETION = "after-completion-before-publish"
 # A new configuration is written and not in force.
 AFTER_CONFIGURATION_OBJECT = "after-configuration-object-before-head"
+# A received file is marked as deleted and is there.
+AFTER_MARK = "after-mark-before-delete"
+# A received file is gone, and the clean-up has not told of it.
+AFTER_DELETE = "after-delete-before-record"
+# The Deliveries of an Instance are forgotten, and its own document is not.
+AFTER_DELIVERIES = "after-deliveries-forgotten-before-instance"
+# A request for storage commitment is kept, and nobody was told to report.
+AFTER_REQUEST = "after-commitment-request-before-publish"
+# Somebody was, and whoever asked does not know: it asks again.
+AFTER_REQUEST_PUBLISHED = "after-commitment-publish-before-answer"
+# A peer has the report, and we do not know.
+AFTER_REPORT = "after-commitment-report-before-record"
+# A destination has the Instance and was not asked to commit itself.
+AFTER_STORE = "after-store-before-commitment-request"
+# A destination's report is kept, and it does not know.
+AFTER_KEPT_REPORT = "after-kept-report-before-answer"
 
 NAMES = (
     AFTER_COMMIT,
@@ -41,6 +57,14 @@ NAMES = (
     AFTER_RECORD,
     AFTER_COMPLETION,
     AFTER_CONFIGURATION_OBJECT,
+    AFTER_MARK,
+    AFTER_DELETE,
+    AFTER_DELIVERIES,
+    AFTER_REQUEST,
+    AFTER_REQUEST_PUBLISHED,
+    AFTER_REPORT,
+    AFTER_STORE,
+    AFTER_KEPT_REPORT,
 )
 
 

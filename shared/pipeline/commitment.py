@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from shared import crash_points
 from shared.config.entities import CommitmentPeer, DimseDestination
 from shared.config.service import ConfigurationService
 from shared.dicom.commitment import (
@@ -96,12 +97,14 @@ class Commitments:
             "finished_at": None,
         }
         self._documents.put(COLLECTION, key, data)
+        crash_points.reached(crash_points.AFTER_REQUEST)
         message = Outgoing(
             Topic.COMMITMENT_REQUESTED,
             encode(CommitmentRequested(key)),
             lane=source.calling_ae_title,
         )
         self._bus.publish([message])
+        crash_points.reached(crash_points.AFTER_REQUEST_PUBLISHED)
         return key
 
     def inquire(self, key: str) -> Inquiry | None:
@@ -113,6 +116,7 @@ class Commitments:
 
     def reported(self, key: str, report: CommitmentReport) -> None:
         """The peer has taken the report."""
+        crash_points.reached(crash_points.AFTER_REPORT)
         self._change(
             key,
             committed=len(report.committed),
@@ -187,6 +191,7 @@ class Commitments:
             self._documents.create(REPORTS, report.transaction_uid, data)
         except DocumentExistsError:
             return
+        crash_points.reached(crash_points.AFTER_KEPT_REPORT)
 
     def report_of(self, transaction_uid: str) -> CommitmentReport | None:
         """What a peer told a listener of ours about a transaction, if it has."""

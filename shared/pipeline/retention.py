@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shared import crash_points
 from shared.errors import (
     AxiomError,
     DestinationMisconfiguredError,
@@ -206,12 +207,17 @@ class Cleaner:
                 # Deleting is what helps when the disk is full, and a mark takes room.
                 if not self._is_short():
                     raise
+        crash_points.reached(crash_points.AFTER_MARK)
         self._ports.objects.delete(name)
+        crash_points.reached(crash_points.AFTER_DELETE)
         self._swept.files += 1
         self._swept.bytes += int(known.data["file"]["size"])
 
-    def _why_kept(self, instance: Data) -> str:
-        """In a word why the received file is still needed, "" if it is not."""
+    def _why_kept(self, instance: Data, *, is_forgotten: bool = False) -> str:
+        """In a word why the received file is still needed, "" if it is not.
+
+        If it `is_forgotten`, its Deliveries' documents may be deleted by an earlier cycle already.
+        """
         if instance["state"] not in (ROUTED, DISCARDED):
             return str(instance["state"])
         if instance.get("collecting_for"):
@@ -221,6 +227,8 @@ class Cleaner:
             found = self._ports.documents.get(
                 DELIVERIES, delivery_key(receipt_id, plan["destination"])
             )
+            if found is None and is_forgotten:
+                continue
             if found is None:
                 return "pending"
             if found.data["state"] not in SETTLED:
@@ -253,6 +261,7 @@ class Cleaner:
             with suppress(ObjectMissingError), self._ports.objects.open(name) as reader:
                 size = reader.size
             self._ports.objects.delete(name)
+            crash_points.reached(crash_points.AFTER_DELETE)
             self._swept.orphans += 1
             self._swept.bytes += size
             log.warning("deleted an orphan", extra={"object": name})
@@ -334,7 +343,8 @@ class Cleaner:
     def _forget_instance(self, known: Document) -> bool:
         """Delete what belongs to the Instance's document; False if it is to stay."""
         instance = known.data
-        if self._why_kept(instance) or self._has_file(instance):
+        # Without its file nothing can be delivered any more, so nothing is pending.
+        if self._has_file(instance) or self._why_kept(instance, is_forgotten=True):
             return False
         documents = self._ports.documents
         for delivery in self._deliveries(known.key):
@@ -347,6 +357,7 @@ class Cleaner:
         for member in collected.documents:
             documents.delete(studies.COLLECTED, member.key)
             self._swept.records += 1
+        crash_points.reached(crash_points.AFTER_DELIVERIES)
         return True
 
     def _has_file(self, instance: Data) -> bool:

@@ -6,7 +6,9 @@ from functools import lru_cache
 
 from shared.dicom.header import Header, read_header
 from shared.dicom.validation import raise_if_rejected, validate
+from shared.errors import ObjectMissingError
 from shared.messages import InstanceAccepted, InstanceReceived, Receipt, Topic, encode
+from shared.pipeline import instance_records
 from shared.pipeline.ports import Ports
 from shared.ports import ObjectReader, Outgoing
 
@@ -17,8 +19,14 @@ def run(message: InstanceReceived, ports: Ports) -> None:
     Raises: InvalidInstanceError and its kin if what is found rejects by configuration.
     """
     receipt = message.receipt
-    with ports.objects.open(receipt.file.object_name) as reader:
-        findings = validate(header_of(receipt, reader), reader)
+    try:
+        with ports.objects.open(receipt.file.object_name) as reader:
+            findings = validate(header_of(receipt, reader), reader)
+    except ObjectMissingError:
+        if ports.documents.get(instance_records.COLLECTION, receipt.receipt_id) is None:
+            raise
+        # The message came again after all was done, and the file was deleted.
+        return
     warnings = raise_if_rejected(findings, ports.configuration.get().settings.validation)
     accepted = InstanceAccepted(
         receipt, tuple(f"{finding.code}: {finding.message}" for finding in warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,10 +17,13 @@ from functions.record_exception.main import record_exception
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap, crash_points
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.dicom.commitment import CommitmentReport, CommitmentRequest, Reference
 from shared.messages import Source, Topic
+from shared.pipeline.commitment import Due
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import MESSAGE_ID_HEADER, PushRequest, PushResponse
 from tests.data import build
+from tests.embedded_system import DAY, System
 
 EntryPoint = Callable[[PushRequest], PushResponse]
 
@@ -125,3 +129,115 @@ def test_a_change_of_the_configuration_applies_whole_or_not_at_all(home: Path) -
     assert after.export() == before
     after.apply({"rulesets": []}, by="test")
     assert after.export()["rulesets"] == []
+
+
+class TestACleanUp:
+    """What is deleted is deleted whole in the end, and nothing else with it."""
+
+    @pytest.mark.parametrize("name", [crash_points.AFTER_MARK, crash_points.AFTER_DELETE])
+    def test_that_dies_goes_on_the_next_time(self, tmp_path: Path, name: str) -> None:
+        def clean_up() -> None:
+            system = System(tmp_path)
+            system.receive("delivered")
+            system.work()
+            system.receive("waiting")
+            system.later(8 * DAY)
+
+        dies_at(name, clean_up)
+        system = System(tmp_path)
+        assert system.later(9 * DAY).files == (name == crash_points.AFTER_MARK)
+        (left,) = system.ports.objects.list("received/")
+        system.work()
+        assert len(system.delivered()) == 2
+        assert list(system.ports.objects.list("received/")) == [left]
+        assert system.ports.documents.count("exceptions") == 0
+
+    def test_forgets_an_instance_of_which_it_forgot_a_part(self, tmp_path: Path) -> None:
+        def clean_up() -> None:
+            system = System(tmp_path)
+            system.receive()
+            system.work()
+            system.later(8 * DAY)
+            system.later(90 * DAY)
+
+        dies_at(crash_points.AFTER_DELIVERIES, clean_up)
+        system = System(tmp_path)
+        assert system.ports.documents.count("instances") == 1
+        system.later(99 * DAY)
+        for collection in ("instances", "deliveries", "copies"):
+            assert system.ports.documents.count(collection) == 0
+        assert len(system.delivered()) == 1
+
+    def test_that_dies_leaves_no_orphan_for_good(self, tmp_path: Path) -> None:
+        def receive() -> None:
+            System(tmp_path).receive()
+
+        def clean_up() -> None:
+            System(tmp_path).later(8 * DAY)
+
+        dies_at(crash_points.AFTER_COMMIT, receive)
+        dies_at(crash_points.AFTER_DELETE, clean_up)
+        assert not list(System(tmp_path).ports.objects.list("received/"))
+
+
+class TestStorageCommitment:
+    """Whoever asks is told, whatever dies; twice the same if it must be."""
+
+    REQUEST = CommitmentRequest("1.2.9", (Reference(build.CT_IMAGE_STORAGE, build.uid("one")),))
+    PEER = Source("dimse", "test", calling_ae_title="CT1", called_ae_title="AXIOM")
+
+    def system(self, home: Path) -> System:
+        """A system that knows where CT1 listens, and notes what it tells it in a file."""
+
+        def tell(due: Due) -> None:
+            with (home / "told").open("a") as told:
+                told.write(f"{due.report.transaction_uid} {len(due.report.committed)}\n")
+
+        system = System(home)
+        peer = {"host": "127.0.0.1", "port": 11112}
+        entity = {"name": "test", "port": 11999, "commitment_peers": {"CT1": peer}}
+        system.ports.configuration.apply({"listeners": [entity]}, by="test")
+        system.ports = replace(system.ports, report_commitment=tell)
+        return system
+
+    def ask(self, home: Path) -> None:
+        system = self.system(home)
+        system.receive("one")
+        system.work()
+        system.ports.commitments.request(self.REQUEST, self.PEER, here_for_s=0)
+        system.work()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            crash_points.AFTER_REQUEST,
+            crash_points.AFTER_REQUEST_PUBLISHED,
+            crash_points.AFTER_REPORT,
+        ],
+    )
+    def test_is_reported_wherever_a_process_dies(self, tmp_path: Path, name: str) -> None:
+        dies_at(name, lambda: self.ask(tmp_path))
+        system = self.system(tmp_path)
+        system.clock.advance(70)
+        was_answered = name == crash_points.AFTER_REPORT
+        if not was_answered:
+            system.ports.commitments.request(self.REQUEST, self.PEER, here_for_s=0)
+        system.work()
+        told = (tmp_path / "told").read_text().splitlines()
+        assert told == ["1.2.9 1"] * (2 if was_answered else 1)
+        (request,) = system.ports.documents.query("commitments").documents
+        assert request.data["finished_at"]
+        assert system.ports.documents.count("exceptions") == 0
+
+    def test_of_a_destination_is_believed_once_it_is_kept(self, tmp_path: Path) -> None:
+        report = CommitmentReport("1.2.9", self.REQUEST.references)
+
+        def keep() -> None:
+            self.system(tmp_path).ports.commitments.keep_report(report)
+
+        dies_at(crash_points.AFTER_KEPT_REPORT, keep)
+        commitments = self.system(tmp_path).ports.commitments
+        commitments.keep_report(report)
+        found = commitments.report_of("1.2.9")
+        assert found is not None
+        assert [one.sop_instance_uid for one in found.committed] == [build.uid("one")]

@@ -19,6 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from scp_gateway.gateway import Gateway
+from shared import crash_points
 from shared.dicom.commitment import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -482,6 +483,30 @@ class TestAsScu:
             system.clock.advance(61)
             assert system.work(refused=True) == [204]
         assert self.delivery(system)["state"] == "delivered"
+
+    def test_is_asked_for_again_if_we_died_between_storing_and_asking(
+        self, system: System, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Died(BaseException):
+            """As SIGKILL: nothing of ours gets to deal with it."""
+
+        def die(name: str) -> None:
+            if name == crash_points.AFTER_STORE:
+                raise Died
+
+        scp = CommittingScp("here")
+        with scp.running() as port:
+            self.destination(system, port)
+            system.receive("one")
+            with monkeypatch.context() as patch:
+                patch.setattr(crash_points, "reached", die)
+                with pytest.raises(Died):
+                    system.work()
+            assert not scp.asked
+            assert system.ports.documents.count("deliveries") == 0
+            system.clock.advance(61)
+            assert set(system.work()) == {204}
+        assert self.delivery(system)["answer"] == "0000H, committed"
 
     def test_a_peer_that_does_no_commitment_is_misconfigured(self, system: System) -> None:
         with CommittingScp("unsupported").running() as port:

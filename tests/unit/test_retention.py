@@ -12,11 +12,16 @@ import pytest
 
 from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
 from shared.messages import (
+    DeliveryRequested,
+    InstanceAccepted,
+    InstanceReceived,
     Stage,
     Topic,
+    encode,
 )
 from shared.pipeline import instance_actions
 from shared.pipeline.exceptions import exception_from
+from shared.ports import Outgoing
 from tests.data import build
 from tests.embedded_system import DAY, System
 
@@ -126,6 +131,25 @@ class TestAReceivedFile:
         assert system.has(receipt)
         assert system.later(DAY).files == 1
         assert not system.has(receipt)
+
+    def test_that_is_gone_is_no_fault_when_a_message_comes_again(self, system: System) -> None:
+        """The queue delivers at least once, and late."""
+        receipt = system.receive()
+        again = [
+            Outgoing(Topic.INSTANCE_RECEIVED, encode(InstanceReceived(receipt))),
+            Outgoing(Topic.INSTANCE_ACCEPTED, encode(InstanceAccepted(receipt))),
+            Outgoing(
+                Topic.DELIVERY_REQUESTED,
+                encode(DeliveryRequested(receipt, "primary-storage")),
+                lane="primary-storage",
+            ),
+        ]
+        system.work()
+        assert system.later(8 * DAY).files == 1
+        system.ports.bus.publish(again)
+        assert set(system.work()) == {204}
+        assert system.ports.documents.count("exceptions") == 0
+        assert len(system.delivered()) == 1
 
     def test_of_another_name_is_never_touched(self, system: System) -> None:
         with system.ports.objects.create("received/by-hand.dcm") as writer:

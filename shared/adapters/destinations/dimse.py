@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from shared import crash_points
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.association import (
     Association,
@@ -73,6 +74,7 @@ class StorageScpDestination:
         answer = self._deliver(instance)
         if self._commitment_within_s is None:
             return answer
+        crash_points.reached(crash_points.AFTER_STORE)
         self._have_committed(instance, self._commitment_within_s)
         return f"{answer}, committed"
 
