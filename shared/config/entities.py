@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
+from shared.config.sources import AnySource, Source
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
@@ -217,6 +218,7 @@ class Configuration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     listeners: tuple[Listener, ...] = ()
+    sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
     crosswalk_sources: tuple[CrosswalkSource, ...] = ()
@@ -228,6 +230,10 @@ class Configuration(BaseModel):
     ) -> FilesystemDestination | DimseDestination | DicomwebDestination | None:
         """The destination of that name, enabled or not."""
         return next((d for d in self.destinations if d.name == name), None)
+
+    def source(self, name: str) -> AnySource | None:
+        """The source of that name, enabled or not."""
+        return next((s for s in self.sources if s.name == name), None)
 
     def crosswalk_source(self, name: str) -> AnyCrosswalkSource | None:
         """The crosswalk source of that name, enabled or not."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config import crosswalks, entities
+from shared.config import crosswalks, entities, sources
 from shared.errors import Fault
 
 
@@ -46,6 +46,15 @@ KINDS: tuple[Kind, ...] = (
         entities.Listener,
         ("listeners", "dimse-listeners"),
         is_remote=False,
+    ),
+    Kind(
+        "sources",
+        "source",
+        "Source",
+        sources.Source,
+        ("sources",),
+        has_types=True,
+        secrets="source",
     ),
     Kind(
         "destinations",

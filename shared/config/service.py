@@ -257,7 +257,7 @@ class ConfigurationService:
         for kind in KINDS:
             for entity in plain[kind.name] if kind.secrets else ():
                 given = entity.get("credentials", {})
-                for field in ("password", "token"):
+                for field in ("password", "token", "client_secret"):
                     clear = given.pop(field, None)
                     if clear:
                         name = f"{kind.secrets}-{entity['name']}-{field}".replace(".", "_")

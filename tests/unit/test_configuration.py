@@ -13,6 +13,7 @@ from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.adapters.embedded.secret_store import FileSecretStore
+from shared.config.kinds import KIND_NAMES
 from shared.config.service import HISTORY, ConfigurationService
 from shared.errors import (
     DocumentChangedError,
@@ -59,14 +60,7 @@ def faults(call: Any, *args: Any, **kwargs: Any) -> Mapping[str, str]:
 class TestConfiguration:
     def test_is_empty_before_the_first_change(self, service: ConfigurationService) -> None:
         assert service.current()[0] == 0
-        assert service.export() == {
-            "listeners": [],
-            "destinations": [],
-            "rulesets": [],
-            "crosswalk_sources": [],
-            "crosswalk_maps": [],
-            "settings": {},
-        }
+        assert service.export() == {**{kind: [] for kind in KIND_NAMES}, "settings": {}}
 
     def test_names_every_fault_and_applies_nothing(self, service: ConfigurationService) -> None:
         """Mending one fault at a time, each after a failed apply, is how nights are lost."""
