@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
 from shared.config.sources import AnySource, Source
+from shared.config.standardizers import Standardizer, Vocabulary
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
@@ -223,6 +224,8 @@ class Configuration(BaseModel):
     rulesets: tuple[dict[str, Any], ...] = ()
     crosswalk_sources: tuple[CrosswalkSource, ...] = ()
     crosswalk_maps: tuple[CrosswalkMap, ...] = ()
+    vocabularies: tuple[Vocabulary, ...] = ()
+    standardizers: tuple[Standardizer, ...] = ()
     settings: Settings = Settings()
 
     def destination(
@@ -242,3 +245,11 @@ class Configuration(BaseModel):
     def crosswalk_map(self, name: str) -> CrosswalkMap | None:
         """The crosswalk map of that name, enabled or not."""
         return next((m for m in self.crosswalk_maps if m.name == name), None)
+
+    def standardizer(self, name: str) -> Standardizer | None:
+        """The standardizer of that name, enabled or not."""
+        return next((s for s in self.standardizers if s.name == name), None)
+
+    def vocabulary(self, name: str) -> Vocabulary | None:
+        """The site's vocabulary of that name, enabled or not."""
+        return next((v for v in self.vocabularies if v.name == name), None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config import crosswalks, entities, sources
+from shared.config import crosswalks, entities, sources, standardizers
 from shared.errors import Fault
 
 
@@ -83,6 +83,23 @@ KINDS: tuple[Kind, ...] = (
         ("crosswalk-maps",),
         faults=crosswalks.map_faults,
         is_remote=False,
+    ),
+    Kind(
+        "vocabularies",
+        "vocabulary",
+        "Vocabulary",
+        standardizers.Vocabulary,
+        ("vocabularies",),
+        faults=standardizers.vocabulary_faults,
+        is_remote=False,
+    ),
+    Kind(
+        "standardizers",
+        "standardizer",
+        "Standardizer",
+        standardizers.Standardizer,
+        ("standardizers",),
+        faults=standardizers.standardizer_faults,
     ),
 )
 

@@ -6,11 +6,13 @@ the Facts of its reception. docs/rules.md describes the language.
 """
 
 from shared.rules.decision import (
+    Ask,
     Decision,
     Facts,
     PlannedDelivery,
     Refusal,
     RuleFailure,
+    Standardized,
     Verdict,
 )
 from shared.rules.program import Program, compile_rulesets
@@ -18,6 +20,7 @@ from shared.rules.ruleset import ExecutionMode, Rule, RuleSet, parse_ruleset
 from shared.rules.selftest import check_ruleset
 
 __all__ = [
+    "Ask",
     "Decision",
     "ExecutionMode",
     "Facts",
@@ -27,6 +30,7 @@ __all__ = [
     "Rule",
     "RuleFailure",
     "RuleSet",
+    "Standardized",
     "Verdict",
     "check_ruleset",
     "compile_rulesets",

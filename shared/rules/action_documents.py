@@ -38,6 +38,7 @@ from shared.rules.actions import (
 from shared.rules.crosswalk import CrosswalkOutline, Miss
 from shared.rules.reading import Faults, Fields, kind_of, nearest, read_attribute
 from shared.rules.selection import Selection, parse_selection
+from shared.rules.standardize import Standardize
 from shared.rules.static_values import check_literal
 from shared.rules.templates import Template, parse_template
 from shared.rules.uids import transfer_syntax_uids
@@ -68,6 +69,7 @@ class Known:
 
     destinations: Collection[str] | None = None
     crosswalks: Mapping[str, CrosswalkOutline | None] | None = None
+    standardizers: Collection[str] | None = None
 
 
 def read_actions(
@@ -86,7 +88,7 @@ def read_actions(
         action = _read_action(Fields(one, at, faults), known)
         if action is None:
             continue
-        if for_one and not isinstance(action, FOR_ONE_DESTINATION):
+        if for_one and not isinstance(action, (*FOR_ONE_DESTINATION, Standardize)):
             faults.add(f"{at}.type", "cannot be done for one destination alone")
         found.append(action)
     return tuple(found)
@@ -96,9 +98,7 @@ def _read_action(fields: Fields, known: Known) -> Action | None:
     kind = fields.text("type")
     reader = ACTION_READERS.get(kind)
     if reader is None:
-        if kind in _UNAVAILABLE:
-            fields.fault("type", _UNAVAILABLE[kind])
-        elif kind:
+        if kind:
             hint = nearest(kind, ACTION_READERS)
             fields.fault("type", f"{kind[:100]!r} is no type of action", hint)
         return None
@@ -283,6 +283,14 @@ def _outline(name: str, fields: Fields, known: Known) -> CrosswalkOutline | None
     return known.crosswalks.get(name)
 
 
+def _standardize(fields: Fields, known: Known) -> Action:
+    name = fields.text("standardizer")
+    if known.standardizers is not None and name and name not in known.standardizers:
+        hint = nearest(name, known.standardizers)
+        fields.fault("standardizer", f"there is no standardizer {name[:100]!r}", hint)
+    return Standardize(name)
+
+
 # ---- decisions ------------------------------------------------------------------------------
 
 
@@ -347,6 +355,7 @@ ACTION_READERS: Final[Mapping[str, Callable[[Fields, Known], Action]]] = {
     "new_uid": _new_uid,
     "shift": _shift,
     "crosswalk": _crosswalk,
+    "standardize": _standardize,
     "route": _route,
     "add_destination": _route,
     "remove_destination": _remove_destination,
@@ -356,9 +365,6 @@ ACTION_READERS: Final[Mapping[str, Callable[[Fields, Known], Action]]] = {
     "stop": _stop,
     "set_priority": _set_priority,
     "transcode": _transcode,
-}
-_UNAVAILABLE: Final = {
-    "standardize": "standardize needs the standardisation stage, which is not installed here"
 }
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from shared.dicom.changes import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Standardized:
+    """What a standardizer says of an Instance: the answer to a `standardize` action.
+
+    `edits` are Attributes by path with their new Values. `hold` is why a person has to decide
+    first, "" if nobody has to. `details` are JSON values for whoever records the decision.
+    """
+
+    standardizer: str
+    edits: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    hold: str = ""
+    details: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +42,10 @@ class Facts:
     returned: bool = False
     # A person has released it: `hold` actions count no more.
     released: bool = False
+    # By the name of the standardizer, what is known of this Instance. What is not there is asked
+    # for if the caller can ask (`asks`); else `standardize` changes nothing.
+    standardized: Mapping[str, Standardized] = field(default_factory=dict)
+    asks: bool = False
 
 
 class Verdict(StrEnum):
@@ -68,6 +88,14 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A standardizer is to look at the Instance with these Changes, before rules can go on."""
+
+    standardizer: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """All that the rules decided about one Instance.
 
@@ -86,3 +114,5 @@ class Decision:
     # Study rules ("ruleset/rule") that want this Instance collected until its study is complete;
     # what is decided here about its own way without a destination waits until they have decided.
     collect_for: tuple[str, ...] = ()
+    # The rules need this answer first: everything else of the Decision counts for nothing.
+    ask: Ask | None = None

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from shared.dicom.header import Header
-from shared.rules.decision import Facts, Verdict
-from shared.rules.reading import Faults, Fields, kind_of
+from shared.rules.decision import Facts, Standardized, Verdict
+from shared.rules.reading import Faults, Fields, kind_of, read_attribute
 from shared.rules.sample import sample_header
 
 # When the Instances of tests arrive, unless they say otherwise.
@@ -132,9 +132,24 @@ def read_facts(fields: Fields, header: Header) -> Facts:
         size=fields.integer("size", len(header.data), 0, 1 << 50),
         received_at=received_at,
         returned=fields.flag("returned", False),
+        standardized=_read_standardized(fields),
     )
     fields.close()
     return facts
+
+
+def _read_standardized(fields: Fields) -> Mapping[str, Standardized]:
+    """What standardizers say: `standardized: {body-parts: {BodyPartExamined: TSPINE}}`."""
+    answers = {}
+    for path, name, edits in fields.pairs("standardized"):
+        told = []
+        for at, attribute, value in Fields({name: edits}, path, fields.faults).pairs(name):
+            if not isinstance(value, str):
+                fields.faults.add(at, f"must be text, not {kind_of(value)}", "put it in quotes")
+                continue
+            told.append((str(read_attribute(attribute, at, fields.faults)), (value,)))
+        answers[name] = Standardized(name, tuple(told))
+    return answers
 
 
 def _read_expected(fields: Fields, closes: bool) -> Expected:

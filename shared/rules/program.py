@@ -30,6 +30,7 @@ from shared.rules.comparisons import as_texts
 from shared.rules.conditions import AllOf, Comparison, Condition, Plan, Subject, View
 from shared.rules.crosswalk import CrosswalkLookup
 from shared.rules.decision import (
+    Ask,
     Decision,
     Facts,
     PlannedDelivery,
@@ -38,6 +39,7 @@ from shared.rules.decision import (
     Verdict,
 )
 from shared.rules.ruleset import ExecutionMode, Level, Rule, RuleSet, Stage
+from shared.rules.standardize import AnswerNeeded
 from shared.rules.value_changes import Hash, NewUid, Shift
 
 LOOP_REASON: Final = "this Instance left from here before and has come back"
@@ -248,8 +250,11 @@ class _Evaluation:
         self._matched_in = [False] * len(stage.rulesets)
 
     def decision(self) -> Decision:
-        self._run()
-        return self._decide()
+        try:
+            self._run()
+            return self._decide()
+        except AnswerNeeded as needed:
+            return self._asking(needed)
 
     # ---- which rules match ------------------------------------------------------------------
 
@@ -384,6 +389,10 @@ class _Evaluation:
             collect_for=collect_for,
         )
 
+    def _asking(self, needed: AnswerNeeded) -> Decision:
+        ask = Ask(needed.standardizer, self._earlier + needed.changes)
+        return Decision(tuple(self._matched), ask.changes, (), Verdict.HOLD, ask=ask)
+
     def _final(self, verdict: Verdict, changes: tuple[Change, ...], reason: str) -> Decision:
         return Decision(
             matched_rules=tuple(self._matched),
@@ -407,8 +416,12 @@ class _Evaluation:
                 header = header or (self._edit.header() if self._edit else self._header)
                 edit = HeaderEdit(header)
                 work = Work(self._header, edit, self._facts, effects, self._key, self._crosswalk)
-                if not self._perform_own(name, own, work):
-                    continue
+                try:
+                    if not self._perform_own(name, own, work):
+                        continue
+                except AnswerNeeded as needed:
+                    common = changes[len(self._earlier) :]
+                    raise AnswerNeeded(needed.standardizer, common + needed.changes) from None
                 extra = edit.changes()
                 if self._effects.hold is None:
                     self._effects.hold = effects.hold  # a crosswalk may ask for it

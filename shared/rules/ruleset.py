@@ -20,6 +20,7 @@ from shared.rules.crosswalk import CrosswalkOutline
 from shared.rules.examples import Example, read_example
 from shared.rules.reading import Faults, Fields, check_size, kind_of
 from shared.rules.schedules import Schedule, read_schedule
+from shared.rules.standardize import Standardize
 from shared.rules.study_conditions import StudyCondition, read_study_conditions
 
 MAX_RULES: Final = 5_000  # of one ruleset
@@ -114,8 +115,10 @@ def parse_ruleset(
     destinations: Collection[str] | None = None,
     schedules: Mapping[str, Schedule] | None = None,
     crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
+    standardizers: Collection[str] | None = None,
 ) -> RuleSet:
-    """Read one document; `destinations`, `schedules` and `crosswalks` are what it may name.
+    """Read one document; `destinations`, `schedules`, `crosswalks` and `standardizers` are what it
+    may name.
 
     Of a crosswalk map that is None only the name is known. A rule that leaves its `match` out
     takes the Attributes that the map names.
@@ -129,7 +132,7 @@ def parse_ruleset(
     known_schedules = dict(schedules or {})
     for path, name, schedule in fields.pairs("schedules"):
         known_schedules[name] = read_schedule(schedule, path, faults)
-    reader = _Reader(faults, Known(destinations, crosswalks), known_schedules)
+    reader = _Reader(faults, Known(destinations, crosswalks, standardizers), known_schedules)
     ruleset = reader.ruleset(fields)
     faults.raise_if_any()
     return ruleset
@@ -225,6 +228,9 @@ class _Reader:
         fields.close()
         if stage is Stage.RECEPTION:
             self._check_reception(rule, fields)
+        if rule.level is not Level.INSTANCE and _standardizes(rule):
+            hint = "put it into a rule of level instance"
+            fields.fault("actions", f"a {rule.level} rule cannot `standardize`", hint)
         return rule
 
     def _check_reception(self, rule: Rule, fields: Fields) -> None:
@@ -286,3 +292,8 @@ class _Reader:
         return tuple(
             read_example(item, path, self.faults) for path, item in fields.items("tests", MAX_TESTS)
         )
+
+
+def _standardizes(rule: Rule) -> bool:
+    actions = [*rule.actions, *(one for target in rule.targets for one in target.actions)]
+    return any(isinstance(one, Standardize) for one in actions)

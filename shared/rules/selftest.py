@@ -42,6 +42,7 @@ def check_ruleset(
     *,
     destinations: Collection[str] | None = None,
     crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
+    standardizers: Collection[str] | None = None,
     study_rules: bool = False,
     transfer_syntaxes: Collection[str] = (),
 ) -> RuleSet:
@@ -52,7 +53,9 @@ def check_ruleset(
     to these. Raises: InvalidConfigurationError with every fault; a failed test is one, at
     `tests[n]`.
     """
-    ruleset = parse_ruleset(document, destinations=destinations, crosswalks=crosswalks)
+    ruleset = parse_ruleset(
+        document, destinations=destinations, crosswalks=crosswalks, standardizers=standardizers
+    )
     faults = [
         *_impossible(ruleset, study_rules, transfer_syntaxes),
         *(

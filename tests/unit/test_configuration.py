@@ -60,7 +60,7 @@ def faults(call: Any, *args: Any, **kwargs: Any) -> Mapping[str, str]:
 class TestConfiguration:
     def test_is_empty_before_the_first_change(self, service: ConfigurationService) -> None:
         assert service.current()[0] == 0
-        assert service.export() == {**{kind: [] for kind in KIND_NAMES}, "settings": {}}
+        assert service.export() == {**{name: [] for name in KIND_NAMES}, "settings": {}}
 
     def test_names_every_fault_and_applies_nothing(self, service: ConfigurationService) -> None:
         """Mending one fault at a time, each after a failed apply, is how nights are lost."""

@@ -360,7 +360,7 @@ class TestWrongActions:
             ({"type": "set", "tag": "PatientD", "value": "x"}, "did you mean PatientID?"),
             ({"type": "set", "tag": "PatientID", "value": None}, "must be text"),
             ({"type": "set", "tag": "PatientID", "value": "x", "vr": "L0"}, "is no VR"),
-            ({"type": "standardize"}, "standardisation stage"),
+            ({"type": "standardize"}, "standardizer: is missing"),
             ({"type": "transcode", "transfer_syntax": "any_jpeg"}, "one Transfer Syntax"),
             ({"type": "transcode", "transfer_syntax": "JPEG200"}, "is no Transfer Syntax"),
             ({"type": "reject", "status": "0000"}, "failure of C-STORE"),
