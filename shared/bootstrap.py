@@ -6,8 +6,9 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,14 @@ from shared.pipeline.receive import Receiver
 from shared.pipeline.reconcile import Inventory
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
-from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
+from shared.ports import (
+    Clock,
+    DocumentStore,
+    MessageBus,
+    ObjectStore,
+    QueueGauge,
+    SecretStore,
+)
 
 if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
@@ -56,10 +64,18 @@ INDICES = {
 }
 
 
+class Platform(StrEnum):
+    """Which family of adapters stands behind the ports."""
+
+    EMBEDDED = "embedded"
+    CLOUD = "cloud"
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The settings that are read from the environment, all of them."""
+    """The settings that are read from the environment; the cloud platform has more of its own."""
 
+    platform: Platform
     home: Path
     http_host: str
     http_port: int
@@ -72,8 +88,12 @@ class Environment:
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
         """Raises: ValueError naming the setting that is wrong."""
+        platform = _platform(environ)
+        # In the cloud the machine goes with the process, and little is kept on it.
+        home = ".axiom" if platform is Platform.EMBEDDED else "/tmp/axiom"  # noqa: S108
         return cls(
-            home=Path(environ.get("AXIOM_HOME") or ".axiom").absolute(),
+            platform=platform,
+            home=Path(environ.get("AXIOM_HOME") or home).absolute(),
             http_host=environ.get("AXIOM_HTTP_HOST") or "127.0.0.1",
             http_port=_port(environ, "AXIOM_HTTP_PORT", 8080),
             dimse_host=environ.get("AXIOM_DIMSE_HOST") or "127.0.0.1",
@@ -82,6 +102,13 @@ class Environment:
             api_key=_api_key(environ),
             instance=environ.get("AXIOM_INSTANCE") or "",
         )
+
+
+def _platform(environ: Mapping[str, str]) -> Platform:
+    try:
+        return Platform(environ.get("AXIOM_PLATFORM") or Platform.EMBEDDED)
+    except ValueError:
+        raise ValueError(f"AXIOM_PLATFORM is one of {', '.join(Platform)}") from None
 
 
 def _api_key(environ: Mapping[str, str]) -> str | None:
@@ -109,14 +136,13 @@ def _ae_title(environ: Mapping[str, str], name: str, default: str) -> str:
 @cache
 def from_environment() -> Ports:
     """The ports of this process, wired on first use."""
-    return embedded(Environment.read())
+    environment = Environment.read()
+    return cloud(environment) if environment.platform is Platform.CLOUD else embedded(environment)
 
 
 def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     """The whole system below one folder; `clock` is the machine's unless a test brings another."""
     # Adapters are imported where they are chosen: a process pays only for its own platform.
-    from shared.adapters.crosswalk.maps import ConfiguredCrosswalks
-    from shared.adapters.destinations import create
     from shared.adapters.embedded.clock import SystemClock
     from shared.adapters.embedded.document_store import SqliteDocumentStore
     from shared.adapters.embedded.message_bus import SqliteMessageBus
@@ -126,19 +152,75 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     home = environment.home
     home.mkdir(parents=True, exist_ok=True)
     clock = clock or SystemClock()
-    objects = FolderObjectStore(home / "objects")
-    documents = SqliteDocumentStore(home / "documents.db", indices=INDICES)
     bus = SqliteMessageBus(home / "queue.db", home / "run", clock)
     secret_store = FileSecretStore(home / "secrets")
-    configuration = ConfigurationService(objects, documents, secret_store, clock)
-    if documents.get(CONFIGURATION, HEAD) is None:
-        configuration.create_first(first_configuration(), by="first start")
+    ports = _wired(
+        objects=FolderObjectStore(home / "objects"),
+        documents=SqliteDocumentStore(home / "documents.db", indices=INDICES),
+        bus=bus,
+        secret_store=secret_store,
+        clock=clock,
+        queue=bus,
+        home=home,
+        storage_root=home / "storage",
+        first=first_configuration(),
+    )
+    ports.configuration.current()  # makes the first one, before anybody looks into the home
+    return replace(ports, waiting=_waiting_in(bus))
+
+
+def cloud(environment: Environment, clock: Clock | None = None) -> Ports:
+    """The system over Google's services; nothing connects, and no client is imported, before it is
+    used.
+
+    Raises: ValueError naming the setting that is wrong or missing.
+    """
+    from shared.adapters.cloud import platform
+    from shared.adapters.cloud.environment import CloudEnvironment
+    from shared.adapters.embedded.clock import SystemClock
+
+    settings = CloudEnvironment.read()
+    clock = clock or SystemClock()
+    environment.home.mkdir(parents=True, exist_ok=True)
+    stores = platform.stores(settings)
+    ports = _wired(
+        objects=stores.objects,
+        documents=stores.documents,
+        bus=stores.bus,
+        secret_store=stores.secrets,
+        clock=clock,
+        queue=None,
+        home=environment.home,
+        storage_root=settings.storage_root,
+        first=platform.first_configuration(settings),
+    )
+    return replace(ports, check_caller=platform.caller_check(settings, clock))
+
+
+def _wired(
+    *,
+    objects: ObjectStore,
+    documents: DocumentStore,
+    bus: MessageBus,
+    secret_store: SecretStore,
+    clock: Clock,
+    queue: QueueGauge | None,
+    home: Path,
+    storage_root: Path | None,
+    first: Mapping[str, object],
+) -> Ports:
+    """What both platforms build over their adapters."""
+    from shared.adapters.crosswalk.maps import ConfiguredCrosswalks
+    from shared.adapters.destinations import create
+
+    configuration = ConfigurationService(objects, documents, secret_store, clock, first=first)
     exceptions = ExceptionLog(documents, bus, clock)
     commitments = Commitments(documents, bus, clock, configuration)
     crosswalks = ConfiguredCrosswalks(
         configuration, secret_store, objects, documents, clock, home / "crosswalks"
     )
-    rules = RuleBook(configuration, _pseudonym_key(secret_store), crosswalks)
+    rules = RuleBook(configuration, cache(partial(_pseudonym_key, secret_store)), crosswalks)
+
     return Ports(
         objects=objects,
         documents=documents,
@@ -147,7 +229,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         clock=clock,
         configuration=configuration,
         receiver=Receiver(
-            objects, bus, clock, configuration, exceptions, rules, Admission(objects, bus, clock)
+            objects, bus, clock, configuration, exceptions, rules, Admission(objects, queue, clock)
         ),
         rules=rules,
         destinations=DestinationPool(
@@ -155,7 +237,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
             lambda entity: create(
                 entity,
                 secret_store,
-                storage_root=home / "storage",
+                storage_root=storage_root,
                 commitment_report=commitments.report_of,
             ),
         ),
@@ -163,10 +245,9 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         exceptions=exceptions,
         commitments=commitments,
         report_commitment=_report_commitment,
-        inventory=_inventory_of(configuration, secret_store, home / "storage"),
-        queue=bus,
+        inventory=_inventory_of(configuration, secret_store, storage_root),
+        queue=queue,
         shadows=ShadowLog(documents, clock),
-        waiting=_waiting_in(bus),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
@@ -217,7 +298,7 @@ def _report_commitment(due: Due) -> None:
 
 
 def _inventory_of(
-    configuration: ConfigurationService, secret_store: SecretStore, storage_root: Path
+    configuration: ConfigurationService, secret_store: SecretStore, storage_root: Path | None
 ) -> Callable[[str], AbstractContextManager[Inventory]]:
     def inventory_of(name: str) -> AbstractContextManager[Inventory]:
         from shared.adapters.destinations.inventory import inventory

@@ -34,7 +34,10 @@ class ObjectWriter(Protocol):
     """
 
     size: int
-    crc32c: int
+
+    @property
+    def crc32c(self) -> int:
+        """Of all that was written so far."""
 
     def write(self, *buffers: Buffer) -> None:
         """Append the buffers in order; they may be reused once this returns."""

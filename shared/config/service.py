@@ -48,7 +48,10 @@ class ConfigurationService:
         documents: DocumentStore,
         secret_store: SecretStore,
         clock: Clock,
+        first: Mapping[str, Any] | None = None,
     ) -> None:
+        """`first` is stored as the first version once it is seen that there is none."""
+        self._first = first
         self._objects, self._documents = objects, documents
         self._secrets, self._clock = secret_store, clock
         self._lock = threading.Lock()
@@ -67,7 +70,7 @@ class ConfigurationService:
             known, now_s = self._known, self._clock.monotonic_s()
             if known is not None and now_s - self._looked_at_s < _REFRESH_S:
                 return known
-            head = self._documents.get(COLLECTION, HEAD)
+            head = self._head()
             if known is None or known[0] != _version(head):
                 known = (_version(head), self._load(head))
             self._known, self._looked_at_s = known, now_s
@@ -199,6 +202,13 @@ class ConfigurationService:
             self._looked_at_s = float("-inf")
         return self.current()
 
+    def _head(self) -> Document | None:
+        head = self._documents.get(COLLECTION, HEAD)
+        if head is None and self._first is not None:
+            self.create_first(self._first, by="first start")
+            head = self._documents.get(COLLECTION, HEAD)
+        return head
+
     def _load(self, head: Document | None) -> Configuration:
         if head is None:
             return Configuration()
@@ -214,7 +224,7 @@ class ConfigurationService:
     ) -> dict[str, Any]:
         """Apply `change` to the newest version; somebody else's change meanwhile starts it anew."""
         while True:
-            head = self._documents.get(COLLECTION, HEAD)
+            head = self._head()
             before = _plain(self._load(head))
             after = change(before)
             checked = check(after, only=only)
@@ -295,11 +305,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
         if isinstance(ruleset, Mapping):
             try:
                 check_ruleset(
-                    ruleset,
-                    destinations=destinations,
-                    crosswalks=crosswalks,
-                    standardizers=_names(document.get("standardizers")),
-                    study_rules=True,
+                    ruleset, destinations=destinations, crosswalks=crosswalks, study_rules=True
                 )
             except InvalidConfigurationError as error:
                 faults += [

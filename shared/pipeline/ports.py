@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shared.pipeline.commitment import Commitments, Due
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
+    from shared.pipeline.envelope import HeaderFields
     from shared.pipeline.exceptions import ExceptionLog
     from shared.pipeline.receive import Receiver
     from shared.pipeline.reconcile import Inventory
@@ -50,4 +51,6 @@ class Ports:
     waiting: Callable[[str], int] | None = None
     # The bus where it can tell what waits in it; None on a platform whose bus cannot.
     queue: QueueGauge | None = None
+    # Says who may call a function. Raises: CallerRefusedError; None where nobody can but ourselves.
+    check_caller: Callable[[HeaderFields], None] | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

@@ -6,14 +6,10 @@ points without HTTP. 204 acknowledges; 503 and 500 have the message delivered ag
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
-
-import msgspec
+from typing import TypeVar
 
 from shared import crash_points
 from shared.errors import (
@@ -35,36 +31,40 @@ from shared.messages import (
     Topic,
     decode,
 )
+from shared.pipeline.envelope import (
+    ATTEMPT_HEADER,
+    MESSAGE_ID_HEADER,
+    HeaderFields,
+    Pushed,
+    open_envelope,
+)
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.ports import Ports
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "ATTEMPT_HEADER",
+    "MESSAGE_ID_HEADER",
+    "CallerRefusedError",
+    "HeaderFields",
+    "PushRequest",
+    "PushResponse",
+    "Pushed",
+    "answer",
+    "tick",
+]
 
-# Pub/Sub's own name for the attribute of an unwrapped push; its presence tells that the body is the
-# message itself.
-MESSAGE_ID_HEADER = "x-goog-pubsub-message-id"
-ATTEMPT_HEADER = "x-goog-pubsub-delivery-attempt"
+log = logging.getLogger(__name__)
 
 # Body, HTTP status, headers: what Flask takes as a response.
 PushResponse = tuple[str, int, dict[str, str]]
 
 
-class HeaderFields(Protocol):
-    """Header fields: of Flask in any case, of the embedded runner in lower case."""
+class CallerRefusedError(Exception):
+    """Whoever calls may not. `status`: 401 if we do not know who it is, 403 if we do."""
 
-    def get(self, name: str, /) -> str | None:
-        """One field; None if it is absent."""
-
-
-class Pushed(Protocol):
-    """The part of `flask.Request` that an entry point needs."""
-
-    @property
-    def headers(self) -> HeaderFields:
-        """The header fields."""
-
-    def get_data(self) -> bytes:
-        """The body."""
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status, self.reason = status, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,6 @@ class PushRequest:
         return self.data
 
 
-class _Message(msgspec.Struct):
-    data: str = ""
-
-
-class _Wrapped(msgspec.Struct):
-    message: _Message
-
-
-_ENVELOPE = msgspec.json.Decoder(_Wrapped)
-
 M = TypeVar(
     "M",
     InstanceReceived,
@@ -98,20 +88,6 @@ M = TypeVar(
     JobRequested,
     CommitmentRequested,
 )
-
-
-def message_bytes(request: Pushed) -> bytes:
-    """The message of a push, wrapped in Pub/Sub's JSON envelope or not.
-
-    Raises: MalformedMessageError.
-    """
-    body = request.get_data()
-    if request.headers.get(MESSAGE_ID_HEADER) is not None:
-        return body
-    try:
-        return base64.b64decode(_ENVELOPE.decode(body).message.data, validate=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
-        raise MalformedMessageError("the push is not a Pub/Sub envelope") from None
 
 
 def answer(
@@ -124,14 +100,15 @@ def answer(
 ) -> PushResponse:
     """Run a stage on the pushed message and tell the bus what became of it.
 
-    A PermanentError is published to the exception log with what a retry needs; if even that fails
-    the message is delivered again.
+    Nothing is read for a caller who may not call. A PermanentError is published to the exception
+    log with what a retry needs; if even that fails the message is delivered again.
     """
-    attempt = int(request.headers.get(ATTEMPT_HEADER) or 1)
-    data = b""
+    attempt, data = 1, b""
     try:
+        _let_in(request, ports)
         try:
-            data = message_bytes(request)
+            pushed = open_envelope(request)
+            attempt, data = pushed.attempt, pushed.data
             message = decode(data, kind)
         except MalformedMessageError as error:
             return _record(error, None, data, stage, topic, attempt, ports)
@@ -139,6 +116,8 @@ def answer(
             run(message)
         except PermanentError as error:
             return _record(error, message, data, stage, topic, attempt, ports)
+    except CallerRefusedError as error:
+        return _refused(error)
     except TransientError as error:
         headers = {}
         if error.retry_after_s is not None:
@@ -151,6 +130,28 @@ def answer(
         return f"internal error: {type(error).__name__}", 500, {}
     crash_points.reached(crash_points.AFTER_STAGE)
     return "", 204, {}
+
+
+def tick(request: Pushed, run: Callable[[], object], ports: Ports) -> PushResponse:
+    """Run what a timer calls for: 204, or 503 if it cannot be done now. The next call goes on."""
+    try:
+        _let_in(request, ports)
+        run()
+    except CallerRefusedError as error:
+        return _refused(error)
+    except TransientError as error:
+        return str(error), 503, {}
+    return "", 204, {}
+
+
+def _let_in(request: Pushed, ports: Ports) -> None:
+    if ports.check_caller is not None:
+        ports.check_caller(request.headers)
+
+
+def _refused(error: CallerRefusedError) -> PushResponse:
+    log.warning("a caller is refused", extra={"status": error.status, "reason": error.reason})
+    return error.reason, error.status, {}
 
 
 def _record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,8 +41,12 @@ class RuleBook:
     """The rulesets of the current configuration, and how any others are compiled here."""
 
     def __init__(
-        self, configuration: ConfigurationService, key: bytes, crosswalk: CrosswalkLookup
+        self,
+        configuration: ConfigurationService,
+        key: Callable[[], bytes],
+        crosswalk: CrosswalkLookup,
     ) -> None:
+        """`key` reads the key of keyed actions; it is asked when there are rulesets."""
         self._configuration, self._key = configuration, key
         self._crosswalk = crosswalk
         self._lock = threading.Lock()
@@ -82,7 +86,6 @@ class RuleBook:
             document,
             destinations=[destination.name for destination in configuration.destinations],
             crosswalks={one.name: one.outline for one in configuration.crosswalk_maps},
-            standardizers=[one.name for one in configuration.standardizers],
         )
 
     def compile(self, rulesets: Sequence[RuleSet]) -> Program:
@@ -91,7 +94,8 @@ class RuleBook:
         Raises: InvalidConfigurationError.
         """
         live = [ruleset for ruleset in rulesets if ruleset.mode is Mode.LIVE]
-        return compile_rulesets(live, key=self._key, crosswalk=self._crosswalk, study_rules=True)
+        key = self._key() if live else b""
+        return compile_rulesets(live, key=key, crosswalk=self._crosswalk, study_rules=True)
 
     def with_candidate(self, rulesets: Sequence[RuleSet], candidate: RuleSet) -> Program:
         """What `rulesets` would be if `candidate` were live: in the place of the one that it

@@ -28,6 +28,8 @@ from shared.adapters.queries import (
 from shared.errors import DocumentChangedError, DocumentExistsError
 from shared.ports import Document, Filter, Page
 
+TERRAFORM_ADDRESS = "google_firestore_database.axiom"
+
 # Of each Firestore document: the JSON as it is, which no index needs; its scalar fields, which
 # queries ask for; its key, since Firestore does not scan its own ids downwards; and who wrote it,
 # which tells our own write from somebody else's.
@@ -48,14 +50,14 @@ class FirestoreDocumentStore:
     def get(self, collection: str, key: str) -> Document | None:
         """The document as it is now; None if there is none."""
         reference = self._reference(collection, key)
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             snapshot = reference.get()
         return _document(snapshot) if snapshot.exists else None
 
     def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
         """Raises: DocumentExistsError; StorageUnavailableError."""
         reference, stored = self._reference(collection, key), _stored(key, data)
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
                 written = reference.create(stored)
             except google_errors.AlreadyExists:
@@ -65,7 +67,7 @@ class FirestoreDocumentStore:
     def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
         """Compare and set. Raises: DocumentChangedError; StorageUnavailableError."""
         reference, stored = self._reference(collection, key), _stored(key, data)
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
                 # The four fields are all there are, so an update of them replaces the document.
                 written = reference.update(stored, option=self._if_unchanged(version))
@@ -76,14 +78,14 @@ class FirestoreDocumentStore:
     def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
         """Create or overwrite. Raises: StorageUnavailableError."""
         reference, stored = self._reference(collection, key), _stored(key, data)
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             written = reference.set(stored)
         return Document(key, json.loads(stored[_JSON]), _version(written.update_time))
 
     def delete(self, collection: str, key: str, version: str | None = None) -> None:
         """Raises: DocumentChangedError if `version` is not the stored one."""
         reference = self._reference(collection, key)
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             if version is None:
                 reference.delete()
                 return
@@ -124,7 +126,7 @@ class FirestoreDocumentStore:
         query = query.order_by(_KEY, direction=way)
         if after is not None:
             query = query.start_after({**start, _KEY: after[1]})
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", _index_address(collection)):
             # One more than wanted tells whether the page is the last.
             snapshots = list(query.limit(limit + 1).stream())
         documents = [_document(snapshot) for snapshot in snapshots[:limit]]
@@ -139,7 +141,7 @@ class FirestoreDocumentStore:
         query = self._filtered(collection, where)
         if query is None:
             return 0
-        with told_as_ours("Firestore"):
+        with told_as_ours("Firestore", _index_address(collection)):
             ((result,),) = query.count().get()
         return int(result.value)
 
@@ -172,6 +174,10 @@ class FirestoreDocumentStore:
         if snapshot.exists and snapshot.get(_WRITER) == stored[_WRITER]:
             return _document(snapshot)
         raise error from None
+
+
+def _index_address(collection: str) -> str:
+    return f"{TERRAFORM_ADDRESS} and google_firestore_index of {collection}"
 
 
 def _document_id(key: str) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from google.api_core import exceptions as google_errors
 from google.pubsub_v1.services.publisher import PublisherClient
 from google.pubsub_v1.types import PubsubMessage
 
 from shared.adapters.cloud.failures import told_as_ours
-from shared.errors import StorageUnavailableError
 from shared.ports import Outgoing
 
 # Attributes of ours beside the caller's. Pub/Sub has no lanes: subscriptions filter on these.
@@ -36,13 +34,13 @@ class PubSubMessageBus:
         for topic, batch in by_topic.items():
             path = self._client.topic_path(self._project, self._prefix + topic)
             for part in _requests(batch):
-                with told_as_ours("Pub/Sub"):
-                    try:
-                        self._client.publish(topic=path, messages=part)
-                    except google_errors.NotFound:
-                        raise StorageUnavailableError(
-                            f"Pub/Sub has no topic {self._prefix}{topic}: apply module.topics"
-                        ) from None
+                with told_as_ours(f"Pub/Sub topic {self._prefix}{topic}", terraform_address(topic)):
+                    self._client.publish(topic=path, messages=part)
+
+
+def terraform_address(topic: str) -> str:
+    """What Terraform calls a topic."""
+    return f'google_pubsub_topic.topics["{topic}"]'
 
 
 def _pubsub_message(message: Outgoing) -> PubsubMessage:

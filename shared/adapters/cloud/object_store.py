@@ -19,6 +19,8 @@ from shared.adapters.names import check_object_name
 from shared.errors import ObjectExistsError, ObjectMissingError
 from shared.ports import Buffer, StoredObject
 
+TERRAFORM_ADDRESS = "google_storage_bucket.received"
+
 # What a writer holds in memory at the most; a multiple of 256 KiB, as resumable uploads want.
 # The client's own default would be 100 MiB.
 _CHUNK_BYTES = 8 * 1024 * 1024
@@ -55,7 +57,7 @@ class BucketObjectStore:
     def delete(self, name: str) -> None:
         """Delete; a missing object is no error. Raises: StorageUnavailableError."""
         check_object_name(name)
-        with told_as_ours("Cloud Storage"):
+        with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             try:
                 self._bucket.blob(name).delete()
             except google_errors.NotFound:
@@ -63,7 +65,7 @@ class BucketObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Names that start with `prefix`, in ascending order."""
-        with told_as_ours("Cloud Storage"):
+        with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             for blob in self._bucket.list_blobs(prefix=prefix, fields="items(name),nextPageToken"):
                 yield blob.name
 
@@ -99,7 +101,7 @@ class _Writer:
 
     def commit(self) -> StoredObject:
         """Finish the upload. Raises: ObjectExistsError, StorageUnavailableError."""
-        with told_as_ours("Cloud Storage"):
+        with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             try:
                 if self._upload is None:
                     self._bucket.blob(self._name).upload_from_file(
@@ -129,7 +131,7 @@ class _Writer:
         self._forget()
 
     def _send(self) -> None:
-        with told_as_ours("Cloud Storage"):
+        with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             if self._upload is None:
                 self._upload = self._bucket.blob(self._name).open(
                     "wb", chunk_size=_CHUNK_BYTES, if_generation_match=_CREATE_ONLY
@@ -172,7 +174,7 @@ class _Reader:
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
-        with told_as_ours("Cloud Storage"):
+        with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             try:
                 # The generation is pinned, and `end` counts in.
                 data: bytes = self._blob.download_as_bytes(
@@ -211,7 +213,7 @@ class _Reader:
 
 
 def _live(bucket: storage.Bucket, name: str) -> storage.Blob:
-    with told_as_ours("Cloud Storage"):
+    with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
         blob = bucket.get_blob(name)
     if blob is None:
         raise ObjectMissingError(name)

@@ -10,17 +10,22 @@ from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.names import check_secret_name
 from shared.errors import SecretMissingError
 
+TERRAFORM_ADDRESS = "google_project_service.secret_manager"
+
 
 class SecretManagerSecretStore:
-    """SecretStore of the cloud: a secret of Secret Manager for each name, replicated by Google."""
+    """SecretStore of the cloud: a secret of Secret Manager for each name, replicated by Google.
 
-    def __init__(self, client: SecretManagerServiceClient, project: str) -> None:
-        self._client, self._project = client, project
+    `prefix` stands before each name, so that roles can be given for our secrets alone.
+    """
+
+    def __init__(self, client: SecretManagerServiceClient, project: str, prefix: str = "") -> None:
+        self._client, self._project, self._prefix = client, project, prefix
 
     def get(self, name: str) -> str:
         """The newest version. Raises: SecretMissingError, StorageUnavailableError."""
         path = f"{self._path(name)}/versions/latest"
-        with told_as_ours("Secret Manager"):
+        with told_as_ours("Secret Manager", TERRAFORM_ADDRESS):
             try:
                 answer = self._client.access_secret_version(name=path)
             except (google_errors.NotFound, google_errors.FailedPrecondition):
@@ -34,7 +39,7 @@ class SecretManagerSecretStore:
         if not value:
             raise ValueError("a secret has at least one character")
         payload = SecretPayload(data=value.encode())
-        with told_as_ours("Secret Manager"):
+        with told_as_ours("Secret Manager", TERRAFORM_ADDRESS):
             try:
                 self._client.add_secret_version(parent=path, payload=payload)
             except google_errors.NotFound:
@@ -44,7 +49,7 @@ class SecretManagerSecretStore:
     def delete(self, name: str) -> None:
         """Delete all versions. Raises: StorageUnavailableError."""
         path = self._path(name)
-        with told_as_ours("Secret Manager"):
+        with told_as_ours("Secret Manager", TERRAFORM_ADDRESS):
             try:
                 self._client.delete_secret(name=path)
             except google_errors.NotFound:
@@ -54,7 +59,7 @@ class SecretManagerSecretStore:
         try:
             self._client.create_secret(
                 parent=f"projects/{self._project}",
-                secret_id=name,
+                secret_id=self._prefix + name,
                 secret=Secret(replication=Replication(automatic=Replication.Automatic())),
             )
         except google_errors.AlreadyExists:
@@ -63,4 +68,4 @@ class SecretManagerSecretStore:
 
     def _path(self, name: str) -> str:
         check_secret_name(name)
-        return f"projects/{self._project}/secrets/{name}"
+        return f"projects/{self._project}/secrets/{self._prefix}{name}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.errors import DestinationMisconfiguredError
 from shared.ports import Destination, SecretStore
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ def create(
     | entities.DicomwebDestination,
     secrets: SecretStore,
     *,
-    storage_root: Path = Path("storage"),
+    storage_root: Path | None = Path("storage"),
     commitment_report: Callable[[str], CommitmentReport | None] = lambda _: None,
 ) -> Destination:
     """The destination that `entity` configures; it connects when first used.
 
-    A relative path of a filesystem destination lies below `storage_root`. `commitment_report` says
-    what a peer has told a listener of ours about a transaction of storage commitment.
+    A relative path of a filesystem destination lies below `storage_root`; None refuses folders.
+    `commitment_report` says what a peer has told a listener of ours about a transaction of storage
+    commitment.
 
     Raises: DestinationMisconfiguredError.
     """
@@ -35,7 +37,7 @@ def create(
     if entity.type == "filesystem":
         from shared.adapters.destinations.filesystem import FolderDestination
 
-        return FolderDestination(entity.name, storage_root / entity.path, entity.template)
+        return FolderDestination(entity.name, root_of(entity, storage_root), entity.template)
     if entity.type == "dimse":
         from shared.adapters.destinations.dimse import StorageScpDestination
 
@@ -59,3 +61,12 @@ def create(
         timeout_s=entity.timeout_s,
         max_connections=entity.max_concurrency,
     )
+
+
+def root_of(entity: entities.FilesystemDestination, storage_root: Path | None) -> Path:
+    """The folder of a destination. Raises: DestinationMisconfiguredError where none would last."""
+    if storage_root is None:
+        raise DestinationMisconfiguredError(
+            entity.name, "no volume is mounted: its folder would go with the process"
+        )
+    return storage_root / entity.path

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.adapters.destinations import root_of
 from shared.dicom.header import FIRST_READ_BYTES, Header, HeaderIncompleteError
 from shared.errors import (
     DestinationMisconfiguredError,
@@ -36,11 +37,11 @@ def inventory(
     entity: FilesystemDestination | DimseDestination | DicomwebDestination,
     secrets: SecretStore,
     *,
-    storage_root: Path,
+    storage_root: Path | None,
 ) -> AbstractContextManager[Inventory]:
     """What the destination that `entity` configures holds, while the block runs."""
     if entity.type == "filesystem":
-        return _folder(entity.name, storage_root / entity.path)
+        return _folder(entity.name, root_of(entity, storage_root))
     if entity.type == "dimse":
         return _query_scp(entity)
     return _qido(entity, secrets)

@@ -1,0 +1,95 @@
+"""The parts of the cloud platform, each made when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.adapters.cloud.environment import CloudEnvironment, Oidc
+from shared.adapters.cloud.lazily import lazily
+from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
+
+if TYPE_CHECKING:
+    from shared.adapters.cloud.callers import TokenCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What holds state."""
+
+    objects: ObjectStore
+    documents: DocumentStore
+    bus: MessageBus
+    secrets: SecretStore
+
+
+def stores(environment: CloudEnvironment) -> Stores:
+    """Stands for all of them; a client is imported when its store is first asked for something."""
+    return Stores(
+        objects=lazily(lambda: _objects(environment)),
+        documents=lazily(lambda: _documents(environment)),
+        bus=lazily(lambda: _bus(environment)),
+        secrets=lazily(lambda: _secrets(environment)),
+    )
+
+
+def first_configuration(environment: CloudEnvironment) -> Mapping[str, Any]:
+    """What a new system starts with: everything goes to the DICOM store, or is held."""
+    store = environment.dicom_store
+    if store is None:
+        return {}
+    destination = {
+        "name": "primary-storage",
+        "type": "google_healthcare",
+        "project_id": store.project_id,
+        "location": store.location,
+        "dataset_id": store.dataset_id,
+        "dicom_store_id": store.dicom_store_id,
+    }
+    return {"destinations": [destination], "settings": {"default_route": ["primary-storage"]}}
+
+
+def caller_check(environment: CloudEnvironment, clock: Clock) -> TokenCheck | None:
+    """Who may call a function; None if nobody is asked."""
+    if environment.oidc is Oidc.OFF:
+        return None
+    from shared.adapters.cloud.callers import Certificates, TokenCheck
+
+    return TokenCheck(
+        environment.oidc,
+        environment.audiences,
+        environment.callers,
+        Certificates(environment.certs_url, clock),
+        clock,
+    )
+
+
+def _objects(environment: CloudEnvironment) -> ObjectStore:
+    from shared.adapters.cloud.clients import storage_client
+    from shared.adapters.cloud.object_store import BucketObjectStore
+
+    return BucketObjectStore(storage_client(environment).bucket(environment.bucket))
+
+
+def _documents(environment: CloudEnvironment) -> DocumentStore:
+    from shared.adapters.cloud.clients import firestore_client
+    from shared.adapters.cloud.document_store import FirestoreDocumentStore
+
+    return FirestoreDocumentStore(firestore_client(environment))
+
+
+def _bus(environment: CloudEnvironment) -> MessageBus:
+    from shared.adapters.cloud.clients import publisher
+    from shared.adapters.cloud.message_bus import PubSubMessageBus
+
+    return PubSubMessageBus(publisher(environment), environment.project, environment.topic_prefix)
+
+
+def _secrets(environment: CloudEnvironment) -> SecretStore:
+    from shared.adapters.cloud.clients import secret_manager
+    from shared.adapters.cloud.secret_store import SecretManagerSecretStore
+
+    return SecretManagerSecretStore(
+        secret_manager(environment), environment.project, environment.secret_prefix
+    )
