@@ -305,7 +305,11 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
         if isinstance(ruleset, Mapping):
             try:
                 check_ruleset(
-                    ruleset, destinations=destinations, crosswalks=crosswalks, study_rules=True
+                    ruleset,
+                    destinations=destinations,
+                    crosswalks=crosswalks,
+                    standardizers=_names(document.get("standardizers")),
+                    study_rules=True,
                 )
             except InvalidConfigurationError as error:
                 faults += [

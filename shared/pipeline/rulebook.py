@@ -86,6 +86,7 @@ class RuleBook:
             document,
             destinations=[destination.name for destination in configuration.destinations],
             crosswalks={one.name: one.outline for one in configuration.crosswalk_maps},
+            standardizers=[one.name for one in configuration.standardizers],
         )
 
     def compile(self, rulesets: Sequence[RuleSet]) -> Program:
