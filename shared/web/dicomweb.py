@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from shared.config.entities import Settings
 from shared.errors import InstanceTooLargeError, TransientError
 from shared.messages import Source
+from shared.multipart import MultipartError, MultipartReader, TooManyPartsError
 from shared.web import access
 from shared.web.media_types import (
     DICOM,
@@ -25,7 +26,6 @@ from shared.web.media_types import (
     MediaType,
     negotiate,
 )
-from shared.web.multipart import MultipartError, MultipartReader, TooManyPartsError
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 from shared.web.request_body import RequestBody, RequestTooLargeError
 from shared.web.store_response import DataSet, store_response, to_json, to_xml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shared.web.multipart import IncompleteBodyError
+from shared.multipart import IncompleteBodyError
 
 
 class ReadableBody(Protocol):

@@ -20,9 +20,9 @@ from shared.errors import (
     PermanentError,
 )
 from shared.messages import Receipt, Source
+from shared.multipart import MultipartError, Part
 from shared.ports import Buffer
 from shared.web.media_types import DICOM, MediaType
-from shared.web.multipart import MultipartError, Part
 from shared.web.request_body import RequestBody, RequestTooLargeError
 from shared.web.store_response import FailedInstance, StoredInstance
 

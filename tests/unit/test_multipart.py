@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.web.media_types import MediaType
-from shared.web.multipart import (
+from shared.multipart import (
     IncompleteBodyError,
     MultipartError,
     MultipartReader,
     TooManyPartsError,
 )
+from shared.web.media_types import MediaType
 
 Parts = list[tuple[dict[str, str], bytes]]
 
