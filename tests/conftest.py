@@ -10,12 +10,15 @@ import fnmatch
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.adapters.embedded.message_bus import SqliteMessageBus
 from tests.running import RunningAxiom
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +55,30 @@ def free_port() -> Callable[[], int]:
 def home(tmp_path: Path) -> Path:
     """An AXIOM_HOME that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def closed_stores() -> Iterator[None]:
+    """Close the files of every store and bus that a test opens: a worker runs thousands of tests.
+
+    From 1024 open files on, select(2) fails, which pynetdicom's acceptors in tests lean on.
+    """
+    opened: list[SqliteDocumentStore | SqliteMessageBus] = []
+
+    def noting(initialise: Callable[..., None]) -> Callable[..., None]:
+        def initialise_and_note(self: Any, *arguments: Any, **named: Any) -> None:
+            opened.append(self)
+            initialise(self, *arguments, **named)
+
+        return initialise_and_note
+
+    with pytest.MonkeyPatch.context() as patch:
+        for adapter in (SqliteDocumentStore, SqliteMessageBus):
+            patch.setattr(adapter, "__init__", noting(adapter.__init__))
+        yield
+    for store in opened:
+        with suppress(AttributeError):  # whose __init__ failed
+            store.close()
 
 
 @pytest.fixture
