@@ -1,0 +1,25 @@
+variable "project" {
+  description = "Id of the project."
+  type        = string
+}
+
+variable "kms_key" {
+  description = "Key that encrypts what is kept; null for Google's own keys."
+  type        = string
+  default     = null
+}
+
+variable "healthcare" {
+  description = "Whether DICOM stores of the Healthcare API are used."
+  type        = bool
+}
+
+variable "network" {
+  description = "Whether a network is used: for a gateway, or for destinations with private addresses."
+  type        = bool
+}
+
+variable "budget" {
+  description = "Whether a budget is kept."
+  type        = bool
+}

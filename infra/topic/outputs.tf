@@ -1,0 +1,18 @@
+output "id" {
+  description = "The topic, once its publishers may publish."
+  value       = google_pubsub_topic.this.id
+
+  depends_on = [google_pubsub_topic_iam_member.publisher]
+}
+
+output "name" {
+  description = "The topic's name."
+  value       = google_pubsub_topic.this.name
+}
+
+output "dead_letter_id" {
+  description = "The dead-letter topic, once Pub/Sub may publish to it."
+  value       = google_pubsub_topic.dead_letter.id
+
+  depends_on = [google_pubsub_topic_iam_member.dead_letter]
+}

@@ -1,0 +1,316 @@
+# Axiom Flow on Google Cloud: what this file composes, modules below infra/ make. A function's entry
+# in functions.tf says what it is fed by and what it may do; docs/deploy.md says how to begin.
+
+locals {
+  labels = merge(var.labels, { app = "axiom-flow", system = var.name })
+
+  ingress = {
+    internal      = "INGRESS_TRAFFIC_INTERNAL_ONLY"
+    load-balancer = "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
+    anywhere      = "INGRESS_TRAFFIC_ALL"
+  }[var.http.from]
+
+  # What every process of the system is told; shared/adapters/cloud/environment.py reads it.
+  environment = {
+    AXIOM_PLATFORM      = "cloud"
+    AXIOM_PROJECT       = var.project
+    AXIOM_BUCKET        = module.storage.received
+    AXIOM_DATABASE      = module.firestore.name
+    AXIOM_TOPIC_PREFIX  = "${var.name}-"
+    AXIOM_SECRET_PREFIX = "${var.name}-"
+    AXIOM_OIDC          = "platform" # Cloud Run has checked the token's signature
+    AXIOM_CALLERS       = "${google_service_account.caller["push"].email},${google_service_account.caller["timer"].email}"
+  }
+}
+
+data "google_project" "this" {
+  project_id = var.project
+}
+
+module "services" {
+  source = "./infra/services"
+
+  project    = var.project
+  kms_key    = var.kms_key
+  healthcare = length(var.dicom_stores) > 0
+  network    = true
+  budget     = var.budget != null
+}
+
+# ---- what is kept
+
+module "storage" {
+  source = "./infra/storage"
+
+  project       = var.project
+  name          = var.name
+  location      = var.region
+  tiers_days    = var.storage.tiers_days
+  undelete_days = var.storage.undelete_days
+  landing       = var.landing.enabled
+  landing_days  = var.landing.days
+  landing_topic = module.topics["object-finalised"].id
+  uploaders     = var.landing.uploaders
+  protect       = var.protect
+  kms_key       = module.services.kms_key
+  labels        = merge(local.labels, { component = "storage" })
+}
+
+module "firestore" {
+  source = "./infra/firestore"
+
+  project             = var.project
+  location            = var.region
+  database            = var.name
+  deletion_protection = var.protect
+  kms_key             = module.services.kms_key
+}
+
+module "secrets" {
+  source = "./infra/secrets"
+
+  project             = var.project
+  region              = var.region
+  prefix              = "${var.name}-"
+  deletion_protection = var.protect
+  kms_key             = module.services.kms_key
+  labels              = merge(local.labels, { component = "secrets" })
+}
+
+module "healthcare" {
+  source = "./infra/healthcare"
+  count  = length(var.dicom_stores) > 0 ? 1 : 0
+
+  project             = var.project
+  name                = var.name
+  location            = var.region
+  stores              = var.dicom_stores
+  members             = { for name, function in local.function : name => { member = module.functions[name].member, role = "roles/healthcare.${function.dicom_stores}" } if function.dicom_stores != null }
+  topic               = module.topics["store-changed"].id
+  deletion_protection = var.protect
+  kms_key             = module.services.kms_key
+  labels              = merge(local.labels, { component = "healthcare" })
+}
+
+module "registry" {
+  source = "./infra/registry"
+
+  project = var.project
+  region  = var.region
+  name    = var.name
+  kms_key = module.services.kms_key
+  labels  = merge(local.labels, { component = "registry" })
+}
+
+# ---- messages
+
+# One account calls functions for Pub/Sub, another for Scheduler; neither may do anything else.
+resource "google_service_account" "caller" {
+  for_each = { push = "Pub/Sub", timer = "Cloud Scheduler" }
+
+  project      = var.project
+  account_id   = "${var.name}-${each.key}"
+  display_name = "Axiom Flow: calls of ${each.value}"
+  description  = "What ${each.value} calls functions as."
+}
+
+locals {
+  publishers = {
+    for topic in local.topics : topic => merge(
+      { for name, function in local.function : name => module.functions[name].member if contains(function.publishes_to, topic) },
+      contains(local.gateway_publishes_to, topic) ? { gateway = module.gateway.member } : {},
+      topic == "object-finalised" && var.landing.enabled ? { storage = module.services.storage_agent } : {},
+      topic == "store-changed" && length(var.dicom_stores) > 0 ? { healthcare = module.services.healthcare_agent } : {},
+    )
+  }
+}
+
+module "topics" {
+  source   = "./infra/topic"
+  for_each = local.topics
+
+  project      = var.project
+  region       = var.region
+  name         = "${var.name}-${each.key}"
+  publishers   = local.publishers[each.key]
+  pubsub_agent = module.services.pubsub_agent
+  kms_key      = module.services.kms_key
+  labels       = merge(local.labels, { component = "messages" })
+}
+
+module "pushes" {
+  source   = "./infra/push"
+  for_each = { for name, function in local.function : name => function if function.subscribes_to != null }
+
+  project           = var.project
+  name              = "${var.name}-${each.key}"
+  topic             = module.topics[each.value.subscribes_to].id
+  dead_letter_topic = module.topics[each.value.subscribes_to].dead_letter_id
+  endpoint          = module.functions[each.key].url
+  audience          = module.functions[each.key].audience
+  push_account      = google_service_account.caller["push"].email
+  pubsub_agent      = module.services.pubsub_agent
+  timeout_s         = each.value.timeout_s
+  max_attempts      = each.value.max_attempts
+  labels            = merge(local.labels, { component = "messages" })
+}
+
+# A destination with a queue of its own: the message bus publishes to such a topic where there is one.
+module "lanes" {
+  source   = "./infra/topic"
+  for_each = var.destinations
+
+  project      = var.project
+  region       = var.region
+  name         = "${var.name}-delivery-requested.${each.key}"
+  publishers   = local.publishers["delivery-requested"]
+  pubsub_agent = module.services.pubsub_agent
+  kms_key      = module.services.kms_key
+  labels       = merge(local.labels, { component = "messages" })
+}
+
+module "lane_pushes" {
+  source   = "./infra/push"
+  for_each = var.destinations
+
+  project           = var.project
+  name              = "${var.name}-deliver-instance.${each.key}"
+  topic             = module.lanes[each.key].id
+  dead_letter_topic = module.lanes[each.key].dead_letter_id
+  endpoint          = module.functions["deliver-instance"].url
+  audience          = module.functions["deliver-instance"].audience
+  push_account      = google_service_account.caller["push"].email
+  pubsub_agent      = module.services.pubsub_agent
+  timeout_s         = local.function["deliver-instance"].timeout_s
+  max_attempts      = each.value.at_most_attempts
+  labels            = merge(local.labels, { component = "messages" })
+}
+
+# ---- what runs
+
+module "functions" {
+  source   = "./infra/function"
+  for_each = local.function
+
+  project             = var.project
+  project_number      = data.google_project.this.number
+  region              = var.region
+  name                = "${var.name}-${each.key}"
+  entry_point         = replace(each.key, "-", "_")
+  image               = var.images.functions
+  deletion_protection = var.protect
+  kms_key             = module.services.kms_key
+  labels              = merge(local.labels, { component = each.key })
+
+  environment        = local.environment
+  secret_environment = each.value.has_api_keys ? { AXIOM_API_KEY = module.secrets.ids["api-key"] } : {}
+
+  caller = (
+    each.value.subscribes_to != null ? { account = google_service_account.caller["push"].email }
+    : each.value.schedule != null ? { account = google_service_account.caller["timer"].email }
+    : null
+  )
+  people  = each.value.has_api_keys ? var.http.people : []
+  ingress = each.value.has_api_keys ? local.ingress : "INGRESS_TRAFFIC_INTERNAL_ONLY"
+
+  limits = {
+    timeout_s     = each.value.timeout_s
+    memory_mib    = each.value.memory_mib
+    cpus          = 1
+    concurrency   = each.value.concurrency
+    min_instances = each.value.schedule == null ? var.scale.min_instances : 0
+    max_instances = each.value.schedule == null ? var.scale.max_instances : 1
+  }
+
+  network             = each.value.reaches_out ? module.network : null
+  bucket              = module.storage.received
+  objects             = each.value.objects
+  database            = module.firestore.condition_name
+  secrets             = each.value.secrets
+  secret_prefix       = "${var.name}-"
+  secret_custom_roles = module.secrets.custom_roles
+}
+
+module "timers" {
+  source   = "./infra/timer"
+  for_each = { for name, function in local.function : name => function if function.schedule != null }
+
+  project       = var.project
+  region        = var.region
+  name          = "${var.name}-${each.key}"
+  schedule      = each.value.schedule
+  timeout_s     = each.value.timeout_s
+  endpoint      = module.functions[each.key].url
+  audience      = module.functions[each.key].audience
+  timer_account = google_service_account.caller["timer"].email
+}
+
+module "network" {
+  source = "./infra/network"
+
+  project     = var.project
+  region      = var.region
+  name        = var.name
+  existing    = var.network.existing
+  range       = var.network.range
+  modalities  = var.gateway.host == "none" ? [] : var.gateway.modalities
+  dimse_ports = [tostring(var.gateway.port)]
+  health_port = var.gateway.host == "machines" ? 8080 : null
+  labels      = merge(local.labels, { component = "network" })
+
+  depends_on = [module.services]
+}
+
+module "gateway" {
+  source = "./infra/gateway"
+
+  project             = var.project
+  project_number      = data.google_project.this.number
+  region              = var.region
+  name                = "${var.name}-gateway"
+  host                = var.gateway.host
+  image               = var.images.gateway
+  environment         = local.environment
+  ae_title            = var.gateway.ae_title
+  dimse_port          = var.gateway.port
+  instances           = var.gateway.instances
+  cpus                = var.gateway.cpus
+  memory_mib          = var.gateway.memory_mib
+  address             = var.gateway.address
+  dns_suffix          = var.network.dns_suffix
+  network             = module.network
+  repository          = var.name
+  bucket              = module.storage.received
+  database            = module.firestore.condition_name
+  secret_prefix       = "${var.name}-"
+  deletion_protection = var.protect
+  kms_key             = module.services.kms_key
+  labels              = merge(local.labels, { component = "gateway" })
+}
+
+# ---- watching
+
+module "monitoring" {
+  source = "./infra/monitoring"
+
+  project      = var.project
+  name         = var.name
+  gateway_host = var.gateway.host
+  emails       = var.alerts.emails
+  thresholds   = var.alerts.thresholds
+  labels       = merge(local.labels, { component = "monitoring" })
+
+  depends_on = [module.services]
+}
+
+module "budget" {
+  source = "./infra/budget"
+  count  = var.budget == null ? 0 : 1
+
+  project         = var.project
+  project_number  = data.google_project.this.number
+  billing_account = var.budget.billing_account
+  monthly_amount  = var.budget.monthly_amount
+
+  depends_on = [module.services]
+}

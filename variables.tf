@@ -1,0 +1,234 @@
+# ---- where
+
+variable "project" {
+  description = "Id of the Google Cloud project that the system lives in."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
+    error_message = "A project's id has 6 to 30 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "region" {
+  description = "Region that everything runs in and all data stays in."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "A region such as europe-west1."
+  }
+}
+
+variable "name" {
+  description = "Short name of this system, which all names start with; another name is another system in the same project."
+  type        = string
+  default     = "axiom"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,5}[a-z0-9]$", var.name))
+    error_message = "2 to 7 lower-case letters, digits and hyphens: names of service accounts have no room for more."
+  }
+}
+
+variable "labels" {
+  description = "Labels of everything that can have some, besides app and component."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for key, value in var.labels : can(regex("^[a-z][a-z0-9_-]{0,62}$", key)) && can(regex("^[a-z0-9_-]{0,63}$", value))])
+    error_message = "Lower-case letters, digits, '_' and '-' alone."
+  }
+}
+
+variable "protect" {
+  description = "Whether Terraform refuses to delete what holds data and what takes it in. False deletes buckets with all that is in them."
+  type        = bool
+  default     = true
+}
+
+# ---- what runs
+
+variable "images" {
+  description = "The two images, each by digest, as cloudbuild.yaml pushes them."
+  type        = object({ functions = string, gateway = string })
+
+  validation {
+    condition     = alltrue([for image in [var.images.functions, var.images.gateway] : can(regex("@sha256:[0-9a-f]{64}$", image))])
+    error_message = "An image is named by its digest (…@sha256:…): a tag may be another image tomorrow."
+  }
+}
+
+variable "scale" {
+  description = "How many processes of each function there may be, and how many always are. Each deliver-instance holds up to `deliveries_at_once` connections to destinations."
+  type = object({
+    max_instances      = optional(number, 50)
+    min_instances      = optional(number, 0)
+    deliveries_at_once = optional(number, 16)
+  })
+  default = {}
+
+  validation {
+    condition     = var.scale.max_instances >= 1 && var.scale.max_instances <= 1000 && var.scale.min_instances >= 0 && var.scale.min_instances <= var.scale.max_instances
+    error_message = "1 to 1000 at the most, and no more at the least."
+  }
+  validation {
+    condition     = var.scale.deliveries_at_once >= 1 && var.scale.deliveries_at_once <= 250
+    error_message = "1 to 250 deliveries at once."
+  }
+}
+
+variable "gateway" {
+  description = <<-EOT
+    The gateway for DICOM over TCP. `host` is worker-pool (Cloud Run, found by name), machines (found by a fixed address),
+    or none (a gateway on premises). `modalities` are the ranges of addresses that may send to it.
+  EOT
+  type = object({
+    host       = optional(string, "worker-pool")
+    ae_title   = optional(string, "AXIOM")
+    port       = optional(number, 11112)
+    instances  = optional(number, 1)
+    cpus       = optional(number, 1)
+    memory_mib = optional(number, 1024)
+    address    = optional(string)
+    modalities = optional(set(string), [])
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["worker-pool", "machines", "none"], var.gateway.host)
+    error_message = "The gateway's host is worker-pool, machines or none."
+  }
+  validation {
+    condition     = can(regex("^[!-\\[\\]-~]([ -\\[\\]-~]{0,14}[!-\\[\\]-~])?$", var.gateway.ae_title))
+    error_message = "An AE Title has 1 to 16 printable ASCII characters, no backslash, and no space at an end (PS3.5 6.2)."
+  }
+  validation {
+    condition     = var.gateway.port >= 1024 && var.gateway.port <= 65535 && var.gateway.port != 8080
+    error_message = "A port from 1024 to 65535, and not 8080, which answers health checks."
+  }
+  validation {
+    condition     = var.gateway.instances >= 1 && var.gateway.instances <= 20
+    error_message = "1 to 20 gateways."
+  }
+  validation {
+    condition     = var.gateway.address == null || var.gateway.host == "machines"
+    error_message = "Only machines have a fixed address."
+  }
+}
+
+variable "network" {
+  description = "The network of the gateway, and of destinations with private addresses: `existing` names one that is there; otherwise one is made. `range` is the subnetwork's."
+  type = object({
+    existing   = optional(object({ network = string, subnetwork = string }))
+    range      = optional(string, "10.20.0.0/24")
+    dns_suffix = optional(string, "axiom.internal")
+  })
+  default = {}
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", var.network.dns_suffix))
+    error_message = "A domain without a dot at its end, such as axiom.internal."
+  }
+}
+
+variable "http" {
+  description = "Who may ask the API and DICOMweb: `people` are IAM members (group:…, serviceAccount:…); `from` is the network (internal), also a load balancer of yours (load-balancer), or anywhere, always with a Google identity (anywhere). Besides, each request needs an API key."
+  type = object({
+    people = optional(set(string), [])
+    from   = optional(string, "internal")
+  })
+  default = {}
+
+  validation {
+    condition     = contains(["internal", "load-balancer", "anywhere"], var.http.from)
+    error_message = "One of internal, load-balancer, anywhere."
+  }
+  validation {
+    condition     = alltrue([for member in var.http.people : can(regex("^(user|group|serviceAccount|domain|principal|principalSet):", member))])
+    error_message = "IAM members such as group:radiology-it@example.org; allUsers and allAuthenticatedUsers are nobody."
+  }
+}
+
+# ---- where instances come from and go to
+
+variable "destinations" {
+  description = "Destinations that get a queue of their own, by their names in the configuration: one that is down then slows no other. `at_most_attempts` is how often a delivery is tried before it is given up."
+  type        = map(object({ at_most_attempts = optional(number, 100) }))
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.destinations) : can(regex("^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", name))])
+    error_message = "A destination's name as the configuration has it."
+  }
+  validation {
+    condition     = alltrue([for one in var.destinations : one.at_most_attempts >= 5 && one.at_most_attempts <= 100])
+    error_message = "Pub/Sub tries 5 to 100 times."
+  }
+}
+
+variable "landing" {
+  description = "Whether there is a bucket that others put files into, which are then received; who may; and for how many days a file stays there."
+  type = object({
+    enabled   = optional(bool, false)
+    uploaders = optional(set(string), [])
+    days      = optional(number, 30)
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for member in var.landing.uploaders : can(regex("^(user|group|serviceAccount|domain|principal|principalSet):", member))])
+    error_message = "IAM members such as serviceAccount:pacs@…; allUsers and allAuthenticatedUsers are nobody."
+  }
+}
+
+variable "dicom_stores" {
+  description = "DICOM stores of the Healthcare API, by name. Each can be a destination; what others store in one that is a source is received from there."
+  type        = map(object({ is_source = optional(bool, false) }))
+  default     = {}
+}
+
+# ---- keeping
+
+variable "storage" {
+  description = "After how many days received files move to a cheaper class, and for how many days deleted ones can be brought back."
+  type = object({
+    tiers_days    = optional(object({ nearline = optional(number), coldline = optional(number), archive = optional(number) }), {})
+    undelete_days = optional(number, 7)
+  })
+  default = {}
+}
+
+variable "kms_key" {
+  description = "Id of a key of yours in this region that encrypts whatever is kept; null for Google's own keys."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key))
+    error_message = "projects/…/locations/…/keyRings/…/cryptoKeys/…"
+  }
+}
+
+# ---- watching
+
+variable "alerts" {
+  description = "Addresses that are told when something is wrong, and when that is."
+  type = object({
+    emails     = optional(set(string), [])
+    thresholds = optional(object({ exceptions_per_5_min = optional(number), queue_age_s = optional(number), delivery_s = optional(number), errors_per_5_min = optional(number) }), {})
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for address in var.alerts.emails : can(regex("^[^@ ]+@[^@ ]+$", address))])
+    error_message = "Addresses of e-mail."
+  }
+}
+
+variable "budget" {
+  description = "What a month may cost before the billing account's people are told; null for no budget."
+  type        = object({ billing_account = string, monthly_amount = number })
+  default     = null
+}
