@@ -339,6 +339,27 @@ class UnknownVocabularyError(PermanentError):
     template = "no vocabulary for {}"
 
 
+class NoTermError(PermanentError):
+    """The value is no current term of the vocabulary. args: the vocabulary, the Attribute."""
+
+    code = "no-term"
+    category = Category.CONFIGURATION
+    hint = "Give one of the vocabulary's terms, as it is spelt there."
+    template = "not a term of {} for {}"
+
+
+class ProviderFailedError(TransientError):
+    """A provider of proposals gave no usable answer. args: the provider, the reason.
+
+    `reason` is one of unavailable, quota, timeout, safety, malformed.
+    """
+
+    code = "standardizer-failed"
+    category = Category.NETWORK
+    hint = "The standardizer's policy applies. See its provider's quota, address and credentials."
+    template = "{}: {}"
+
+
 # ---- destinations ---------------------------------------------------------------------------
 
 
@@ -372,6 +393,18 @@ class DestinationMisconfiguredError(PermanentError):
     category = Category.CONFIGURATION
     hint = "Correct the destination in the configuration, then retry."
     template = "{}: {}"
+
+
+class CannotTranscodeError(PermanentError):
+    """An Instance cannot be sent in the Transfer Syntax that is asked for.
+
+    args: who asks (a rule, a destination), the Transfer Syntax it has, the one asked for, reason.
+    """
+
+    code = "cannot-transcode"
+    category = Category.PROCESSING
+    hint = "Ask for another Transfer Syntax, or have it sent as it is, then retry."
+    template = "{} asks to transcode from {} to {}: {}"
 
 
 class InstanceConflictError(PermanentError):
@@ -414,6 +447,16 @@ class NotDecidedYetError(TransientError):
     hint = "It goes on by itself once all deliveries are decided."
     template = "{}: some Instances are still on their way"
     retry_after_s = 1.0
+
+
+class SeriesUnderDecisionError(NotDecidedYetError):
+    """A provider is being asked about the Series for another of its Instances.
+
+    args: Series Instance UID.
+    """
+
+    hint = "It goes on by itself once the provider has answered."
+    template = "series {}: a provider is being asked"
 
 
 class CommitmentPeerUnknownError(PermanentError):

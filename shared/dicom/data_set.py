@@ -340,7 +340,7 @@ class DataSet:
                 is_little_endian=self.is_little_endian,
                 parent=self.parent,
             )
-            position = single._scan(self.end, is_single=True)
+            position = single.scan_one(self.end)
             found.extend((tag, Entry(*entry)) for tag, entry in single.entries.items())
         return found
 
@@ -408,6 +408,11 @@ class DataSet:
     def scan_elements(self, end: int) -> None:
         """Index all up to `end`, whatever they are. Raises: Overrun, MalformedHeaderError."""
         self.end = self._scan(end)
+
+    def scan_one(self, end: int) -> int:
+        """Index one Data Element; returns where it ends. Raises: Overrun, MalformedHeaderError."""
+        self.end = self._scan(end, is_single=True)
+        return self.end
 
     def scan_group(self, group: int, end: int) -> int:
         """Index while the group is this one (File Meta: PS3.10 7.1). Raises: Overrun."""
