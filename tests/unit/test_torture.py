@@ -9,9 +9,28 @@ from pathlib import Path
 import pytest
 
 from infra.local.torture.chaos import Queue
-from infra.local.torture.instances import ARCHIVE, PACS, WEB, Instance, Kind, Maker, data_set_of
+from infra.local.torture.instances import (
+    ARCHIVE,
+    DESTINATIONS,
+    FIRST,
+    LATEST,
+    PACS,
+    WEB,
+    Instance,
+    Kind,
+    Maker,
+    data_set_of,
+)
 from infra.local.torture.ledger import Inbox, Ledger
-from infra.local.torture.verdict import DELIVERED, EXCEPTION, LOST, Books, Verdict, judge
+from infra.local.torture.verdict import (
+    DELIVERED,
+    EXCEPTION,
+    LOST,
+    SUPERSEDED,
+    Books,
+    Verdict,
+    judge,
+)
 from shared import bootstrap
 from shared.bootstrap import Environment
 from shared.dicom.header import Header
@@ -37,7 +56,7 @@ def ledger() -> Ledger:
 @pytest.fixture
 def inboxes(ledger: Ledger) -> Mapping[str, Inbox]:
     """Nothing has arrived yet."""
-    return {name: Inbox(ledger) for name in (ARCHIVE, PACS, WEB)}
+    return {name: Inbox(ledger) for name in DESTINATIONS}
 
 
 @pytest.fixture
@@ -45,8 +64,32 @@ def sent(tmp_path: Path, ledger: Ledger) -> Instance:
     """One Instance, acknowledged."""
     instance = Maker(tmp_path / "sent", random.Random(1)).make(Kind.PLAIN)
     ledger.made(instance)
-    ledger.acknowledge([instance.sop_instance_uid])
+    ledger.acknowledge([instance])
     return instance
+
+
+def versions(kind: Kind, ledger: Ledger, folder: Path) -> tuple[Instance, Instance]:
+    """Two Instances with one SOP Instance UID, acknowledged."""
+    maker = Maker(folder / "sent", random.Random(1))
+    first = maker.make(kind)
+    second = maker.correct(first)
+    for instance in (first, second):
+        ledger.made(instance)
+    ledger.acknowledge([first, second])
+    return first, second
+
+
+def keep(instance: Instance, state: str, ports: Ports) -> None:
+    """Have our records know a receipt of the Instance."""
+    receipt_id = f"r-{instance.version}"
+    data = {
+        "receipt_id": receipt_id,
+        "sop_instance_uid": instance.sop_instance_uid,
+        "series_instance_uid": instance.series_instance_uid,
+        "state": state,
+        "file": {"object_name": ""},
+    }
+    ports.documents.create("instances", receipt_id, data)
 
 
 def verdict_of(ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, home: Path) -> Verdict:
@@ -80,7 +123,7 @@ def test_other_bytes_are_no_delivery(
 def test_what_arrived_twice_is_delivered_and_a_duplicate(
     ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, sent: Instance, tmp_path: Path
 ) -> None:
-    deliver(sent, *inboxes.values(), inboxes[PACS])
+    deliver(sent, inboxes[ARCHIVE], inboxes[WEB], inboxes[PACS], inboxes[PACS])
     verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
     assert (verdict.instances, verdict.duplicates) == ({DELIVERED: 1}, 1)
 
@@ -110,6 +153,48 @@ def test_an_entry_of_the_exception_log_counts_unless_it_is_a_false_alarm(
     verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
     assert verdict.instances == {DELIVERED if has_arrived else EXCEPTION: 1}
     assert verdict.false_alarms == has_arrived
+
+
+def test_a_later_version_supersedes_and_an_earlier_one_does_not(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, tmp_path: Path
+) -> None:
+    first, second = versions(Kind.CORRECTED, ledger, tmp_path)
+    deliver(second, inboxes[LATEST])
+    verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
+    assert verdict.instances == {DELIVERED: 1, SUPERSEDED: 1}
+    stale = {name: Inbox(ledger) for name in inboxes}
+    deliver(first, stale[LATEST])
+    verdict = verdict_of(ledger, stale, ports, tmp_path / "home")
+    assert verdict.instances == {DELIVERED: 1, LOST: 1}
+
+
+@pytest.mark.parametrize("state", ["quarantined", "discarded", "routed"])
+def test_what_was_set_aside_is_found_by_its_version(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, tmp_path: Path, state: str
+) -> None:
+    """Discarded counts where a person may have wanted it, and for nobody else's sake."""
+    first, second = versions(Kind.DOUBTED, ledger, tmp_path)
+    deliver(first, inboxes[FIRST])
+    keep(first, "routed", ports)
+    keep(second, state, ports)
+    queue = Queue(tmp_path / "home")
+    place = LOST if state == "routed" else state
+    by_a_person = judge(ledger, inboxes, Books(ports, queue, ["r-2"]))
+    assert by_a_person.instances == {DELIVERED: 1, place: 1}
+    by_nobody = judge(ledger, inboxes, Books(ports, queue))
+    assert by_nobody.instances[LOST] == (state != "quarantined")
+
+
+def test_what_was_released_counts_where_it_arrived(
+    ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, tmp_path: Path
+) -> None:
+    instance = Maker(tmp_path / "sent", random.Random(1)).make(Kind.HELD)
+    ledger.made(instance)
+    ledger.acknowledge([instance])
+    keep(instance, "routed", ports)
+    assert verdict_of(ledger, inboxes, ports, tmp_path / "home").instances == {LOST: 1}
+    deliver(instance, inboxes[ARCHIVE], inboxes[WEB], inboxes[PACS])
+    assert verdict_of(ledger, inboxes, ports, tmp_path / "home").instances == {DELIVERED: 1}
 
 
 @pytest.mark.parametrize("kind", Kind)

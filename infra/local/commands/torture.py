@@ -44,6 +44,9 @@ def command(minutes: float, seed: int | None, fairness: bool, as_json: bool) -> 
     return 1
 
 
+_PLACES = ("delivered", "superseded", "quarantined", "discarded", "exception", "lost")
+
+
 def _tell(text: str) -> None:
     print(f"axiom: {text}", file=sys.stderr, flush=True)
 
@@ -56,9 +59,9 @@ def _print(terminal: Terminal, outcome: Outcome) -> None:
         title=f"torture, seed {outcome.plan.seed}: {outcome.sent} Instances sent",
     )
     terminal.table(
-        ["destination", "delivered", "exception", "lost"],
+        ["destination", *_PLACES],
         [
-            [name, found["delivered"], found["exception"], found["lost"]]
+            [name, *(found[place] for place in _PLACES)]
             for name, found in sorted(verdict.by_destination.items())
         ],
     )
@@ -66,6 +69,8 @@ def _print(terminal: Terminal, outcome: Outcome) -> None:
         ["killed", outcome.kills],
         ["died at crash points", outcome.crashes],
         ["poisoned messages, recorded", outcome.poisoned],
+        ["received files deleted once they were needed no more", verdict.cleaned_up],
+        ["released, discarded or retried by hand", outcome.by_hand],
         ["received files without a receipt (their senders were not answered)", verdict.orphans],
         *([f"exception: {code}", count] for code, count in sorted(verdict.entries.items())),
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from infra.local.torture.configuration import NO_ROOM, settings, stamp_of
+from infra.local.torture.operator import Operator
 from infra.local.torture.system import PARTS, System
 from shared import crash_points
 from shared.adapters.embedded.clock import SystemClock
@@ -35,6 +36,7 @@ class Chaos:
     def __init__(self, system: System, random_: random.Random) -> None:
         self._system, self._random = system, random_
         self._queue = Queue(system.home)
+        self.operator = Operator(system, random_)
         self.poisoned = 0
         self.injected = 0
         # The last change of the configuration that was confirmed, and the last that was tried.
@@ -48,6 +50,7 @@ class Chaos:
             self._duplicate: 3,
             self._delay: 2,
             self._poison: 2,
+            self.operator.act: 4,
         }
 
     def crash_points(self) -> str:

@@ -1,25 +1,38 @@
-"""The configuration of the tortured system: three destinations, rules that hold and change."""
+"""The configuration of the tortured system: its destinations, and a rule for each kind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from infra.local.torture.instances import ARCHIVE, CHANGED_TO, PACS, WEB, Kind
+from infra.local.torture.instances import (
+    ARCHIVE,
+    CHANGED_TO,
+    DESTINATIONS,
+    FIRST,
+    LATEST,
+    PACS,
+    WEB,
+    Kind,
+)
 from infra.local.torture.scp import AE_TITLE
 
 # Shorter than a peer stalls.
 _TIMEOUT_S = 3.0
 _STAMP = "TORTURE "
+# Received files go soon, under everybody's hands.
+_RETENTION_S = 5.0
 # More than any disk has: nothing is accepted.
 NO_ROOM = 1 << 62
 
 
-def configuration(archive: Path, pacs_port: int, web_url: str) -> dict[str, Any]:
-    """Everything but what changes during a run."""
+def configuration(folder: Path, pacs_port: int, web_url: str) -> dict[str, Any]:
+    """Everything but what changes during a run; destinations that are folders lie in `folder`."""
     return {
         "destinations": [
-            {"name": ARCHIVE, "type": "filesystem", "path": str(archive)},
+            _folder(ARCHIVE, folder),
+            _folder(LATEST, folder, on_conflict="replace", template=_ONE_NAME),
+            _folder(FIRST, folder, on_conflict="quarantine", template=_ONE_NAME),
             {
                 "name": PACS,
                 "type": "dimse",
@@ -55,6 +68,9 @@ def configuration(archive: Path, pacs_port: int, web_url: str) -> dict[str, Any]
                         ),
                         "storage_backends": [ARCHIVE, PACS, WEB],
                     },
+                    _route("correct", Kind.CORRECTED),
+                    _route("doubt", Kind.DOUBTED),
+                    _rule("drop", Kind.DROPPED, {"type": "discard", "reason": "not wanted"}),
                 ],
             }
         ],
@@ -67,6 +83,7 @@ def settings(stamp: int, *, min_free_bytes: int = 0) -> dict[str, Any]:
     return {
         "default_route": [ARCHIVE, PACS, WEB],
         "min_free_bytes": min_free_bytes,
+        "retention_s": _RETENTION_S,
         "modifying_system": f"{_STAMP}{stamp}",
     }
 
@@ -76,9 +93,26 @@ def stamp_of(found: dict[str, Any]) -> int:
     return int(found["settings"]["modifying_system"].removeprefix(_STAMP))
 
 
-def _rule(name: str, kind: Kind, action: dict[str, Any]) -> dict[str, Any]:
+def folders(folder: Path) -> dict[str, Path]:
+    """Of the destinations that are folders, by name."""
+    return {name: folder / name for name in DESTINATIONS if name not in (PACS, WEB)}
+
+
+# All versions of an Instance have it.
+_ONE_NAME = "{SOPInstanceUID}.dcm"
+
+
+def _folder(name: str, folder: Path, **more: str) -> dict[str, Any]:
+    return {"name": name, "type": "filesystem", "path": str(folders(folder)[name]), **more}
+
+
+def _rule(name: str, kind: Kind, *actions: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "conditions": [{"type": "tag_equals", "tag": "PatientID", "value": str(kind)}],
-        "actions": [action],
+        "actions": list(actions),
     }
+
+
+def _route(name: str, kind: Kind) -> dict[str, Any]:
+    return {**_rule(name, kind), "storage_backends": list(kind.destinations)}

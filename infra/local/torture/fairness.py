@@ -44,14 +44,12 @@ def measure(
 
 def _send(system: System, ledger: Ledger, batch: Sequence[Instance]) -> float:
     """Seconds until all of the batch is acknowledged, or the sender gives up."""
-    for instance in batch:
-        ledger.made(instance)
     began_s = time.monotonic()
     left = list(batch)
     for _ in range(_ATTEMPTS):
-        acknowledged = set(by_association(system, left))
-        ledger.acknowledge(acknowledged)
-        left = [i for i in left if i.sop_instance_uid not in acknowledged]
+        told = set(by_association(system, left))
+        ledger.acknowledge(i for i in left if i.sop_instance_uid in told)
+        left = [i for i in left if i.sop_instance_uid not in told]
         if not left:
             return time.monotonic() - began_s
         time.sleep(_ATTEMPT_PAUSE_S)

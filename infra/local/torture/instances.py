@@ -14,6 +14,9 @@ CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 ARCHIVE, PACS, WEB = "archive", "pacs", "web"
+# Folders: one where later bytes replace, one where other bytes are set aside.
+LATEST, FIRST = "latest", "first"
+DESTINATIONS = (ARCHIVE, PACS, WEB, LATEST, FIRST)
 CHANGED_TO = b"CHANGED BY TORTURE"
 
 _LONG_FORM_VRS = ("OB", "OW")
@@ -25,20 +28,34 @@ class Kind(StrEnum):
 
     PLAIN = "PLAIN"  # delivered everywhere as it came
     CHANGED = "CHANGED"  # delivered everywhere with another Series Description
-    HELD = "HELD"  # a rule holds it
+    CORRECTED = "CORRECTED"  # comes again with other bytes, which replace it
+    DOUBTED = "DOUBTED"  # comes again with other bytes, and one of the two is set aside
+    HELD = "HELD"  # a rule holds it, and a person may release or discard it
+    DROPPED = "DROPPED"  # a rule discards it
     UNWANTED = "UNWANTED"  # the PACS refuses it for good
     INVALID = "INVALID"  # validation refuses it after it was acknowledged
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """Where it is sent."""
-        return () if self in (Kind.HELD, Kind.INVALID) else (ARCHIVE, PACS, WEB)
+        """Where it belongs; what is held, where it goes if it is released."""
+        if self in (Kind.DROPPED, Kind.INVALID):
+            return ()
+        return _OWN_DESTINATION.get(self, (ARCHIVE, PACS, WEB))
+
+    @property
+    def comes_twice(self) -> bool:
+        """True if other bytes follow under its SOP Instance UID."""
+        return self in _OWN_DESTINATION
 
 
+_OWN_DESTINATION = {Kind.CORRECTED: (LATEST,), Kind.DOUBTED: (FIRST,)}
 _SHARES = {
-    Kind.PLAIN: 80,
+    Kind.PLAIN: 72,
     Kind.CHANGED: 12,
-    Kind.HELD: 3,
+    Kind.CORRECTED: 3,
+    Kind.DOUBTED: 2,
+    Kind.HELD: 4,
+    Kind.DROPPED: 2,
     Kind.UNWANTED: 3,
     Kind.INVALID: 2,
 }
@@ -49,6 +66,10 @@ class Instance:
     """One Instance as it is sent, as a file and by what tells its bytes again."""
 
     sop_instance_uid: str
+    # Which of those that have the same SOP Instance UID, from 1.
+    version: int
+    # Tells the version, in our records too.
+    series_instance_uid: str
     kind: Kind
     path: Path = field(repr=False)
     data_set_sha256: bytes = field(repr=False)
@@ -79,14 +100,24 @@ class Maker:
         self._made += 1
         if self._made % 100 == 0:
             self._study = self._uid()
-        sop_instance_uid = self._uid()
+        return self._version(self._uid(), kind, 1)
+
+    def correct(self, instance: Instance) -> Instance:
+        """Other bytes under the same SOP Instance UID."""
+        return self._version(instance.sop_instance_uid, instance.kind, instance.version + 1)
+
+    def _version(self, sop_instance_uid: str, kind: Kind, version: int) -> Instance:
+        series = f"{self._study[:60]}.{version}"
         pixels = self._random.randbytes(2 * _ROWS * _COLUMNS)
         body = _element(0x7FE0, 0x0010, "OW", pixels)
-        header = self._header(sop_instance_uid, kind)
-        path = self._folder / f"{sop_instance_uid}.dcm"
+        header = self._header(sop_instance_uid, series, kind)
+        path = self._folder / str(version) / f"{sop_instance_uid}.dcm"
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(_file_meta(sop_instance_uid) + header + body)
         return Instance(
             sop_instance_uid,
+            version,
+            series,
             kind,
             path,
             hashlib.sha256(header + body).digest(),
@@ -97,7 +128,7 @@ class Maker:
     def _uid(self) -> str:
         return f"2.25.{uuid.UUID(int=self._random.getrandbits(128), version=4).int}"
 
-    def _header(self, sop_instance_uid: str, kind: Kind) -> bytes:
+    def _header(self, sop_instance_uid: str, series: str, kind: Kind) -> bytes:
         def us(group: int, element: int, number: int) -> bytes:
             return _element(group, element, "US", struct.pack("<H", number))
 
@@ -119,7 +150,7 @@ class Maker:
                 _element(0x0010, 0x0030, "DA", b""),
                 _element(0x0010, 0x0040, "CS", b"O"),
                 _element(0x0020, 0x000D, "UI", self._study.encode()),
-                _element(0x0020, 0x000E, "UI", f"{self._study}.1"[:64].encode()),
+                _element(0x0020, 0x000E, "UI", series.encode()),
                 _element(0x0020, 0x0010, "SH", b"1"),
                 _element(0x0020, 0x0011, "IS", b"1"),
                 _element(0x0020, 0x0013, "IS", b"1"),

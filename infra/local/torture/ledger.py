@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from infra.local.torture.instances import Instance
 
@@ -13,36 +14,36 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[str, Instance] = {}
-        self._acknowledged: dict[str, int] = {}
+        self._made: dict[str, list[Instance]] = {}
+        self._acknowledged: dict[Instance, int] = {}
 
     def made(self, instance: Instance) -> None:
         """Enter an Instance before it is sent."""
         with self._lock:
-            self._made[instance.sop_instance_uid] = instance
+            self._made.setdefault(instance.sop_instance_uid, []).append(instance)
 
-    def acknowledge(self, sop_instance_uids: Iterable[str]) -> None:
+    def acknowledge(self, instances: Iterable[Instance]) -> None:
         """Their senders were answered with success."""
         with self._lock:
-            for uid in sop_instance_uids:
-                self._acknowledged[uid] = self._acknowledged.get(uid, 0) + 1
+            for instance in instances:
+                self._acknowledged[instance] = self._acknowledged.get(instance, 0) + 1
 
-    def find(self, sop_instance_uid: str) -> Instance | None:
-        """The Instance of that UID; None for a stranger."""
+    def find(self, sop_instance_uid: str) -> Sequence[Instance]:
+        """The versions of that UID; none for a stranger."""
         with self._lock:
-            return self._made.get(sop_instance_uid)
+            return tuple(self._made.get(sop_instance_uid, ()))
 
     @property
-    def acknowledged(self) -> Mapping[str, Instance]:
-        """The acknowledged Instances by SOP Instance UID."""
+    def acknowledged(self) -> Sequence[Instance]:
+        """The acknowledged Instances, each once."""
         with self._lock:
-            return {uid: self._made[uid] for uid in self._acknowledged}
+            return tuple(self._acknowledged)
 
     @property
     def counts(self) -> tuple[int, int]:
         """How many were made, and how many acknowledged."""
         with self._lock:
-            return len(self._made), len(self._acknowledged)
+            return sum(map(len, self._made.values())), len(self._acknowledged)
 
 
 class Inbox:
@@ -51,25 +52,35 @@ class Inbox:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._right: dict[str, int] = {}
-        self._wrong: dict[str, int] = {}
+        self._right: Counter[Instance] = Counter()
+        self._wrong: Counter[str] = Counter()
 
     def take(self, sop_instance_uid: str, data_set: bytes) -> None:
         """Keep one copy."""
-        instance = self._ledger.find(sop_instance_uid)
-        is_right = instance is not None and instance.is_right(data_set)
+        right = [i for i in self._ledger.find(sop_instance_uid) if i.is_right(data_set)]
         with self._lock:
-            into = self._right if is_right else self._wrong
-            into[sop_instance_uid] = into.get(sop_instance_uid, 0) + 1
+            if right:
+                self._right[right[0]] += 1
+            else:
+                self._wrong[sop_instance_uid] += 1
 
-    def __contains__(self, sop_instance_uid: str) -> bool:
+    def __contains__(self, instance: Instance) -> bool:
         """True if a right copy is there."""
         with self._lock:
-            return sop_instance_uid in self._right
+            return instance in self._right
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._right)
+
+    def has_later_than(self, instance: Instance) -> bool:
+        """True if a later version of it is there."""
+        later = [
+            one
+            for one in self._ledger.find(instance.sop_instance_uid)
+            if one.version > instance.version
+        ]
+        return any(one in self for one in later)
 
     @property
     def wrong(self) -> Collection[str]:

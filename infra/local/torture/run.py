@@ -16,8 +16,8 @@ import requests
 from infra.local.terminal import CommandFailedError
 from infra.local.torture import fairness
 from infra.local.torture.chaos import Chaos, Queue
-from infra.local.torture.configuration import configuration
-from infra.local.torture.instances import ARCHIVE, PACS, WEB, Instance, Kind, Maker
+from infra.local.torture.configuration import configuration, folders
+from infra.local.torture.instances import DESTINATIONS, PACS, WEB, Instance, Kind, Maker
 from infra.local.torture.ledger import Inbox, Ledger
 from infra.local.torture.moods import Temper
 from infra.local.torture.scp import MisbehavingScp
@@ -26,12 +26,15 @@ from infra.local.torture.stow_server import MisbehavingStowServer
 from infra.local.torture.system import System
 from infra.local.torture.verdict import (
     DELIVERED,
+    DISCARDED,
     EXCEPTION,
     HELD,
     LOST,
+    QUARANTINED,
+    SUPERSEDED,
     Books,
     Verdict,
-    fill_archive,
+    fill,
     judge,
 )
 from shared import bootstrap
@@ -39,7 +42,9 @@ from shared.bootstrap import Environment
 
 # Senders pause while so many messages are in the queue: the point is to break things often, not to
 # pile up work that then takes its time.
-_MOST_IN_QUEUE = 600
+_MOST_IN_QUEUE = 1000
+# By each way to send.
+_SENDERS = 2
 _LOOK_EVERY_S = 0.5
 SETTLED_WITHIN_S = 300.0
 _HURRY_EVERY_S = 5.0
@@ -68,6 +73,7 @@ class Outcome:
     kills: int
     crashes: int
     poisoned: int
+    by_hand: int
     seconds: float
     # Speed beside a hostile sender as a share of the speed without; None where not measured.
     fairness: float | None
@@ -79,17 +85,24 @@ class Outcome:
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """The figures."""
+        """The figures. What is acknowledged is delivered, an exception, held or lost: `delivered`
+        is what is everywhere where it belongs, and of it `superseded` where a later version has its
+        place, and `discarded` what belongs nowhere; `held` waits for a person, and of it
+        `quarantined` because of other bytes.
+        """
         found = self.verdict.instances
         return {
             "acknowledged": self.acknowledged,
-            "delivered": found[DELIVERED],
+            "delivered": found[DELIVERED] + found[SUPERSEDED] + found[DISCARDED],
             "duplicates": self.verdict.duplicates,
             "exceptions": found[EXCEPTION],
-            "held": found[HELD],
+            "held": found[HELD] + found[QUARANTINED],
             "lost": found[LOST],
             "kills": self.kills + self.crashes,
             "seconds": round(self.seconds, 1),
+            "quarantined": found[QUARANTINED],
+            "superseded": found[SUPERSEDED],
+            "discarded": found[DISCARDED],
         }
 
 
@@ -115,7 +128,7 @@ class _Run:
         self._folder, self._plan, self._tell = folder, plan, tell
         self._random = random.Random(plan.seed)  # noqa: S311
         self._ledger = Ledger()
-        self._inboxes = {name: Inbox(self._ledger) for name in (ARCHIVE, PACS, WEB)}
+        self._inboxes = {name: Inbox(self._ledger) for name in DESTINATIONS}
         self._tempers = [Temper(self._lot()), Temper(self._lot())]
         self._scp = MisbehavingScp(self._ledger, self._inboxes[PACS], self._tempers[0])
         self._web = MisbehavingStowServer(self._inboxes[WEB], self._tempers[1])
@@ -131,7 +144,7 @@ class _Run:
         """Start and configure the system."""
         self._tell(f"seed {self._plan.seed}; everything is in {self._folder}")
         self._system.start()
-        document = configuration(self._folder / ARCHIVE, self._scp.port, self._web.base_url)
+        document = configuration(self._folder, self._scp.port, self._web.base_url)
         self._system.request("PUT", "/api/v1/config", json=document).raise_for_status()
         time.sleep(_IN_FORCE_AFTER_S)
 
@@ -157,10 +170,12 @@ class _Run:
                 self._ledger,
                 way,
                 self._make,
+                self._correct,
                 lambda: not self._is_backed_up.is_set(),
                 self._lot(),
             )
             for way in ways.values()
+            for _ in range(_SENDERS)
         ]
         watcher = threading.Thread(target=self._watch_queue, args=(over := threading.Event(),))
         watcher.start()
@@ -204,11 +219,12 @@ class _Run:
 
     def outcome(self, ratio: float | None, seconds: float) -> Outcome:
         """Judge, over the home of the stopped system."""
-        fill_archive(self._inboxes[ARCHIVE], self._folder / ARCHIVE)
+        for name, folder in folders(self._folder).items():
+            fill(self._inboxes[name], folder)
         environment = replace(Environment.read({}), home=self._system.home)
-        verdict = judge(
-            self._ledger, self._inboxes, Books(bootstrap.embedded(environment), self._queue)
-        )
+        discarded = self._chaos.operator.discarded
+        books = Books(bootstrap.embedded(environment), self._queue, discarded)
+        verdict = judge(self._ledger, self._inboxes, books)
         sent, acknowledged = self._ledger.counts
         faults = [*self._faults]
         if verdict.instances[LOST]:
@@ -230,6 +246,7 @@ class _Run:
             self._system.kills,
             self._system.crashes(),
             self._chaos.poisoned,
+            self._chaos.operator.done,
             seconds,
             ratio,
             tuple(faults),
@@ -261,7 +278,15 @@ class _Run:
 
     def _make(self, kind: Kind | None = None) -> Instance:
         with self._making:
-            return self._maker.make(kind)
+            instance = self._maker.make(kind)
+        self._ledger.made(instance)
+        return instance
+
+    def _correct(self, instance: Instance) -> Instance:
+        with self._making:
+            corrected = self._maker.correct(instance)
+        self._ledger.made(corrected)
+        return corrected
 
     def _lot(self) -> random.Random:
         return random.Random(self._random.getrandbits(64))  # noqa: S311

@@ -81,7 +81,7 @@ class MisbehavingScp(Peer):
             )
             return True
 
-        instance = self._ledger.find(sop_instance_uid)
+        known = self._ledger.find(sop_instance_uid)
         if deed is Deed.BUSY:
             return answer(_OUT_OF_RESOURCES)
         if deed is Deed.FAIL:
@@ -93,7 +93,7 @@ class MisbehavingScp(Peer):
             connection.shutdown(socket.SHUT_WR)
             time.sleep(0.2)
             return False
-        if instance is not None and instance.kind is Kind.UNWANTED:
+        if known and known[0].kind is Kind.UNWANTED:
             return answer(_CANNOT_UNDERSTAND)
         self._inbox.take(sop_instance_uid, data_set)
         return deed is not Deed.LOSE_ANSWER and answer(_SUCCESS)

@@ -98,12 +98,14 @@ class Sender:
         ledger: Ledger,
         way: tuple[Send, int],
         make: Callable[[], Instance],
+        correct: Callable[[Instance], Instance],
         may_send: Callable[[], bool],
         random_: random.Random,
     ) -> None:
         self._system, self._ledger = system, ledger
         self._send, self._largest_batch = way
-        self._make, self._may_send, self._random = make, may_send, random_
+        self._make, self._correct = make, correct
+        self._may_send, self._random = may_send, random_
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -125,15 +127,18 @@ class Sender:
             if not self._may_send():
                 self._stopped.wait(_REST_S)
                 continue
+            # Never two of one SOP Instance UID: the second is made once the first is acknowledged.
             batch = again[: self._largest_batch]
             wanted = self._random.randint(1, self._largest_batch)
             while len(batch) < wanted:
-                instance = self._make()
-                self._ledger.made(instance)
-                batch.append(instance)
-            acknowledged = set(self._send(self._system, batch))
+                batch.append(self._make())
+            told = set(self._send(self._system, batch))
+            acknowledged = [i for i in batch if i.sop_instance_uid in told]
             self._ledger.acknowledge(acknowledged)
-            refused = [i for i in batch if i.sop_instance_uid not in acknowledged]
-            again = refused + again[self._largest_batch :]
+            refused = [i for i in batch if i.sop_instance_uid not in told]
+            corrected = [
+                self._correct(i) for i in acknowledged if i.kind.comes_twice and i.version == 1
+            ]
+            again = refused + corrected + again[self._largest_batch :]
             if refused:
                 self._stopped.wait(_REST_S)

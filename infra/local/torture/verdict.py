@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from shared.pipeline.ports import Ports
 from shared.ports import Filter
 
 DELIVERED, EXCEPTION, HELD, LOST = "delivered", "exception", "held", "lost"
+# A later version has its place; another version was there; a rule or a person said so.
+SUPERSEDED, QUARANTINED, DISCARDED = "superseded", "quarantined", "discarded"
 
-# States of an Instance that waits for a person.
-_WAITING = (HELD, "quarantined")
-_GRAVEST_FIRST = (LOST, EXCEPTION, HELD, DELIVERED)
+_GRAVEST_FIRST = (LOST, EXCEPTION, HELD, QUARANTINED, DISCARDED, SUPERSEDED, DELIVERED)
 _PAGE = 1000
 _MOST_TRAILS = 20
 
@@ -33,6 +33,8 @@ class Verdict:
     wrong: int = 0
     # Open entries about Instances that have arrived after all.
     false_alarms: int = 0
+    # Received files that were deleted because they were needed no more.
+    cleaned_up: int = 0
     # Received files that no record knows: their senders were not answered.
     orphans: int = 0
     entries: Counter[str] = field(default_factory=Counter)
@@ -40,27 +42,64 @@ class Verdict:
 
 
 class Books:
-    """The system's own records, read once everything is settled."""
+    """The system's own records, read once everything is settled; `discarded` are the receipts that
+    a person may have discarded.
+    """
 
-    def __init__(self, ports: Ports, queue: Queue) -> None:
-        self._ports, self._queue = ports, queue
+    def __init__(self, ports: Ports, queue: Queue, discarded: Collection[str] = ()) -> None:
+        self._ports, self._queue, self._discarded = ports, queue, discarded
         self._records: dict[str, list[Mapping[str, Any]]] = {}
+        self._series: dict[str, str] = {}
         for record in _all(ports, "instances"):
             self._records.setdefault(record["sop_instance_uid"], []).append(record)
+            self._series[record["receipt_id"]] = record["series_instance_uid"]
         self.entries = list(_all(ports, "exceptions"))
-        self._open = {
-            (entry["sop_instance_uid"], entry["destination"])
-            for entry in self.entries
-            if entry["status"] == "open"
-        }
+        self._open: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for entry in self.entries:
+            if entry["status"] == "open":
+                key = entry["sop_instance_uid"], entry["destination"]
+                self._open.setdefault(key, []).append(entry)
 
-    def is_held(self, sop_instance_uid: str) -> bool:
+    def is_held(self, instance: Instance) -> bool:
         """True if a receipt of it is held."""
-        return any(r["state"] in _WAITING for r in self._records.get(sop_instance_uid, ()))
+        return HELD in self._states(instance)
 
-    def has_open_entry(self, sop_instance_uid: str, destination: str = "") -> bool:
+    def is_quarantined(self, instance: Instance) -> bool:
+        """True if a receipt of it is set aside."""
+        return QUARANTINED in self._states(instance)
+
+    def is_discarded(self, instance: Instance) -> bool:
+        """True if a receipt of it was discarded, by a rule or a person who wanted that."""
+        return any(
+            record["state"] == DISCARDED
+            and (instance.kind is Kind.DROPPED or record["receipt_id"] in self._discarded)
+            for record in self._records_of(instance)
+        )
+
+    def has_open_entry(self, instance: Instance, destination: str = "") -> bool:
         """True if a person finds it in the exception log."""
-        return (sop_instance_uid, destination) in self._open
+        found = self._open.get((instance.sop_instance_uid, destination), ())
+        return any(self.is_about(entry, instance) for entry in found)
+
+    def is_about(self, entry: Mapping[str, Any], instance: Instance) -> bool:
+        """False if the entry is about another Instance, or another version of it."""
+        series = self._series.get(entry["receipt_id"], instance.series_instance_uid)
+        return (
+            entry["sop_instance_uid"] == instance.sop_instance_uid
+            and series == instance.series_instance_uid
+        )
+
+    def cleaned_up(self) -> int:
+        """How many received files were deleted because they were needed no more."""
+        return sum(swept["files"] for swept in _all(self._ports, "clean-ups"))
+
+    def _states(self, instance: Instance) -> set[str]:
+        return {record["state"] for record in self._records_of(instance)}
+
+    def _records_of(self, instance: Instance) -> Iterator[Mapping[str, Any]]:
+        for record in self._records.get(instance.sop_instance_uid, ()):
+            if record["series_instance_uid"] == instance.series_instance_uid:
+                yield record
 
     def orphans(self) -> int:
         """How many received files no record mentions."""
@@ -78,9 +117,10 @@ class Books:
     def trail(self, instance: Instance) -> str:
         """Every receipt of the Instance, and where its trail ends."""
         uid = instance.sop_instance_uid
-        lines = [f"{instance.kind} {uid}"]
+        lines = [f"{instance.kind} {uid}, version {instance.version}"]
         for record in self._records.get(uid, ()):
-            lines.append(f"  receipt {record['receipt_id']} {record['state']}")
+            version = record["series_instance_uid"].rpartition(".")[2]
+            lines.append(f"  receipt {record['receipt_id']} {record['state']}, version {version}")
             page = self._ports.documents.query(
                 "deliveries", [Filter("receipt_id", "==", record["receipt_id"])], limit=_PAGE
             )
@@ -102,14 +142,17 @@ class Books:
 def judge(ledger: Ledger, inboxes: Mapping[str, Inbox], books: Books) -> Verdict:
     """Account for every acknowledged Instance."""
     verdict = Verdict()
-    for uid, instance in ledger.acknowledged.items():
-        places = {
-            destination: _place(uid, destination, inboxes[destination], books)
-            for destination in instance.kind.destinations
-        }
-        for destination, place in places.items():
-            verdict.by_destination.setdefault(destination, Counter())[place] += 1
-        found = set(places.values()) or {_place_of_undelivered(instance, books)}
+    for instance in ledger.acknowledged:
+        if waits := _place_of_undelivered(instance, books):
+            found = {waits}
+        else:
+            places = {
+                destination: _place(instance, destination, inboxes[destination], books)
+                for destination in instance.kind.destinations
+            }
+            for destination, place in places.items():
+                verdict.by_destination.setdefault(destination, Counter())[place] += 1
+            found = set(places.values()) or {LOST}
         gravest = next(place for place in _GRAVEST_FIRST if place in found)
         verdict.instances[gravest] += 1
         if gravest == LOST and len(verdict.trails) < _MOST_TRAILS:
@@ -117,33 +160,45 @@ def judge(ledger: Ledger, inboxes: Mapping[str, Inbox], books: Books) -> Verdict
     for entry in books.entries:
         verdict.entries[entry["code"]] += 1
         inbox = inboxes.get(entry["destination"])
-        verdict.false_alarms += inbox is not None and entry["sop_instance_uid"] in inbox
+        if inbox is not None and entry["status"] == "open":
+            about = ledger.find(entry["sop_instance_uid"])
+            verdict.false_alarms += any(i in inbox for i in about if books.is_about(entry, i))
+    verdict.cleaned_up = books.cleaned_up()
     verdict.duplicates = sum(inbox.duplicates for inbox in inboxes.values())
     verdict.wrong = sum(len(inbox.wrong) for inbox in inboxes.values())
     verdict.orphans = books.orphans()
     return verdict
 
 
-def fill_archive(inbox: Inbox, archive: Path) -> None:
-    """Take what lies in the folder that Instances are delivered to."""
-    for path in sorted(archive.rglob("*")):
+def fill(inbox: Inbox, folder: Path) -> None:
+    """Take what lies in a folder that Instances are delivered to."""
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
             inbox.take(path.stem, data_set_of(path.read_bytes()))
 
 
-def _place(uid: str, destination: str, inbox: Inbox, books: Books) -> str:
-    if uid in inbox:
+def _place(instance: Instance, destination: str, inbox: Inbox, books: Books) -> str:
+    if instance in inbox:
         return DELIVERED
+    if instance.kind is Kind.CORRECTED and inbox.has_later_than(instance):
+        return SUPERSEDED
+    if instance.kind is Kind.DOUBTED and books.is_quarantined(instance):
+        return QUARANTINED
+    if instance.kind is Kind.DOUBTED and books.is_discarded(instance):
+        return DISCARDED
     # Without a destination: it came to grief before it was known where to.
-    is_known = books.has_open_entry(uid, destination) or books.has_open_entry(uid)
+    is_known = books.has_open_entry(instance, destination) or books.has_open_entry(instance)
     return EXCEPTION if is_known else LOST
 
 
 def _place_of_undelivered(instance: Instance, books: Books) -> str:
-    uid = instance.sop_instance_uid
-    if instance.kind is Kind.HELD and books.is_held(uid):
+    """Where it is if it is not to go anywhere, or not yet; else ""."""
+    if instance.kind is Kind.HELD and books.is_held(instance):
         return HELD
-    return EXCEPTION if books.has_open_entry(uid) else LOST
+    if instance.kind in (Kind.HELD, Kind.DROPPED) and books.is_discarded(instance):
+        return DISCARDED
+    is_known = instance.kind in (Kind.DROPPED, Kind.INVALID) and books.has_open_entry(instance)
+    return EXCEPTION if is_known else ""
 
 
 def _all(ports: Ports, collection: str) -> Iterator[Mapping[str, Any]]:
