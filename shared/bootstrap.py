@@ -61,6 +61,10 @@ INDICES = {
     "reconciliations": ("began_at", "finished_at"),
     "clean-ups": ("ended_at",),
     "shadow-reports": ("edition",),
+    "api_keys": ("user", "created_at"),
+    "users": ("email", "name"),
+    "roles": ("name",),
+    "session_secrets": ("period",),
 }
 
 

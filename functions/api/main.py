@@ -10,6 +10,7 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.wrappers import Response
 
 from shared import bootstrap
+from shared.identity.settings import IdentitySettings
 from shared.web.wsgi import API, create_app
 
 
@@ -21,5 +22,4 @@ def api(request: Request) -> Response:
 
 @cache
 def _app() -> OpenAPI:
-    preset_key = bootstrap.Environment.read().api_key
-    return create_app(bootstrap.from_environment(), preset_key=preset_key, serving=(API,))
+    return create_app(bootstrap.from_environment(), IdentitySettings.read(), serving=(API,))

@@ -10,6 +10,7 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.wrappers import Response
 
 from shared import bootstrap
+from shared.identity.settings import IdentitySettings
 from shared.web.wsgi import DICOMWEB, create_app
 
 
@@ -21,5 +22,4 @@ def dicomweb(request: Request) -> Response:
 
 @cache
 def _app() -> OpenAPI:
-    preset_key = bootstrap.Environment.read().api_key
-    return create_app(bootstrap.from_environment(), preset_key=preset_key, serving=(DICOMWEB,))
+    return create_app(bootstrap.from_environment(), IdentitySettings.read(), serving=(DICOMWEB,))

@@ -20,6 +20,7 @@ COMMANDS = {
     "up": "Run the whole system until Ctrl-C.",
     "health": "Say whether every part of the running system works.",
     "send": "Send files and folders over C-STORE, as a modality would.",
+    "keys": "Make, list, rotate and revoke API keys.",
     "config": "Apply and export the configuration; compare and restore versions.",
     "rules": "Test, check, try out and explain rulesets.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",

@@ -11,6 +11,7 @@ from infra.local import heartbeat
 from infra.local.part import PARTS_VARIABLE
 from shared import bootstrap, logs
 from shared.bootstrap import Environment
+from shared.identity.settings import IdentitySettings
 from shared.web.server import Server
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def create_app() -> WSGIApplication:
     parts = os.environ.get(PARTS_VARIABLE, "").split()
     checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}
     ports = replace(ports, health_checks={**ports.health_checks, **checks})
-    return create(ports, preset_key=environment.api_key)
+    return create(ports, IdentitySettings.read())
 
 
 if __name__ == "__main__":

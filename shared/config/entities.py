@@ -194,6 +194,9 @@ class Settings(BaseModel):
     # Instances a second from one caller, and how many at once after a pause; 0 is no limit.
     rate_limit_per_s: Annotated[float, Field(ge=0)] = 0.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 100
+    # The same of requests of the API and DICOMweb, from one credential at one address.
+    api_rate_limit_per_s: Annotated[float, Field(ge=0)] = 0.0
+    api_rate_limit_burst: Annotated[int, Field(ge=1)] = 1000
     # How long a received file is kept after it came, once all its deliveries are confirmed.
     retention_s: Annotated[float, Field(ge=0)] = 7 * 86400.0
     # Records of Instances, deliveries and closed exceptions; of who did what. 0 keeps them.

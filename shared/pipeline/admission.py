@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from shared.config.entities import Settings
 from shared.errors import OverloadedError, RateLimitedError
 from shared.messages import Source, Topic
 from shared.ports import Backlog, Clock, ObjectStore, QueueGauge
+from shared.rates import TokenBuckets
 
 # How old what the watermarks are judged by may be: one caller in so many seconds pays for it.
 _SAMPLE_EVERY_S = 1.0
 # Opens again at this part of a limit; for free disk, at the limit and this part of it more.
 _OPENS_BELOW = 0.8
 _OPENS_ABOVE = 1.1
-# More callers than this at once, and those longest silent start anew with a full bucket.
-_MOST_CALLERS = 10_000
 _STAGE_TOPICS = (Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED)
 
 
@@ -54,7 +52,7 @@ class Admission:
         self._lock = threading.Lock()
         self._sampled_at_s = float("-inf")
         self._closed: dict[str, str] = {}
-        self._buckets = _Buckets(clock)
+        self._buckets = TokenBuckets(clock)
 
     def check(self, source: Source, settings: Settings, *, goes_on: bool = False) -> None:
         """Let one Instance of `source` in. `goes_on`: it is of a request that was let in already,
@@ -66,7 +64,10 @@ class Admission:
         if closed:
             raise OverloadedError("; ".join(closed))
         if settings.rate_limit_per_s:
-            self._buckets.take(_caller(source), settings, may_owe=goes_on)
+            rate, burst = settings.rate_limit_per_s, settings.rate_limit_burst
+            wait_s = self._buckets.take(_caller(source), rate, burst, may_owe=goes_on)
+            if wait_s:
+                raise RateLimitedError(rate, retry_after_s=wait_s)
 
     def closed(self, settings: Settings) -> list[str]:
         """In words why nobody is let in, empty if everybody is; at most a second old."""
@@ -121,26 +122,3 @@ def _caller(source: Source) -> str:
     if source.principal:
         return f"key {source.principal}"
     return f"{source.type} {source.calling_ae_title}@{source.peer_address}"
-
-
-class _Buckets:
-    """A token bucket for each caller: full after a pause, refilled at the rate."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()  # and as of when
-
-    def take(self, caller: str, settings: Settings, *, may_owe: bool) -> None:
-        """Take one token. Raises: RateLimitedError if there is none, unless `may_owe`."""
-        rate, burst = settings.rate_limit_per_s, float(settings.rate_limit_burst)
-        now_s = self._clock.monotonic_s()
-        with self._lock:
-            left, at_s = self._tokens.pop(caller, (burst, now_s))
-            left = min(burst, left + (now_s - at_s) * rate)
-            is_refused = left < 1 and not may_owe
-            self._tokens[caller] = (left if is_refused else left - 1, now_s)
-            if len(self._tokens) > _MOST_CALLERS:
-                self._tokens.popitem(last=False)
-        if is_refused:
-            raise RateLimitedError(rate, retry_after_s=(1 - left) / rate)

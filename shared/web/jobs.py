@@ -1,4 +1,4 @@
-"""Routes of what runs in the background, and of who did what: /api/v1/jobs and /api/v1/audit."""
+"""Routes of what runs in the background: /api/v1/jobs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ from typing import TYPE_CHECKING
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from shared.errors import DocumentMissingError
 from shared.pipeline import jobs
-from shared.pipeline.audit import AuditLog
 from shared.web.documents_out import json_response
-from shared.web.listing import Listing, Since, described, described_page, fetch, page_response
+from shared.web.listing import Listing, described, described_page, fetch, page_response
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
 
-URL_PREFIX = "/api/v1"
-
-
-class AuditQuery(Listing):
-    """Which entries to list."""
-
-    since: Since | None = Field(default=None, description="At or after this")
+URL_PREFIX = "/api/v1/jobs"
 
 
 class JobPath(BaseModel):
@@ -40,12 +33,12 @@ def blueprint(ports: Ports) -> APIBlueprint:
         "jobs",
         __name__,
         url_prefix=URL_PREFIX,
-        abp_tags=[Tag(name="jobs", description="What runs in the background; who did what")],
+        abp_tags=[Tag(name="jobs", description="What runs in the background")],
         abp_responses=PROBLEM_RESPONSES,
         abp_security=[{"apiKey": []}],
     )
 
-    @routes.get("/jobs", operation_id="list_jobs", responses={200: described_page("Jobs")})
+    @routes.get("", operation_id="list_jobs", responses={200: described_page("Jobs")})
     def list_jobs(query: Listing) -> Response:
         """Jobs, newest first."""
         page = fetch(
@@ -61,7 +54,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
         return page_response(page, dict)
 
     @routes.get(
-        "/jobs/<job_id>",
+        "/<job_id>",
         operation_id="read_job",
         responses={200: described("The job", {"type": "object"})},
     )
@@ -71,14 +64,5 @@ def blueprint(ports: Ports) -> APIBlueprint:
         if found is None:
             raise DocumentMissingError(jobs.COLLECTION, path.job_id)
         return json_response(found.data)
-
-    @routes.get("/audit", operation_id="list_audit", responses={200: described_page("Entries")})
-    def list_audit(query: AuditQuery) -> Response:
-        """Who did what, when, to what; newest first."""
-        log = AuditLog(ports.documents, ports.clock)
-        page = fetch(
-            lambda limit, cursor: log.list(since=query.since, limit=limit, cursor=cursor), query
-        )
-        return page_response(page, dict)
 
     return routes

@@ -148,10 +148,10 @@ def _tell_address(arbiter: Any) -> None:
 
 def _create_app() -> WSGIApplication:
     from shared import bootstrap
+    from shared.identity.settings import IdentitySettings
     from shared.web.wsgi import create_app
 
-    preset_key = bootstrap.Environment.read().api_key
-    return create_app(bootstrap.from_environment(), preset_key=preset_key)
+    return create_app(bootstrap.from_environment(), IdentitySettings.read())
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ from typing import Any
 
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
 
+from shared.identity.identity import Identity
+from shared.identity.settings import IdentitySettings
 from shared.pipeline.ports import Ports
 from shared.web import (
     access,
+    audit,
     clean_ups,
     configuration,
     crosswalks,
@@ -20,13 +24,14 @@ from shared.web import (
     health,
     instances,
     jobs,
+    login,
     problems,
     reconciliations,
     rules,
     studies,
+    users,
     versions,
 )
-from shared.web.keys import ApiKeys
 
 VERSION = "0.1.0"
 API, DICOMWEB = "api", "dicomweb"
@@ -42,12 +47,13 @@ _API_KEY_SCHEME: dict[str, Any] = {
 
 
 def create_app(
-    ports: Ports, *, preset_key: str | None = None, serving: tuple[str, ...] = (API, DICOMWEB)
+    ports: Ports,
+    settings: IdentitySettings | None = None,
+    *,
+    serving: tuple[str, ...] = (API, DICOMWEB),
 ) -> OpenAPI:
-    """Build the application over `ports`; nothing is read or connected until a request comes.
-
-    `preset_key` is an admin key that is valid besides those that were made.
-    """
+    """Build the application over `ports`; nothing is read or connected until a request comes."""
+    identity = Identity(ports.documents, ports.secrets, ports.clock, settings or IdentitySettings())
     app = OpenAPI(
         "axiom-flow",
         info=Info(title="Axiom Flow", version=VERSION),
@@ -62,7 +68,11 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     problems.install(app)
-    access.install(app, ApiKeys(ports.documents, ports.clock, preset=preset_key))
+    access.install(app, identity, lambda: ports.configuration.get().settings, ports.clock)
+    if proxies := identity.settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
     app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
     if API in serving:
         app.register_api(clean_ups.blueprint(ports))
@@ -76,6 +86,11 @@ def create_app(
         app.register_api(studies.blueprint(ports))
         app.register_api(jobs.blueprint(ports))
         app.register_api(destinations.blueprint(ports))
+        app.register_api(audit.blueprint(ports))
+        app.register_api(users.blueprint(identity, ports.clock))
+        app.register_api(users.own_blueprint(identity, ports.clock))
+        app.register_api(login.open_blueprint(identity, ports.clock))
+        app.register_api(login.blueprint(identity, ports.clock))
         app.register_blueprint(documentation.blueprint(app))
     if DICOMWEB in serving:
         app.register_api(

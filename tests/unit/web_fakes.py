@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from pydicom.data import get_testdata_file
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.config.entities import Settings
 from shared.errors import (
     AxiomError,
@@ -22,6 +23,7 @@ from shared.errors import (
     PermanentError,
     SopInstanceMismatchError,
 )
+from shared.identity.settings import IdentitySettings
 from shared.messages import Receipt, ReceivedFile, Source
 from shared.ports import Buffer
 from shared.web.wsgi import create_app
@@ -135,6 +137,7 @@ def fake_ports(home: Path, reception: FakeReception, **others: Any) -> Any:
     configuration = SimpleNamespace(get=lambda: SimpleNamespace(settings=settings))
     parts = {
         "documents": SqliteDocumentStore(home / "documents.db"),
+        "secrets": FileSecretStore(home / "secrets"),
         "clock": FakeClock(),
         "configuration": configuration,
         "receiver": reception,
@@ -147,7 +150,7 @@ def fake_ports(home: Path, reception: FakeReception, **others: Any) -> Any:
 
 def client_over(ports: Any) -> FlaskClient:
     """A client of the whole application, `KEY` its admin key."""
-    return create_app(ports, preset_key=KEY).test_client()
+    return create_app(ports, IdentitySettings(preset_key=KEY)).test_client()
 
 
 def part10(name: str = "CT_small.dcm") -> bytes:

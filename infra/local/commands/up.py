@@ -13,6 +13,9 @@ from infra.local.options import json_option, read_environment
 from infra.local.supervisor import Supervisor
 from infra.local.terminal import Terminal
 
+# The user that a new home starts with.
+ADMIN = "admin"
+
 
 class StopRequests:
     """Counts Ctrl-C and its kin: the first asks to stop, the second to stop at once."""
@@ -61,13 +64,17 @@ def command(as_json: bool) -> None:
 
 
 def first_admin_key() -> str | None:
-    """Make the first admin API key of a home; None if it has one already."""
+    """Make the first admin and their API key; None if the home has a key already."""
     from shared.bootstrap import from_environment
-    from shared.web.keys import ApiKeys
+    from shared.identity.directory import Directory
+    from shared.identity.keys import ApiKeys
 
     ports = from_environment()
     keys = ApiKeys(ports.documents, ports.clock)
-    return None if keys.any_exists() else keys.create("admin", by="first start").text
+    if keys.any_exists():
+        return None
+    Directory(ports.documents, ports.clock).ensure_admin(ADMIN, by="first start")
+    return keys.create(ADMIN, by="first start").text
 
 
 def _announce(terminal: Terminal, supervisor: Supervisor, new_key: str | None) -> None:
