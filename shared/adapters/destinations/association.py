@@ -1,22 +1,19 @@
 """One association as a Storage SCU (PS3.4 Annex B, PS3.8), and the only reader of its socket.
 
-Data sets go out as they lie in the received file: 12 bytes of framing, then sendfile(2), so that
-neither a decoder nor this process's memory ever sees the pixels. Nothing here polls; an idle
-association costs a socket.
+Data sets go out as they lie in the received file: 12 bytes of framing, then sendfile(2) where
+nothing is encrypted, so that neither a decoder nor this process's memory ever sees the pixels.
+Nothing here polls; an idle association costs a socket.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.adapters.destinations import command_set, outcomes, upper_layer
+from shared.adapters.destinations.channel import Channel, Security, connect
 from shared.adapters.destinations.command_set import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
 from shared.dicom.commitment import REQUEST_STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
@@ -32,10 +29,6 @@ _GATHER_BUFFERS = 256  # sendmsg(2) takes at most 1024
 _GATHER_BYTES = 1 << 20
 _RECEIVE_BYTES = 1 << 16
 _PARTING_S = 2.0
-
-# Linux; elsewhere exchanges are the same, only slower.
-_MSG_MORE = getattr(socket, "MSG_MORE", 0)
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
 class AssociationRejectedError(Exception):
@@ -60,6 +53,7 @@ class Peer:
     calling_ae_title: str
     max_pdu_size: int  # of what the peer sends to us; 0 is no limit
     timeout_s: float  # without progress, in either direction
+    security: Security | None = None  # in the clear without it
 
 
 class Association:
@@ -88,10 +82,9 @@ class Association:
         self._is_over = False
         self._events: list[bytes] = []  # reported and not asked for yet
         self._timeout_s = peer.timeout_s
-        self._socket = socket.create_connection((peer.host, peer.port), within_s)
+        self._channel: Channel = connect((peer.host, peer.port), within_s, peer.security)
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._limit_waiting(within_s)
+            self._channel.limit_waiting(within_s)
             self._send(
                 [
                     upper_layer.associate_request(
@@ -104,9 +97,9 @@ class Association:
                 ]
             )
             accepted = self._negotiated(within_s)
-            self._limit_waiting(peer.timeout_s)
+            self._channel.limit_waiting(peer.timeout_s)
         except BaseException:
-            self._socket.close()
+            self._channel.close()
             raise
         self.implementation = accepted.implementation
         self._context_ids = {
@@ -195,9 +188,7 @@ class Association:
         """
         number = self._context_ids[context]
         if not self._events:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            if not self._buffer and not poll.poll(1000 * within_s):
+            if not self._buffer and not self._channel.is_readable(within_s):
                 return None
             command, data = self._receive_message(number, time.monotonic() + self._timeout_s)
             if not self._take_event(number, command, data):
@@ -209,14 +200,12 @@ class Association:
         """False if the peer has sent something unasked, or ended the association: it is over."""
         if self._is_over:
             return False
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not self._buffer and not poll.poll(0)
+        return not self._buffer and not self._channel.is_readable(0)
 
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); never raises, and takes two seconds at most."""
         with suppress(OSError, ProtocolError):
-            self._limit_waiting(_PARTING_S)
+            self._channel.limit_waiting(_PARTING_S)
             self._send([upper_layer.RELEASE_RQ])
             deadline_s = time.monotonic() + _PARTING_S
             while True:
@@ -226,14 +215,13 @@ class Association:
                     self._send([upper_layer.RELEASE_RP])
                 else:
                     break
-        self._socket.close()
+        self._channel.close()
 
     def abort(self) -> None:
         """End the association at once; never raises."""
-        with suppress(OSError):
-            # Where a PDU was cut short the peer cannot read this, and sees the connection close.
-            self._socket.send(upper_layer.ABORT, socket.MSG_DONTWAIT)
-        self._socket.close()
+        # Where a PDU was cut short the peer cannot read this, and sees the connection close.
+        self._channel.send_last(upper_layer.ABORT)
+        self._channel.close()
 
     # ---- sending ----------------------------------------------------------------------------
 
@@ -260,7 +248,7 @@ class Association:
                     gathered.append(upper_layer.pdata_header(number, control, room))
                 count = min(room, len(piece) - done)
                 if isinstance(piece, FileRange):
-                    self._send(gathered, _MSG_MORE)
+                    self._send(gathered, more=True)
                     gathered = []
                     self._send_file(piece, done, count)
                 else:
@@ -274,24 +262,16 @@ class Association:
                 left -= count
         self._send(gathered)
 
-    def _send(self, buffers: Sequence[bytes | memoryview], flags: int = 0) -> None:
-        if not buffers:
-            return
-        sent = self._socket.sendmsg(buffers, [], flags)
-        for buffer in buffers:
-            # Most often all went out at once, and this finds nothing to do.
-            if sent < len(buffer):
-                rest = memoryview(buffer)[sent:]
-                while rest:
-                    rest = rest[self._socket.send(rest, flags) :]
-            sent = max(0, sent - len(buffer))
+    def _send(self, buffers: Sequence[bytes | memoryview], *, more: bool = False) -> None:
+        if buffers:
+            self._channel.send(buffers, more=more)
 
     def _send_file(self, piece: FileRange, start: int, count: int) -> None:
         file = piece.reader.fileno()
         assert file is not None
         offset, end = piece.offset + start, piece.offset + start + count
         while offset < end:
-            sent = os.sendfile(self._socket.fileno(), file, offset, end - offset)
+            sent = self._channel.send_file(file, offset, end - offset)
             if not sent:
                 raise TruncatedInstanceError("the received file", end, offset)
             offset += sent
@@ -299,7 +279,7 @@ class Association:
     def _early_refusal(self, number: int, message_id: int) -> Response | None:
         """Why the peer closed while we were sending, if it says so."""
         self._is_over = True
-        self._limit_waiting(_PARTING_S)
+        self._channel.limit_waiting(_PARTING_S)
         try:
             response = self._response(number, command_set.C_STORE_RQ, message_id, _PARTING_S)
         except BlockingIOError:
@@ -386,11 +366,7 @@ class Association:
         while len(self._buffer) < count:
             if time.monotonic() > deadline_s:
                 raise BlockingIOError("the answer is too slow")
-            if _QUICKACK is not None:
-                # Without it a peer that uses Nagle's algorithm and writes its answer in two pieces
-                # waits 40 ms for our delayed acknowledgement, for each Instance. It wears off.
-                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            received = self._socket.recv(_RECEIVE_BYTES)
+            received = self._channel.receive(_RECEIVE_BYTES)
             if not received:
                 raise AssociationLostError("the peer closed the connection")
             self._buffer += received
@@ -401,15 +377,6 @@ class Association:
     def _next_message_id(self) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
         return self._message_id
-
-    def _limit_waiting(self, seconds: float) -> None:
-        # The kernel's own limits, so that sendfile(2) is under them too; Python's time-outs would
-        # make the socket non-blocking.
-        self._socket.settimeout(None)
-        whole = int(seconds)
-        limit = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def _fragments(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
