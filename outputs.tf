@@ -47,3 +47,8 @@ output "next" {
     "Say where instances go: docs/configuration.md. Name each destination in `destinations` to give it a queue of its own.",
   ]
 }
+
+output "delivery_member" {
+  description = "IAM member that deliveries are made as: what stores of other projects let in."
+  value       = module.functions["deliver-instance"].member
+}

@@ -201,13 +201,13 @@ variable "storage" {
 }
 
 variable "kms_key" {
-  description = "Id of a key of yours in this region that encrypts whatever is kept; null for Google's own keys."
-  type        = string
+  description = "A key of yours in this region, by its id, that encrypts whatever is kept; null for Google's own keys."
+  type        = object({ id = string })
   default     = null
 
   validation {
-    condition     = var.kms_key == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key))
-    error_message = "projects/…/locations/…/keyRings/…/cryptoKeys/…"
+    condition     = var.kms_key == null || can(regex("^projects/", var.kms_key.id)) && !strcontains(var.kms_key.id, "cryptoKeyVersions")
+    error_message = "The id of a key (projects/…/locations/…/keyRings/…/cryptoKeys/…), not of one version of it."
   }
 }
 

@@ -25,7 +25,7 @@ resource "google_firestore_database" "this" {
   dynamic "cmek_config" {
     for_each = var.kms_key == null ? [] : [var.kms_key]
     content {
-      kms_key_name = cmek_config.value
+      kms_key_name = cmek_config.value.id
     }
   }
 }

@@ -31,6 +31,6 @@ variable "deletion_protection" {
 
 variable "kms_key" {
   description = "Key that encrypts the documents; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }

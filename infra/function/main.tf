@@ -22,7 +22,7 @@ resource "google_cloud_run_v2_service" "this" {
     service_account                  = google_service_account.this.email
     timeout                          = "${var.limits.timeout_s}s"
     max_instance_request_concurrency = var.limits.concurrency
-    encryption_key                   = var.kms_key
+    encryption_key                   = one(var.kms_key[*].id)
     labels                           = var.labels
 
     scaling {

@@ -143,7 +143,7 @@ variable "secret_custom_roles" {
 
 variable "kms_key" {
   description = "Key that encrypts the deployed image; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

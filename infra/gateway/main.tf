@@ -114,7 +114,7 @@ resource "google_cloud_run_v2_worker_pool" "this" {
 
   template {
     service_account = google_service_account.this.email
-    encryption_key  = var.kms_key
+    encryption_key  = one(var.kms_key[*].id)
     labels          = var.labels
 
     containers {
@@ -206,7 +206,7 @@ resource "google_compute_instance_template" "this" {
     dynamic "disk_encryption_key" {
       for_each = var.kms_key == null ? [] : [var.kms_key]
       content {
-        kms_key_self_link = disk_encryption_key.value
+        kms_key_self_link = disk_encryption_key.value.id
       }
     }
   }

@@ -113,7 +113,7 @@ variable "secret_prefix" {
 
 variable "kms_key" {
   description = "Key that encrypts images and disks; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

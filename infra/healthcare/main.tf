@@ -9,7 +9,7 @@ resource "google_healthcare_dataset" "this" {
   dynamic "encryption_spec" {
     for_each = var.kms_key == null ? [] : [var.kms_key]
     content {
-      kms_key_name = encryption_spec.value
+      kms_key_name = encryption_spec.value.id
     }
   }
 }

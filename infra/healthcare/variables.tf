@@ -40,7 +40,7 @@ variable "deletion_protection" {
 
 variable "kms_key" {
   description = "Key that encrypts the dataset; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

@@ -6,7 +6,7 @@ resource "google_artifact_registry_repository" "this" {
   repository_id          = var.name
   description            = "Images of Axiom Flow"
   format                 = "DOCKER"
-  kms_key_name           = var.kms_key
+  kms_key_name           = one(var.kms_key[*].id)
   labels                 = var.labels
   cleanup_policy_dry_run = false
 

@@ -15,7 +15,7 @@ variable "name" {
 
 variable "kms_key" {
   description = "Key that encrypts the images; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

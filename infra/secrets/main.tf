@@ -31,7 +31,7 @@ resource "google_secret_manager_secret" "this" {
         dynamic "customer_managed_encryption" {
           for_each = var.kms_key == null ? [] : [var.kms_key]
           content {
-            kms_key_name = customer_managed_encryption.value
+            kms_key_name = customer_managed_encryption.value.id
           }
         }
       }

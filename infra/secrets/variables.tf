@@ -15,7 +15,7 @@ variable "prefix" {
 
 variable "kms_key" {
   description = "Key that encrypts the secrets; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

@@ -66,7 +66,7 @@ resource "google_kms_crypto_key_iam_member" "this" {
     { "storage.googleapis.com" = data.google_storage_project_service_account.this.member },
   )
 
-  crypto_key_id = var.kms_key
+  crypto_key_id = var.kms_key.id
   role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
   member        = each.value
 }

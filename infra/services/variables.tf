@@ -5,7 +5,7 @@ variable "project" {
 
 variable "kms_key" {
   description = "Key that encrypts what is kept; null for Google's own keys."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

@@ -22,7 +22,7 @@ resource "google_storage_bucket" "received" {
   dynamic "encryption" {
     for_each = var.kms_key == null ? [] : [var.kms_key]
     content {
-      default_kms_key_name = encryption.value
+      default_kms_key_name = encryption.value.id
     }
   }
 
@@ -80,7 +80,7 @@ resource "google_storage_bucket" "landing" {
   dynamic "encryption" {
     for_each = var.kms_key == null ? [] : [var.kms_key]
     content {
-      default_kms_key_name = encryption.value
+      default_kms_key_name = encryption.value.id
     }
   }
 

@@ -72,7 +72,7 @@ variable "protect" {
 
 variable "kms_key" {
   description = "Key that encrypts the objects; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 

@@ -3,7 +3,7 @@
 resource "google_pubsub_topic" "this" {
   project                    = var.project
   name                       = var.name
-  kms_key_name               = var.kms_key
+  kms_key_name               = one(var.kms_key[*].id)
   labels                     = var.labels
   message_retention_duration = "${var.retention_days * 86400}s"
 
@@ -24,7 +24,7 @@ resource "google_pubsub_topic_iam_member" "publisher" {
 resource "google_pubsub_topic" "dead_letter" {
   project                    = var.project
   name                       = "${var.name}-dead-letter"
-  kms_key_name               = var.kms_key
+  kms_key_name               = one(var.kms_key[*].id)
   labels                     = var.labels
   message_retention_duration = "${31 * 86400}s"
 

@@ -36,7 +36,7 @@ variable "retention_days" {
 
 variable "kms_key" {
   description = "Key that encrypts the messages; null for Google's own."
-  type        = string
+  type        = object({ id = string })
   default     = null
 }
 
