@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
-from shared.config.sources import AnySource, Source
+from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
@@ -164,9 +164,49 @@ class DicomwebDestination(_Destination):
         return self
 
 
-Destination = Annotated[
-    FilesystemDestination | DimseDestination | DicomwebDestination, Field(discriminator="type")
-]
+class GoogleHealthcareDestination(_Destination):
+    """A DICOM store of the Google Cloud Healthcare API, as the process's own service account."""
+
+    type: Literal["google_healthcare"]
+    project_id: CloudName
+    location: CloudName
+    dataset_id: CloudName
+    dicom_store_id: CloudName
+    # Another one than Google's own, such as a private endpoint.
+    base_url: Annotated[
+        str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_has_no_password)
+    ] = "https://healthcare.googleapis.com/v1"
+
+    @property
+    def address(self) -> str:
+        """As of a folder: the base URL of its DICOMweb services."""
+        return (
+            f"{self.base_url.rstrip('/')}/projects/{self.project_id}/locations/{self.location}"
+            f"/datasets/{self.dataset_id}/dicomStores/{self.dicom_store_id}/dicomWeb"
+        )
+
+
+class BucketDestination(_Destination):
+    """A bucket of Cloud Storage, one object for each Instance."""
+
+    type: Literal["gcs"]
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")]
+    template: Annotated[str, Field(min_length=1), AfterValidator(_is_template)] = DEFAULT_TEMPLATE
+
+    @property
+    def address(self) -> str:
+        """As of a folder."""
+        return f"gs://{self.bucket}"
+
+
+AnyDestination = (
+    FilesystemDestination
+    | DimseDestination
+    | DicomwebDestination
+    | GoogleHealthcareDestination
+    | BucketDestination
+)
+Destination = Annotated[AnyDestination, Field(discriminator="type")]
 
 
 class Settings(BaseModel):
@@ -231,9 +271,7 @@ class Configuration(BaseModel):
     standardizers: tuple[Standardizer, ...] = ()
     settings: Settings = Settings()
 
-    def destination(
-        self, name: str
-    ) -> FilesystemDestination | DimseDestination | DicomwebDestination | None:
+    def destination(self, name: str) -> AnyDestination | None:
         """The destination of that name, enabled or not."""
         return next((d for d in self.destinations if d.name == name), None)
 

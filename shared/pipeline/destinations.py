@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from shared.config.entities import DicomwebDestination, DimseDestination, FilesystemDestination
+from shared.config.entities import AnyDestination as DestinationEntity
 from shared.config.service import ConfigurationService
 from shared.errors import DestinationMisconfiguredError
 from shared.ports import Destination
-
-DestinationEntity = FilesystemDestination | DimseDestination | DicomwebDestination
 
 
 class DestinationPool:

@@ -30,10 +30,15 @@ class _Object:
     name: str
     generation: int
     data: bytes
+    said: dict[str, Any]
 
     def shown(self) -> dict[str, Any]:
         sum_ = google_crc32c.value(self.data).to_bytes(4, "big")
+        told: dict[str, Any] = {
+            key: self.said[key] for key in ("metadata", "contentType") if key in self.said
+        }
         return {
+            **told,
             "kind": "storage#object",
             "bucket": BUCKET,
             "name": self.name,
@@ -57,7 +62,7 @@ class _Store:
         self.lock = threading.Lock()
         self.live: dict[str, _Object] = {}
         self.generations: dict[tuple[str, int], _Object] = {}
-        self.sessions: dict[str, tuple[str, dict[str, str], bytearray]] = {}
+        self.sessions: dict[str, tuple[dict[str, Any], dict[str, str], bytearray]] = {}
         self.next = 1_700_000_000_000_000
 
     def check(self, name: str, query: dict[str, str]) -> None:
@@ -66,11 +71,12 @@ class _Store:
         if "ifGenerationMatch" in query and int(query["ifGenerationMatch"]) != generation:
             raise _RefusedError(412, "At least one of the pre-conditions did not hold.")
 
-    def insert(self, name: str, data: bytes, query: dict[str, str], claimed: str | None) -> _Object:
+    def insert(self, said: dict[str, Any], data: bytes, query: dict[str, str]) -> _Object:
+        name, claimed = said["name"], said.get("crc32c")
         with self.lock:
             self.check(name, query)
             self.next += 1
-            made = _Object(name, self.next, data)
+            made = _Object(name, self.next, data, said)
             if claimed not in (None, made.shown()["crc32c"]):
                 raise _RefusedError(400, "Provided CRC32C does not match.")
             self.live[name] = self.generations[name, made.generation] = made
@@ -145,8 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         store, kind = self.server.store, self.query.get("uploadType")
         if kind == "resumable":
             said = json.loads(self.body)
+            said.setdefault("contentType", self.headers.get("X-Upload-Content-Type"))
             session = str(len(store.sessions))
-            store.sessions[session] = (said["name"], self.query, bytearray())
+            store.sessions[session] = (said, self.query, bytearray())
             place = f"http://{self.headers['Host']}/upload?upload_id={session}"
             self._send(200, b"", {"Location": place})
             return
@@ -157,16 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
         _, described, media, _ = self.body.split(delimiter, 3)
         said = json.loads(described.partition(b"\r\n\r\n")[2])
         data = media.partition(b"\r\n\r\n")[2][:-2]
-        self._json(store.insert(said["name"], data, self.query, said.get("crc32c")).shown())
+        self._json(store.insert(said, data, self.query).shown())
 
     def _put(self) -> None:
         store = self.server.store
-        name, query, data = store.sessions[self.query["upload_id"]]
+        said, query, data = store.sessions[self.query["upload_id"]]
         data += self.body
         if self.headers["Content-Range"].endswith("/*"):
             self._send(308, b"", {"Range": f"bytes=0-{len(data) - 1}"} if data else {})
             return
-        self._json(store.insert(name, bytes(data), query, None).shown())
+        self._json(store.insert(said, bytes(data), query).shown())
 
     def _delete(self) -> None:
         store = self.server.store

@@ -127,7 +127,8 @@ class TestConfiguration:
             )
         assert {str(fault) for fault in caught.value.faults} == {
             "listener: is no field here (did you mean listeners?)",
-            "destinations[0].type: must be one of 'filesystem', 'dimse', 'dicomweb'"
+            "destinations[0].type: must be one of 'filesystem', 'dimse', 'dicomweb', "
+            "'google_healthcare', 'gcs'"
             " (did you mean filesystem?)",
             "destinations[1].ae_title: is missing",
             "destinations[1].ae_titel: is no field here (did you mean ae_title?)",

@@ -1,4 +1,4 @@
-"""Where Instances are delivered to: a folder, a Storage SCP, a DICOMweb server."""
+"""Where Instances are delivered to: a folder, a Storage SCP, a DICOMweb server, Google Cloud."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def create(
-    entity: entities.FilesystemDestination
-    | entities.DimseDestination
-    | entities.DicomwebDestination,
+    entity: entities.AnyDestination,
     secrets: SecretStore,
     *,
     storage_root: Path | None = Path("storage"),
@@ -51,6 +49,24 @@ def create(
             timeout_s=entity.timeout_s,
             commitment_within_s=entity.commitment_timeout_s if entity.storage_commitment else None,
             commitment_report=commitment_report,
+        )
+    if entity.type == "google_healthcare":
+        from shared.adapters.destinations.google_healthcare import HealthcareDestination
+
+        return HealthcareDestination(
+            entity.name,
+            base_url=entity.address,
+            timeout_s=entity.timeout_s,
+            max_connections=entity.max_concurrency,
+        )
+    if entity.type == "gcs":
+        from shared.adapters.destinations.cloud_storage import BucketDestination
+
+        return BucketDestination(
+            entity.name,
+            entity.bucket,
+            entity.template,
+            timeout_s=entity.timeout_s,
         )
     from shared.adapters.destinations.dicomweb import DicomwebDestination, authorization
 

@@ -67,11 +67,14 @@ class DicomwebDestination:
         authorization: Authorization,
         timeout_s: float = 60.0,
         max_connections: int = 4,
+        session: requests.Session | None = None,
     ) -> None:
-        """`timeout_s` limits each wait for the server: connect, take bytes, answer."""
+        """`timeout_s` limits each wait for the server: connect, take bytes, answer. A `session`
+        may sign in by itself; it is closed with the destination.
+        """
         self._name, self._base_url = name, base_url.rstrip("/")
         self._authorization, self._timeout_s = authorization, timeout_s
-        self._session = requests.Session()
+        self._session = session or requests.Session()
         # A server's cookies are nothing to us, and threads share the session.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-flow"

@@ -20,9 +20,10 @@ from shared.errors import (
 
 if TYPE_CHECKING:
     from shared.config.entities import (
+        AnyDestination,
         DicomwebDestination,
         DimseDestination,
-        FilesystemDestination,
+        GoogleHealthcareDestination,
     )
     from shared.pipeline.reconcile import Inventory
     from shared.ports import SecretStore
@@ -34,7 +35,7 @@ _LARGEST_HEADER_BYTES = 64 << 20
 
 
 def inventory(
-    entity: FilesystemDestination | DimseDestination | DicomwebDestination,
+    entity: AnyDestination,
     secrets: SecretStore,
     *,
     storage_root: Path | None,
@@ -44,6 +45,12 @@ def inventory(
         return _folder(entity.name, root_of(entity, storage_root))
     if entity.type == "dimse":
         return _query_scp(entity)
+    if entity.type == "google_healthcare":
+        return _google_qido(entity)
+    if entity.type == "gcs":
+        from shared.adapters.destinations.cloud_storage import bucket_inventory
+
+        return bucket_inventory(entity.name, entity.bucket)
     return _qido(entity, secrets)
 
 
@@ -180,10 +187,21 @@ def _qido(entity: DicomwebDestination, secrets: SecretStore) -> Iterator[Invento
         yield _Qido(entity, session)
 
 
+@contextmanager
+def _google_qido(entity: GoogleHealthcareDestination) -> Iterator[Inventory]:
+    from shared.adapters.destinations.google_session import google_session
+
+    with google_session(entity.name, entity.address) as session:
+        session.headers["Accept"] = "application/dicom+json"
+        yield _Qido(entity, session)
+
+
 class _Qido:
     """Search for Instances of a Study, page by page."""
 
-    def __init__(self, entity: DicomwebDestination, session: Any) -> None:
+    def __init__(
+        self, entity: DicomwebDestination | GoogleHealthcareDestination, session: Any
+    ) -> None:
         self._entity, self._session = entity, session
 
     def instances(self, study_instance_uid: str) -> set[str]:
@@ -198,7 +216,7 @@ class _Qido:
         import requests
 
         name = self._entity.name
-        url = f"{self._entity.base_url.rstrip('/')}/studies/{study_instance_uid}/instances"
+        url = f"{self._entity.address.rstrip('/')}/studies/{study_instance_uid}/instances"
         try:
             response = self._session.get(
                 url,

@@ -151,6 +151,12 @@ CLIENT_ERRORS: Mapping[str, Verdict] = {
     "builtins.BlockingIOError": Verdict(Outcome.TRANSIENT, "no answer in time"),
     "builtins.ConnectionRefusedError": Verdict(Outcome.TRANSIENT, "connection refused"),
     "builtins.ConnectionError": Verdict(Outcome.TRANSIENT, "connection lost"),
+    "google.auth.exceptions.DefaultCredentialsError": Verdict(
+        Outcome.MISCONFIGURED, "this machine has no credentials of Google Cloud"
+    ),
+    "google.auth.exceptions.GoogleAuthError": Verdict(
+        Outcome.TRANSIENT, "no access token can be had"
+    ),
     "requests.exceptions.ConnectTimeout": Verdict(Outcome.TRANSIENT, "no connection in time"),
     "requests.exceptions.Timeout": Verdict(Outcome.TRANSIENT, "no answer in time"),
     "requests.exceptions.ConnectionError": Verdict(Outcome.TRANSIENT, "connection failed"),
