@@ -26,6 +26,7 @@ from shared.pipeline.receive import Receiver
 from shared.pipeline.reconcile import Inventory
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
+from shared.pipeline.standardizers import ProviderFactory, Standardizers
 from shared.ports import (
     Clock,
     DocumentStore,
@@ -37,6 +38,9 @@ from shared.ports import (
 
 if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
+    from shared.config.standardizers import AnyProvider
+    from shared.standardize.proposals import Standardizer
+    from shared.standardize.vocabulary import Vocabulary
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -50,7 +54,13 @@ INDICES = {
         "sop_instance_uid",
         "receipt_id",
     ),
-    "instances": ("received_at", "state", "study_instance_uid", "sop_instance_uid"),
+    "instances": (
+        "received_at",
+        "state",
+        "study_instance_uid",
+        "series_instance_uid",
+        "sop_instance_uid",
+    ),
     "deliveries": ("updated_at", "state", "destination", "receipt_id", "study_instance_uid"),
     "audit": ("when",),
     "jobs": ("created_at",),
@@ -61,6 +71,9 @@ INDICES = {
     "reconciliations": ("began_at", "finished_at"),
     "clean-ups": ("ended_at",),
     "shadow-reports": ("edition",),
+    "standardization-series": ("updated_at", "state", "series_instance_uid"),
+    "standardization-synonyms": ("at",),
+    "standardization-hits": ("decision",),
     "api_keys": ("user", "created_at"),
     "users": ("email", "name"),
     "roles": ("name",),
@@ -252,6 +265,9 @@ def _wired(
         inventory=_inventory_of(configuration, secret_store, storage_root),
         queue=queue,
         shadows=ShadowLog(documents, clock),
+        standardizers=Standardizers(
+            configuration, documents, clock, _standardizer_factory(secret_store, clock)
+        ),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
@@ -299,6 +315,15 @@ def _report_commitment(due: Due) -> None:
         called_ae_title=due.ae_title,
         calling_ae_title=due.own_ae_title,
     )
+
+
+def _standardizer_factory(secret_store: SecretStore, clock: Clock) -> ProviderFactory:
+    def make(entity: AnyProvider, site: Mapping[str, Vocabulary]) -> Standardizer:
+        from shared.adapters.standardizers import create
+
+        return create(entity, site, secret_store, clock)
+
+    return make
 
 
 def _inventory_of(

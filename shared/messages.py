@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared.dicom.changes import Change
+from shared.dicom.standardized import Standardized
 from shared.errors import Category, MalformedMessageError
 
 # A header up to this many bytes travels in the message; a larger one is read again from the
@@ -28,6 +29,7 @@ class Topic(StrEnum):
 
     INSTANCE_RECEIVED = "instance-received"
     INSTANCE_ACCEPTED = "instance-accepted"
+    STANDARDIZATION_REQUESTED = "standardization-requested"
     DELIVERY_REQUESTED = "delivery-requested"
     EXCEPTION_RAISED = "exception-raised"
     JOB_REQUESTED = "job-requested"
@@ -40,6 +42,7 @@ class Stage(StrEnum):
     RECEIVE = "receive"
     VALIDATE = "validate_instance"
     RULES = "apply_rules"
+    STANDARDIZE = "standardize_attributes"
     DELIVER = "deliver_instance"
     RECORD = "record_exception"
     JOB = "run_job"
@@ -101,12 +104,31 @@ class InstanceAccepted:
 
     `decision` counts how often the rules were asked: a recorded decision is repeated for the same
     number and for smaller ones. With `released`, a person has said that what rules hold may go.
+    `standardized` are the answers that rules have asked standardizers for.
     """
 
     receipt: Receipt
     warnings: tuple[str, ...] = ()
     decision: int = 0
     released: bool = False
+    standardized: tuple[Standardized, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StandardizationRequested:
+    """Rules cannot go on before this standardizer has looked at the Instance with these Changes.
+
+    Its answer goes with those of `accepted`, and then the rules begin anew.
+    """
+
+    accepted: InstanceAccepted
+    standardizer: str
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is known of the Instance."""
+        return self.accepted.receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +194,7 @@ M = TypeVar(
     "M",
     InstanceReceived,
     InstanceAccepted,
+    StandardizationRequested,
     DeliveryRequested,
     ExceptionRaised,
     JobRequested,

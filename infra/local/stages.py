@@ -1,5 +1,5 @@
-"""The `stages` process: validation, rules, the exception log and jobs, on the queue's messages, and
-Studies and the clean-up, on timers.
+"""The `stages` process: validation, rules, standard terms, the exception log and jobs, on messages of
+the queue, and Studies and the clean-up, on timers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functions.clean_up.main import clean_up
 from functions.complete_studies.main import complete_studies
 from functions.record_exception.main import record_exception
 from functions.run_job.main import run_job
+from functions.standardize_attributes.main import standardize_attributes
 from functions.validate_instance.main import validate_instance
 from infra.local.timer import calling, is_worked_off
 from infra.local.work import run_handlers
@@ -30,6 +31,7 @@ if __name__ == "__main__":
             {
                 Topic.INSTANCE_RECEIVED: validate_instance,
                 Topic.INSTANCE_ACCEPTED: apply_rules,
+                Topic.STANDARDIZATION_REQUESTED: standardize_attributes,
                 Topic.EXCEPTION_RAISED: record_exception,
                 Topic.JOB_REQUESTED: run_job,
             },

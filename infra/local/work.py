@@ -32,7 +32,8 @@ def run_handlers(
     ports = bootstrap.from_environment()
     assert isinstance(ports.bus, SqliteMessageBus)
     destinations = ports.destinations
-    if Topic.DELIVERY_REQUESTED in entry_points:
+    delivers = Topic.DELIVERY_REQUESTED in entry_points
+    if delivers:
         destination_states.forget_all(ports.documents)
     runner = Runner(
         ports.bus,
@@ -40,7 +41,7 @@ def run_handlers(
         ports.clock,
         at_once=at_once,
         max_concurrency=lambda lane: (
-            destinations.max_concurrency(lane) if lane else _STAGE_CONCURRENCY
+            destinations.max_concurrency(lane) if lane and delivers else _STAGE_CONCURRENCY
         ),
         budget_s=lambda: ports.configuration.get().settings.retry_budget_s,
         tell=lambda state: _record(state, ports),
@@ -48,6 +49,7 @@ def run_handlers(
     runner.run(stopped)
     destinations.close()
     ports.crosswalks.close()
+    ports.standardizers.close()
 
 
 def _record(state: LaneState, ports: Ports) -> None:

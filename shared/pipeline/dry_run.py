@@ -6,11 +6,14 @@ The answers hold patients' Values; they are for the person who asked, never for 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import msgspec
 
 from shared.dicom.changes import Change
 from shared.dicom.header import Header
+from shared.dicom.standardized import Standardized
 from shared.errors import AxiomError
 from shared.pipeline.instance_records import COLLECTION, receipt_of
 from shared.pipeline.plans import facts_of
@@ -65,10 +68,14 @@ def trial_of(instance: Mapping[str, Any], ports: Ports) -> Trial:
             header = header_of(receipt, reader)
     except AxiomError as error:
         return Trial(receipt.receipt_id, None, None, str(error), uid)
-    facts = facts_of(
-        receipt,
-        returned=bool(instance.get("returned")),
-        released=bool(instance.get("released")),
+    answers = msgspec.convert(instance.get("answers", ()), tuple[Standardized, ...])
+    facts = replace(
+        facts_of(
+            receipt,
+            returned=bool(instance.get("returned")),
+            released=bool(instance.get("released")),
+        ),
+        standardized={answer.standardizer: answer for answer in answers},
     )
     return Trial(receipt.receipt_id, header, facts, sop_instance_uid=uid)
 

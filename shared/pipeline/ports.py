@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shared.pipeline.reconcile import Inventory
     from shared.pipeline.rulebook import RuleBook
     from shared.pipeline.shadow import ShadowLog
+    from shared.pipeline.standardizers import Standardizers
 
 # Says None when the part works, or in a few words what is wrong with it.
 HealthCheck = Callable[[], str | None]
@@ -47,6 +48,7 @@ class Ports:
     # DestinationUnavailableError and its kin.
     inventory: Callable[[str], AbstractContextManager[Inventory]]
     shadows: ShadowLog
+    standardizers: Standardizers
     # How many messages wait for a destination; None on a platform whose queue cannot tell.
     waiting: Callable[[str], int] | None = None
     # The bus where it can tell what waits in it; None on a platform whose bus cannot.

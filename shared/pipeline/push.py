@@ -28,6 +28,7 @@ from shared.messages import (
     InstanceReceived,
     JobRequested,
     Stage,
+    StandardizationRequested,
     Topic,
     decode,
 )
@@ -83,6 +84,7 @@ M = TypeVar(
     "M",
     InstanceReceived,
     InstanceAccepted,
+    StandardizationRequested,
     DeliveryRequested,
     ExceptionRaised,
     JobRequested,
@@ -158,6 +160,7 @@ def _record(
     error: AxiomError,
     message: InstanceReceived
     | InstanceAccepted
+    | StandardizationRequested
     | DeliveryRequested
     | ExceptionRaised
     | JobRequested

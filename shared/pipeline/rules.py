@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from shared.errors import (
     PermanentError,
 )
 from shared.messages import InstanceAccepted, Receipt, Topic, encode
-from shared.pipeline import collect, instance_records, returned, shadow
+from shared.pipeline import collect, instance_records, returned, shadow, standardize
 from shared.pipeline.instance_records import (
     COLLECTING,
     COLLECTION,
@@ -40,7 +41,7 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, Outgoing
-from shared.rules import Decision, Verdict
+from shared.rules import Ask, Decision, Verdict
 from shared.rules.program import LOOP_REASON
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,16 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
     decides = False
     while known is None or message.decision > decision_of(known.data):
         decides = True
-        known = _decide(message, known, ports)
+        decided = _decide(message, known, ports)
+        if isinstance(decided, Ask):
+            ports.bus.publish([standardize.request(message, decided, ports)])
+            return
+        known = decided
         crash_points.reached(crash_points.AFTER_DECISION)
     collect.register(known.data, receipt, ports)
     ports.bus.publish(delivery_messages(receipt, known.data))
+    if known.data.get("standardized") and standardize.is_outdated(known.data, ports):
+        decide_anew(receipt, message.warnings, ports, released=message.released)
     if decides:
         shadow.observe(receipt, known.data, ports)
 
@@ -111,15 +118,21 @@ class RejectedByRuleError(PermanentError):
     hint = "If the Instance is wanted, change the rule and retry with the current rules."
 
 
-def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> Document:
+def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> Document | Ask:
     receipt = message.receipt
     version, program = ports.rules.program()
     settings = ports.configuration.get().settings
     with ports.objects.open(receipt.file.object_name) as reader:
         header = header_of(receipt, reader)
     has_returned = returned.has_returned(receipt, header, ports)
-    facts = facts_of(receipt, returned=has_returned, released=message.released)
+    facts = replace(
+        facts_of(receipt, returned=has_returned, released=message.released),
+        standardized={answer.standardizer: answer for answer in message.standardized},
+        asks=True,
+    )
     decision = program.evaluate(header, facts)
+    if decision.ask is not None:
+        return decision.ask
     record_failures(decision, receipt, ports)
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
@@ -157,6 +170,9 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "changes": [] if plans else msgspec.to_builtins(decision.changes),
         "decision": message.decision,
         "asked": message.decision,
+        # What standardizers answered, and on which evidence.
+        "answers": msgspec.to_builtins(message.standardized),
+        "standardized": [one for answer in message.standardized for one in answer.details],
         # Study rules that have not decided yet, and what those that have said; without them, the
         # Instance would have gone this way.
         "collecting_for": list(decision.collect_for),

@@ -12,7 +12,6 @@ from shared.rules.decision import (
     PlannedDelivery,
     Refusal,
     RuleFailure,
-    Standardized,
     Verdict,
 )
 from shared.rules.program import Program, compile_rulesets
@@ -30,7 +29,6 @@ __all__ = [
     "Rule",
     "RuleFailure",
     "RuleSet",
-    "Standardized",
     "Verdict",
     "check_ruleset",
     "compile_rulesets",

@@ -6,23 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from shared.dicom.changes import Change
-
-
-@dataclass(frozen=True, slots=True)
-class Standardized:
-    """What a standardizer says of an Instance: the answer to a `standardize` action.
-
-    `edits` are Attributes by path with their new Values. `hold` is why a person has to decide
-    first, "" if nobody has to. `details` are JSON values for whoever records the decision.
-    """
-
-    standardizer: str
-    edits: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    hold: str = ""
-    details: tuple[Mapping[str, Any], ...] = ()
+from shared.dicom.standardized import Standardized
 
 
 @dataclass(frozen=True, slots=True)

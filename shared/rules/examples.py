@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from shared.dicom.header import Header
-from shared.rules.decision import Facts, Standardized, Verdict
+from shared.dicom.standardized import Standardized
+from shared.rules.decision import Facts, Verdict
 from shared.rules.reading import Faults, Fields, kind_of, read_attribute
 from shared.rules.sample import sample_header
 
@@ -184,6 +185,7 @@ def _changes(fields: Fields, key: str) -> dict[str, str | None]:
             continue
         changes[name] = value
     return changes
+
 
 
 def _read_crosswalk(fields: Fields) -> Mapping[str, Rows]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shared.errors import TransientError, UnknownVocabularyError
+from shared.errors import ProviderFailedError, TransientError, UnknownVocabularyError
 from shared.standardize.proposals import Proposal, Question, Standardizer
 from shared.standardize.vocabulary import BUILT_IN, Vocabulary, built_in
 
@@ -45,12 +45,15 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do about one question. `proposal` is the best one made, whatever the verdict;
-    None if no provider answered. `failed` are the providers that could not be reached.
+    None if no provider answered. `failed` are the providers that could not be reached. It
+    `is_certain` if a provider was sure enough: KEEP means then that the Value is right, and not
+    that nobody knows.
     """
 
     verdict: Verdict
     proposal: Proposal | None
     failed: tuple[str, ...] = ()
+    is_certain: bool = False
 
 
 class Chain:
@@ -63,7 +66,11 @@ class Chain:
         when_unsure: Policy = Policy.UNCHANGED,
         when_down: Policy = Policy.UNCHANGED,
         site: Mapping[str, Vocabulary] | None = None,
+        tell: Callable[..., None] = lambda *what: None,
     ) -> None:
+        """`tell` hears of each answer that was discarded, and of each that could not be got:
+        ("discarded", provider), ("failed", provider, reason).
+        """
         if not links:
             raise ValueError("a chain needs a provider")
         self._links = tuple(links)
@@ -71,6 +78,7 @@ class Chain:
         self._site = dict(site or {})
         self._lock = threading.Lock()
         self._outside: Counter[str] = Counter()
+        self._tell = tell
 
     @property
     def identity(self) -> str:
@@ -84,13 +92,14 @@ class Chain:
         with self._lock:
             return dict(self._outside)
 
+    @property
+    def may_take_long(self) -> bool:
+        """True if a provider is asked over the network."""
+        return any(getattr(one.provider, "is_remote", False) for one in self._links)
+
     def vocabulary(self, attribute: str) -> Vocabulary:
         """Raises: UnknownVocabularyError."""
-        if attribute in self._site:
-            return self._site[attribute]
-        if attribute not in BUILT_IN:
-            raise UnknownVocabularyError(attribute)
-        return built_in(attribute)
+        return self._site.get(attribute) or vocabulary_of(attribute)
 
     def decide(self, question: Question) -> Decision:
         """Raises: UnknownVocabularyError. A provider that is down is passed over, never waited for.
@@ -103,8 +112,10 @@ class Chain:
         for link in self._links:
             try:
                 proposal = link.provider.propose(question)
-            except TransientError:
+            except TransientError as error:
                 failed.append(link.provider.name)
+                reason = error.args[1] if isinstance(error, ProviderFailedError) else error.code
+                self._tell("failed", link.provider.name, reason)
                 continue
             if proposal.value is not None and not self._is_allowed(proposal, vocabulary, question):
                 continue
@@ -112,7 +123,8 @@ class Chain:
                 best = proposal
             if proposal.value is not None and proposal.confidence >= link.threshold:
                 is_there = proposal.value == question.raw_value.strip()
-                return Decision(Verdict.KEEP if is_there else Verdict.SET, proposal, tuple(failed))
+                verdict = Verdict.KEEP if is_there else Verdict.SET
+                return Decision(verdict, proposal, tuple(failed), is_certain=True)
         policy = self._when_down if failed else self._when_unsure
         verdict = Verdict.HOLD if policy is Policy.HOLD else Verdict.KEEP
         return Decision(verdict, best, tuple(failed))
@@ -126,4 +138,12 @@ class Chain:
             return True
         with self._lock:
             self._outside[proposal.provider] += 1
+        self._tell("discarded", proposal.provider)
         return False
+
+
+def vocabulary_of(attribute: str) -> Vocabulary:
+    """The built-in vocabulary. Raises: UnknownVocabularyError."""
+    if attribute not in BUILT_IN:
+        raise UnknownVocabularyError(attribute)
+    return built_in(attribute)

@@ -1,4 +1,4 @@
-"""Decisions that were made before: the same for equal questions, and for all of a Series."""
+"""Decisions that were made before, for equal questions."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Hits:
 class KeptDecisions:
     """A Chain that remembers, in a DocumentStore and in memory. Safe to use from several threads.
 
-    What is stored names no Value of a patient's: the question is kept as a hash alone. A new
-    edition of the vocabulary or another chain decides anew.
+    What is stored names no raw value: the question is kept as a hash alone. A new edition of the
+    vocabulary or another chain decides anew.
     """
 
     def __init__(self, chain: Chain, documents: DocumentStore) -> None:
@@ -47,57 +47,38 @@ class KeptDecisions:
         with self._lock:
             return Hits(**self._hits)
 
+    def known(self, question: Question) -> Decision | None:
+        """What was decided before; None if nothing was. Raises: as `decide`."""
+        key = self._key(question)
+        with self._lock:
+            found = self._memory.get(key)
+            if found is not None:
+                self._memory.move_to_end(key)
+                self._hits["in_memory"] += 1
+                return found
+        stored = self._documents.get(COLLECTION, key)
+        return None if stored is None else self._remember(key, from_document(stored.data), "stored")
+
     def decide(self, question: Question) -> Decision:
         """As Chain.decide, and the same for an equal question.
 
         Raises: UnknownVocabularyError, StorageUnavailableError.
         """
-        fingerprint = self._fingerprint(
-            question.attribute, question.raw_value, sorted(question.context.items())
-        )
-        return self._decide(f"q-{fingerprint}", question)
-
-    def decide_for_series(self, series_instance_uid: str, question: Question) -> Decision:
-        """As `decide`, but the first decision for a Series holds for all its Instances: a Value
-        that some of them lack or spell otherwise becomes the same in all. An Instance that has the
-        decided Value is kept as it is.
-        """
-        fingerprint = self._fingerprint(question.attribute, series_instance_uid)
-        decision = self._decide(f"s-{fingerprint}", question)
-        proposal = decision.proposal
-        if decision.verdict is Verdict.HOLD or proposal is None or proposal.value is None:
-            return decision
-        if decision.verdict is Verdict.KEEP and not self._is_term(question.attribute, proposal):
-            return decision
-        is_there = proposal.value == question.raw_value.strip()
-        verdict = Verdict.KEEP if is_there else Verdict.SET
-        return Decision(verdict, proposal, decision.failed)
-
-    def _is_term(self, attribute: str, proposal: Proposal) -> bool:
-        """True if KEEP meant "this is right", not "nobody is sure"."""
-        return proposal.confidence == 1 and proposal.value in self._chain.vocabulary(attribute)
-
-    def _decide(self, key: str, question: Question) -> Decision:
-        with self._lock:
-            known = self._memory.get(key)
-            if known is not None:
-                self._memory.move_to_end(key)
-                self._hits["in_memory"] += 1
-                return known
-        stored = self._documents.get(COLLECTION, key)
-        if stored is not None:
-            return self._remember(key, _from_document(stored.data), "stored")
+        known = self.known(question)
+        if known is not None:
+            return known
         decision = self._chain.decide(question)
-        if decision.failed:
-            # A provider was down: the next Instance asks again.
+        if decision.failed and not decision.is_certain:
+            # A provider was down: whoever comes next asks again.
             return decision
+        key = self._key(question)
         try:
-            self._documents.create(COLLECTION, key, _to_document(decision))
+            self._documents.create(COLLECTION, key, to_document(decision))
         except DocumentExistsError:
-            # Somebody decided at the same time; theirs holds, so that a Series stays of one mind.
+            # Somebody decided at the same time; theirs holds.
             first = self._documents.get(COLLECTION, key)
             if first is not None:
-                return self._remember(key, _from_document(first.data), "stored")
+                return self._remember(key, from_document(first.data), "stored")
         return self._remember(key, decision, "made")
 
     def _remember(self, key: str, decision: Decision, where: str) -> Decision:
@@ -108,20 +89,36 @@ class KeptDecisions:
                 self._memory.popitem(last=False)
         return decision
 
-    def _fingerprint(self, attribute: str, *asked: object) -> str:
-        vocabulary = self._chain.vocabulary(attribute)
-        identity = [self._chain.identity, attribute, vocabulary.name, vocabulary.edition, asked]
-        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    def _key(self, question: Question) -> str:
+        vocabulary = self._chain.vocabulary(question.attribute)
+        asked = [question.attribute, question.raw_value, sorted(question.context.items())]
+        return fingerprint(self._chain.identity, vocabulary.name, vocabulary.edition, asked)
 
 
-def _to_document(decision: Decision) -> dict[str, Any]:
+def fingerprint(*asked: object) -> str:
+    """64 hex digits that are equal for equal JSON values."""
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def to_document(decision: Decision) -> dict[str, Any]:
+    """A decision as JSON values."""
     proposal = asdict(decision.proposal) if decision.proposal else None
-    return {"verdict": decision.verdict.value, "proposal": proposal}
+    return {
+        "verdict": decision.verdict.value,
+        "proposal": proposal,
+        "is_certain": decision.is_certain,
+    }
 
 
-def _from_document(data: Mapping[str, Any]) -> Decision:
-    proposal = data["proposal"]
-    if proposal is not None:
-        evidence = tuple(Evidence(**one) for one in proposal["evidence"])
-        proposal = Proposal(**{**proposal, "evidence": evidence})
-    return Decision(Verdict(data["verdict"]), proposal)
+def from_document(data: Mapping[str, Any]) -> Decision:
+    """A decision that `to_document` wrote; other fields are ignored."""
+    proposal = proposal_from(data["proposal"])
+    return Decision(Verdict(data["verdict"]), proposal, is_certain=data["is_certain"])
+
+
+def proposal_from(data: Mapping[str, Any] | None) -> Proposal | None:
+    """A proposal that was written as JSON values."""
+    if data is None:
+        return None
+    evidence = tuple(Evidence(**one) for one in data["evidence"])
+    return Proposal(**{**data, "evidence": evidence})

@@ -13,11 +13,14 @@ class Question:
 
     `context` has the Values of other Attributes by keyword (Modality, BodyPartExamined,
     StudyDescription, SeriesDescription, ProtocolName): what a provider may look at, and no more.
+    `identifying` are folded words that may name the patient or somebody else; what leaves the
+    machine has none of them.
     """
 
     attribute: str
     raw_value: str
     context: Mapping[str, str] = field(default_factory=dict)
+    identifying: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

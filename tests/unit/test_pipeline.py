@@ -17,6 +17,7 @@ import pytest
 from functions.apply_rules.main import apply_rules
 from functions.deliver_instance.main import deliver_instance
 from functions.record_exception.main import record_exception
+from functions.standardize_attributes.main import standardize_attributes
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
@@ -43,6 +44,7 @@ EntryPoint = Callable[[PushRequest], PushResponse]
 ENTRY_POINTS: dict[str, EntryPoint] = {
     Topic.INSTANCE_RECEIVED: cast(EntryPoint, validate_instance),
     Topic.INSTANCE_ACCEPTED: cast(EntryPoint, apply_rules),
+    Topic.STANDARDIZATION_REQUESTED: cast(EntryPoint, standardize_attributes),
     Topic.DELIVERY_REQUESTED: cast(EntryPoint, deliver_instance),
     Topic.EXCEPTION_RAISED: cast(EntryPoint, record_exception),
 }

@@ -121,26 +121,6 @@ class TestKeptDecisions:
         KeptDecisions(Chain([Link(provider, 0.8)]), documents).decide(QUESTION)
         assert provider.asked == 3
 
-    def test_all_instances_of_a_series_get_the_same_value(
-        self, documents: SqliteDocumentStore
-    ) -> None:
-        kept = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents)
-        first = kept.decide_for_series("1.2.3", QUESTION)
-        odd = Question("BodyPartExamined", "", {"StudyDescription": "MR HAND", "Modality": "MR"})
-        second = kept.decide_for_series("1.2.3", odd)
-        assert first.proposal == second.proposal
-        assert kept.decide_for_series("1.2.4", odd).proposal != first.proposal
-
-    def test_an_instance_without_a_value_gets_the_one_its_series_kept(
-        self, documents: SqliteDocumentStore
-    ) -> None:
-        kept = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents)
-        legal = Question("BodyPartExamined", "KNEE", {"Modality": "MR"})
-        assert kept.decide_for_series("1.2.3", legal).verdict is Verdict.KEEP
-        empty = Question("BodyPartExamined", "", {"Modality": "MR"})
-        assert kept.decide_for_series("1.2.3", empty).verdict is Verdict.SET
-        assert kept.decide_for_series("1.2.3", legal).verdict is Verdict.KEEP
-
     def test_a_failure_is_not_remembered(self, documents: SqliteDocumentStore) -> None:
         kept = KeptDecisions(Chain([Link(Down())]), documents)
         assert kept.decide(QUESTION).failed == ("down",)
@@ -156,10 +136,10 @@ class TestKeptDecisions:
         self, documents: SqliteDocumentStore
     ) -> None:
         kept = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents)
-        kept.decide_for_series("1.2.3", QUESTION)
+        kept.decide(QUESTION)
         took = []
         for _ in range(101):
             start = time.process_time()
-            kept.decide_for_series("1.2.3", QUESTION)
+            kept.decide(QUESTION)
             took.append(time.process_time() - start)
         assert sorted(took)[50] < 0.001

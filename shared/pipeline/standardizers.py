@@ -1,0 +1,260 @@
+"""The standardizers of the configuration at work: they look at an Instance and answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.dicom.standardized import Standardized
+from shared.messages import Receipt
+from shared.pipeline.audit import AuditLog
+from shared.pipeline.standardization_counts import StandardizationCounts
+from shared.ports import Clock, DocumentStore
+
+if TYPE_CHECKING:
+    from shared.config.entities import Configuration
+    from shared.config.service import ConfigurationService
+    from shared.config.standardizers import AnyProvider
+    from shared.config.standardizers import Standardizer as Entity
+    from shared.dicom.header import Header
+    from shared.standardize.chain import Chain, Decision
+    from shared.standardize.kept import KeptDecisions
+    from shared.standardize.proposals import Question, Standardizer
+    from shared.standardize.vocabulary import Vocabulary
+
+# Makes a provider that knows these vocabularies of the site.
+ProviderFactory = Callable[["AnyProvider", Mapping[str, "Vocabulary"]], "Standardizer"]
+
+BY: Final = "standardize_attributes"
+_MARGIN_S: Final = 15.0  # that a claim lasts longer than its providers may take
+_REGION: Final = "AnatomicRegionSequence[0]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    entity: Entity
+    chain: Chain
+    kept: KeptDecisions
+    longest_s: float  # that its providers may take together
+
+
+class Standardizers:
+    """All standardizers of the current configuration. Safe to use from several threads.
+
+    Nothing of it is imported or built before a rule asks.
+    """
+
+    def __init__(
+        self,
+        configuration: ConfigurationService,
+        documents: DocumentStore,
+        clock: Clock,
+        make_provider: ProviderFactory,
+    ) -> None:
+        self._configuration, self._documents, self._clock = configuration, documents, clock
+        self._make_provider = make_provider
+        self.counts = StandardizationCounts(documents, clock)
+        self._lock = threading.Lock()
+        self._known: tuple[int, dict[str, _Compiled]] = (-1, {})
+
+    def answer(self, name: str, header: Header, receipt: Receipt) -> Standardized:
+        """What the standardizer says of an Instance: the same for all of its Series.
+
+        One that is gone, or switched off, changes nothing. Raises: SeriesUnderDecisionError while
+        a provider is asked about the Series; StorageUnavailableError.
+        """
+        found = self._compiled(name)
+        if found is None:
+            return Standardized(name)
+        edits: list[tuple[str, tuple[str, ...]]] = []
+        details: list[dict[str, Any]] = []
+        waiting: list[str] = []
+        for attribute in found.entity.attributes:
+            data = self._decision(found, attribute, header, receipt)
+            if data["state"] == "held":
+                waiting.append(attribute)
+            made = edits_for(data, found, header)
+            edits += made
+            details.append(told_of(data, made))
+        hold = f"{', '.join(waiting)}: a person has to decide ({name})" if waiting else ""
+        return Standardized(name, tuple(edits), hold, tuple(details))
+
+    def waits_apart(self, name: str) -> bool:
+        """True if the standardizer asks over the network, so that others should not wait for it."""
+        found = self._compiled(name)
+        return found is not None and found.chain.may_take_long
+
+    def vocabulary(self, name: str, attribute: str) -> Vocabulary:
+        """The vocabulary of an Attribute, as the standardizer or (where it is gone) the Standard
+        has it. Raises: UnknownVocabularyError.
+        """
+        from shared.standardize.chain import vocabulary_of
+
+        found = self._compiled(name)
+        return vocabulary_of(attribute) if found is None else found.chain.vocabulary(attribute)
+
+    def question(self, name: str, attribute: str, header: Header) -> Question:
+        """What providers were asked about the Attribute of such an Instance."""
+        from shared.config.standardizers import DEFAULT_CONTEXT
+        from shared.pipeline.standardization_questions import question_about
+
+        found = self._compiled(name)
+        context = DEFAULT_CONTEXT if found is None else found.entity.context
+        return question_about(header, attribute, context)
+
+    def close(self) -> None:
+        """Write the counts that are left."""
+        self.counts.close()
+
+    # ---- inside ----------------------------------------------------------------------------
+
+    def _compiled(self, name: str) -> _Compiled | None:
+        version, configuration = self._configuration.current()
+        with self._lock:
+            if self._known[0] != version:
+                self._known = (version, {})
+            known = self._known[1]
+            if name not in known:
+                entity = configuration.standardizer(name)
+                if entity is None or not entity.enabled:
+                    return None
+                known[name] = self._compile(entity, configuration)
+            return known[name]
+
+    def _compile(self, entity: Entity, configuration: Configuration) -> _Compiled:
+        from shared.standardize.chain import Chain, Link, Policy
+        from shared.standardize.kept import KeptDecisions
+        from shared.standardize.vocabulary import read_site_vocabulary
+
+        site = {}
+        for attribute, name in entity.vocabularies.items():
+            found = configuration.vocabulary(name)
+            assert found is not None  # checked when it was configured
+            site[attribute] = read_site_vocabulary(name, found.edition, found.csv)
+        chain = Chain(
+            [Link(self._make_provider(one, site), one.threshold) for one in entity.providers],
+            when_unsure=Policy(entity.when_unsure),
+            when_down=Policy(entity.when_down),
+            site=site,
+            tell=self.counts.count,
+        )
+        longest_s = sum(
+            one.attempts * one.timeout_s for one in entity.providers if one.type != "embedded"
+        )
+        return _Compiled(entity, chain, KeptDecisions(chain, self._documents), longest_s)
+
+    def _decision(
+        self, found: _Compiled, attribute: str, header: Header, receipt: Receipt
+    ) -> Mapping[str, Any]:
+        from shared.pipeline.series_decisions import SeriesDecisions
+        from shared.pipeline.site_synonyms import SiteSynonyms
+        from shared.pipeline.standardization_questions import identifying_words, question_about
+
+        entity, kept = found.entity, found.kept
+        question = question_about(header, attribute, entity.context)
+        series = SeriesDecisions(self._documents, self._clock)
+        known = series.known(entity.name, question, receipt)
+        if known is not None:
+            self.counts.hit(known["key"])
+            return known
+        decision = SiteSynonyms(self._documents).decision(
+            question, found.chain.vocabulary(attribute)
+        ) or kept.known(question)
+        claim_s = 0.0
+        if decision is None and found.chain.may_take_long:
+            question = replace(question, identifying=identifying_words(header))
+            claim_s = found.longest_s + _MARGIN_S
+
+        def decide() -> Decision:
+            return decision or kept.decide(question)
+
+        data, is_new = series.of(entity, question, receipt, decide, claim_s=claim_s)
+        if is_new:
+            self._note(data)
+        else:
+            self.counts.hit(data["key"])
+        return data
+
+    def _note(self, data: Mapping[str, Any]) -> None:
+        """Count a decision; one that changes Instances is in the audit log as well."""
+        proposal = data["proposal"] or {}
+        provider, vocabulary = proposal.get("provider", ""), proposal.get("vocabulary", "")
+        self.counts.count(
+            "decided", data["standardizer"], data["attribute"], provider, vocabulary, data["state"]
+        )
+        if data["value"] is not None:
+            AuditLog(self._documents, self._clock).add(
+                who=BY,
+                what=f"standardize.{data['state']}",
+                id=data["key"],
+                after=data["value"],
+                standardizer=data["standardizer"],
+                attribute=data["attribute"],
+                series_instance_uid=data["series_instance_uid"],
+                **audited(proposal),
+            )
+
+
+def edits_for(
+    data: Mapping[str, Any], found: _Compiled, header: Header
+) -> list[tuple[str, tuple[str, ...]]]:
+    """What the decision changes in this Instance."""
+    entity, value = found.entity, data["value"]
+    if value is None:
+        return []
+    attribute = data["attribute"]
+    target = entity.write_to.get(attribute, attribute)
+    edits: list[tuple[str, tuple[str, ...]]] = []
+    if _text(header, target) != value:
+        edits.append((target, (value,)))
+    if attribute == "BodyPartExamined" and entity.fill_anatomic_region:
+        term = found.chain.vocabulary(attribute).terms.get(value)
+        if term is not None and term.code and not _says_a_region(header):
+            edits += [
+                (f"{_REGION}.CodeValue", (term.code,)),
+                (f"{_REGION}.CodingSchemeDesignator", (term.scheme,)),
+                (f"{_REGION}.CodeMeaning", (term.meaning or value,)),
+            ]
+    return edits
+
+
+def told_of(data: Mapping[str, Any], edits: list[tuple[str, tuple[str, ...]]]) -> dict[str, Any]:
+    """What an Instance's document keeps of a decision."""
+    proposal = data["proposal"] or {}
+    kept = ("provider", "model", "vocabulary", "edition", "confidence", "evidence")
+    return {
+        **{name: data[name] for name in ("key", "standardizer", "attribute", "state", "revision")},
+        **{name: proposal[name] for name in kept if name in proposal},
+        "value": data["value"],
+        "written": [path for path, _ in edits],
+        "by": data["by"],
+    }
+
+
+def audited(proposal: Mapping[str, Any]) -> dict[str, str]:
+    """Who proposed, and on which evidence; no text of the Instance itself."""
+    if not proposal:
+        return {}
+    return {
+        "provider": str(proposal["provider"]),
+        "model": str(proposal["model"]),
+        "vocabulary": f"{proposal['vocabulary']} {proposal['edition']}".strip(),
+        "confidence": str(proposal["confidence"]),
+        "evidence": "; ".join(
+            " ".join(filter(None, (one["source"], one["how"]))) for one in proposal["evidence"]
+        ),
+    }
+
+
+def _text(header: Header, path: str) -> str | None:
+    try:
+        return header.text(path)
+    except ValueError:
+        return None
+
+
+def _says_a_region(header: Header) -> bool:
+    element = header.element("AnatomicRegionSequence")
+    return element is not None and bool(element.items)
