@@ -10,6 +10,7 @@ locals {
     "exception-raised",
     "job-requested",
     "commitment-requested",
+    "standardization-requested",
     "object-finalised",
     "store-changed",
   ])
@@ -27,9 +28,17 @@ locals {
       publishes_to  = ["instance-accepted", "exception-raised"]
       objects       = "read"
     }
+    standardize-attributes = {
+      subscribes_to = "standardization-requested"
+      publishes_to  = ["instance-accepted", "exception-raised"]
+      objects       = "read"
+      secrets       = "read"
+      reaches_out   = true
+      timeout_s     = 120
+    }
     apply-rules = {
       subscribes_to = "instance-accepted"
-      publishes_to  = ["instance-accepted", "delivery-requested", "exception-raised"]
+      publishes_to  = ["instance-accepted", "delivery-requested", "standardization-requested", "exception-raised"]
       objects       = "read"
       secrets       = "read"
       reaches_out   = true # crosswalks in databases
@@ -54,7 +63,7 @@ locals {
     run-job = {
       dicom_stores  = "dicomViewer" # reconciliation asks what is there
       subscribes_to = "job-requested"
-      publishes_to  = ["job-requested", "instance-received", "instance-accepted", "delivery-requested", "exception-raised"]
+      publishes_to  = ["job-requested", "instance-received", "instance-accepted", "delivery-requested", "standardization-requested", "exception-raised"]
       objects       = "delete"
       secrets       = "read"
       reaches_out   = true
@@ -87,7 +96,7 @@ locals {
       concurrency  = 1
     }
     api = {
-      publishes_to = ["instance-received", "instance-accepted", "delivery-requested", "exception-raised", "job-requested", "commitment-requested"]
+      publishes_to = ["instance-received", "instance-accepted", "delivery-requested", "standardization-requested", "exception-raised", "job-requested", "commitment-requested"]
       objects      = "delete"
       secrets      = "manage"
       dicom_stores = "dicomViewer"

@@ -19,7 +19,7 @@ locals {
     AXIOM_TOPIC_PREFIX  = "${var.name}-"
     AXIOM_SECRET_PREFIX = "${var.name}-"
     AXIOM_OIDC          = "platform" # Cloud Run has checked the token's signature
-    AXIOM_CALLERS       = "${google_service_account.caller["push"].email},${google_service_account.caller["timer"].email}"
+    AXIOM_CALLERS       = join(",", values(local.callers))
   }
 }
 
@@ -115,6 +115,9 @@ resource "google_service_account" "caller" {
 }
 
 locals {
+  # Known before the accounts are made, so that a plan shows what functions are told.
+  callers = { for name, account in google_service_account.caller : name => "${account.account_id}@${account.project}.iam.gserviceaccount.com" }
+
   publishers = {
     for topic in local.topics : topic => merge(
       { for name, function in local.function : name => module.functions[name].member if contains(function.publishes_to, topic) },
@@ -148,7 +151,7 @@ module "pushes" {
   dead_letter_topic = module.topics[each.value.subscribes_to].dead_letter_id
   endpoint          = module.functions[each.key].url
   audience          = module.functions[each.key].audience
-  push_account      = google_service_account.caller["push"].email
+  push_account      = local.callers["push"]
   pubsub_agent      = module.services.pubsub_agent
   timeout_s         = each.value.timeout_s
   max_attempts      = each.value.max_attempts
@@ -179,7 +182,7 @@ module "lane_pushes" {
   dead_letter_topic = module.lanes[each.key].dead_letter_id
   endpoint          = module.functions["deliver-instance"].url
   audience          = module.functions["deliver-instance"].audience
-  push_account      = google_service_account.caller["push"].email
+  push_account      = local.callers["push"]
   pubsub_agent      = module.services.pubsub_agent
   timeout_s         = local.function["deliver-instance"].timeout_s
   max_attempts      = each.value.at_most_attempts
@@ -206,8 +209,8 @@ module "functions" {
   secret_environment = each.value.has_api_keys ? { AXIOM_API_KEY = module.secrets.ids["api-key"] } : {}
 
   caller = (
-    each.value.subscribes_to != null ? { account = google_service_account.caller["push"].email }
-    : each.value.schedule != null ? { account = google_service_account.caller["timer"].email }
+    each.value.subscribes_to != null ? { account = local.callers["push"] }
+    : each.value.schedule != null ? { account = local.callers["timer"] }
     : null
   )
   people  = each.value.has_api_keys ? var.http.people : []
@@ -242,7 +245,7 @@ module "timers" {
   timeout_s     = each.value.timeout_s
   endpoint      = module.functions[each.key].url
   audience      = module.functions[each.key].audience
-  timer_account = google_service_account.caller["timer"].email
+  timer_account = local.callers["timer"]
 }
 
 module "network" {
