@@ -90,7 +90,8 @@ class TokenCheck:
         clock: Clock,
     ) -> None:
         self._oidc, self._certificates, self._clock = oidc, certificates, clock
-        self._audiences, self._callers = frozenset(audiences), frozenset(callers)
+        # Not sets: a claim may be of any type.
+        self._audiences, self._callers = tuple(audiences), tuple(callers)
 
     def __call__(self, headers: HeaderFields) -> None:
         """Raises: CallerRefusedError; StorageUnavailableError if it cannot be found out now."""
@@ -119,7 +120,7 @@ class TokenCheck:
             # Its own checks of time and audience are left to us, who have a clock and several
             # audiences; the signature counts here.
             jwt.decode(token, certs=certificates, clock_skew_in_seconds=_CLOCK_SKEW_S)
-        except (GoogleAuthError, ValueError):
+        except (GoogleAuthError, ValueError, TypeError):
             raise CallerRefusedError(401, "the token is not signed by Google, or not now") from None
         return payload
 

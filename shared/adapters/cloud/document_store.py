@@ -28,7 +28,7 @@ from shared.adapters.queries import (
 from shared.errors import DocumentChangedError, DocumentExistsError
 from shared.ports import Document, Filter, Page
 
-TERRAFORM_ADDRESS = "google_firestore_database.axiom"
+TERRAFORM_ADDRESS = "module.firestore.google_firestore_database.this"
 
 # Of each Firestore document: the JSON as it is, which no index needs; its scalar fields, which
 # queries ask for; its key, since Firestore does not scan its own ids downwards; and who wrote it,
@@ -177,7 +177,7 @@ class FirestoreDocumentStore:
 
 
 def _index_address(collection: str) -> str:
-    return f"{TERRAFORM_ADDRESS} and google_firestore_index of {collection}"
+    return f"{TERRAFORM_ADDRESS} and .google_firestore_index.this of {collection}"
 
 
 def _document_id(key: str) -> str:

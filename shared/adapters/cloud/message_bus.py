@@ -40,7 +40,7 @@ class PubSubMessageBus:
 
 def terraform_address(topic: str) -> str:
     """What Terraform calls a topic."""
-    return f'google_pubsub_topic.topics["{topic}"]'
+    return f'module.topics["{topic}"].google_pubsub_topic.this'
 
 
 def _pubsub_message(message: Outgoing) -> PubsubMessage:

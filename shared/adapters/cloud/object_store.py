@@ -19,7 +19,7 @@ from shared.adapters.names import check_object_name
 from shared.errors import ObjectExistsError, ObjectMissingError
 from shared.ports import Buffer, StoredObject
 
-TERRAFORM_ADDRESS = "google_storage_bucket.received"
+TERRAFORM_ADDRESS = "module.storage.google_storage_bucket.received"
 
 # What a writer holds in memory at the most; a multiple of 256 KiB, as resumable uploads want.
 # The client's own default would be 100 MiB.

@@ -10,7 +10,7 @@ from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.names import check_secret_name
 from shared.errors import SecretMissingError
 
-TERRAFORM_ADDRESS = "google_project_service.secret_manager"
+TERRAFORM_ADDRESS = "module.secrets"
 
 
 class SecretManagerSecretStore:
