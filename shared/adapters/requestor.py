@@ -10,6 +10,8 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from shared.adapters.destinations.channel import Security
+
 
 class Requestor(AE):
     """An AE whose associations work however many files this process has open.
@@ -18,9 +20,12 @@ class Requestor(AE):
     such an association looks aborted by its peer as soon as it is requested.
     """
 
-    def __init__(self, ae_title: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, ae_title: str, *, timeout_s: float, security: Security | None = None
+    ) -> None:
         """`timeout_s` bounds the connection, its negotiation, an answer and silence."""
         super().__init__(ae_title)
+        self._security = security
         self.connection_timeout = timeout_s
         self.acse_timeout = timeout_s
         self.dimse_timeout = timeout_s
@@ -34,6 +39,8 @@ class Requestor(AE):
     ) -> AssociationSocket:
         created = _PolledSocket(assoc, address=address)
         created.tls_args = tls_args
+        if self._security is not None:
+            created.tls_args = self._security.context(), self._security.server_name
         return created
 
 

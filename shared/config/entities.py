@@ -18,6 +18,7 @@ from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, Crosswalk
 from shared.config.entity import Credentials, Entity, Name
 from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
+from shared.config.tls import ListenerTls, PeerTls
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
@@ -85,6 +86,8 @@ class Listener(Entity):
     accept_unknown_sop_classes: bool = False
     max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    # In the clear without it.
+    tls: ListenerTls | None = None
     # By AE Title, who is told of storage commitment after its own association has ended.
     commitment_peers: dict[AeTitle, CommitmentPeer] = Field(default_factory=dict)
 
@@ -130,6 +133,8 @@ class DimseDestination(_Destination):
     # A Delivery counts once the peer has committed itself to keep the Instance (PS3.4 Annex J).
     storage_commitment: bool = False
     commitment_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    # In the clear without it.
+    tls: PeerTls | None = None
 
     @property
     def address(self) -> str:

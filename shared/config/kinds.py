@@ -30,7 +30,7 @@ class Kind:
     schema: Any  # one, as `entities.Configuration` says it: a model, or an annotated union
     paths: tuple[str, ...]  # of /api/v1/config that they are reachable at
     has_types: bool = False  # `type` decides what an entity may say
-    # How names of secrets begin that its `credentials` gave in clear; None if it has none.
+    # How names of secrets begin that its `credentials` or `tls` gave in clear; None if it has none.
     secrets: str | None = None
     # What is wrong between its entities and others; gets the whole document, checked or not.
     faults: Callable[[Mapping[str, Any]], Iterable[Fault]] = _no_faults
@@ -45,6 +45,7 @@ KINDS: tuple[Kind, ...] = (
         "Listener",
         entities.Listener,
         ("listeners", "dimse-listeners"),
+        secrets="listener",
         is_remote=False,
     ),
     Kind(

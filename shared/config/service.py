@@ -11,6 +11,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from shared import crash_points
 from shared.config.crosswalks import outlines
 from shared.config.entities import Configuration
 from shared.config.faults import field_fault
-from shared.config.kinds import KIND_NAMES, KINDS
+from shared.config.kinds import KIND_NAMES, KINDS, Kind
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -33,6 +34,8 @@ from shared.rules import check_ruleset
 
 COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 
+# What moves to the secret store, of an entity's credentials and TLS.
+_SECRET_FIELDS = ("password", "token", "client_secret", "private_key")
 _OF_SEVERAL_TYPES = frozenset(kind.name for kind in KINDS if kind.has_types)
 
 # How long a reader may go on with the version it knows.
@@ -266,14 +269,17 @@ class ConfigurationService:
         plain = _plain(configuration)
         for kind in KINDS:
             for entity in plain[kind.name] if kind.secrets else ():
-                given = entity.get("credentials", {})
-                for field in ("password", "token", "client_secret"):
+                places = entity.get("credentials") or {}, entity.get("tls") or {}
+                for given, field in product(places, _SECRET_FIELDS):
                     clear = given.pop(field, None)
                     if clear:
-                        name = f"{kind.secrets}-{entity['name']}-{field}".replace(".", "_")
-                        self._secrets.put(name, clear)
-                        given[f"{field}_secret"] = name
+                        given[f"{field}_secret"] = self._secret(kind, entity["name"], field, clear)
         return _validated(plain)
+
+    def _secret(self, kind: Kind, entity: str, field: str, clear: str) -> str:
+        name = f"{kind.secrets}-{entity}-{field}".replace(".", "_")
+        self._secrets.put(name, clear)
+        return name
 
 
 def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -> Configuration:

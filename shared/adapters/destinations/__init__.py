@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.adapters.destinations.security import security_of
 from shared.errors import DestinationMisconfiguredError
 from shared.ports import Destination, SecretStore
 
@@ -49,6 +50,7 @@ def create(
             timeout_s=entity.timeout_s,
             commitment_within_s=entity.commitment_timeout_s if entity.storage_commitment else None,
             commitment_report=commitment_report,
+            security=security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets),
         )
     if entity.type == "google_healthcare":
         from shared.adapters.destinations.google_healthcare import HealthcareDestination

@@ -24,6 +24,7 @@ from shared.adapters.destinations.association_pool import (
     NoAssociationError,
     PoolClosedError,
 )
+from shared.adapters.destinations.channel import Security
 from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.command_set import VERIFICATION, Response
 from shared.adapters.destinations.commitment import CONTEXT, ReportOf, request_commitment
@@ -57,6 +58,7 @@ class StorageScpDestination:
         pool: AssociationPool | None = None,
         commitment_within_s: float | None = None,
         commitment_report: ReportOf = lambda _: None,
+        security: Security | None = None,
     ) -> None:
         """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer.
 
@@ -64,7 +66,9 @@ class StorageScpDestination:
         seconds. `commitment_report` tells what it has told a listener of ours.
         """
         self._name = name
-        self._peer = Peer(host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s)
+        self._peer = Peer(
+            host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s, security
+        )
         self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
         self._commitment_within_s = commitment_within_s
         self._commitment_report = commitment_report

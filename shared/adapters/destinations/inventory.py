@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.adapters.destinations import root_of
+from shared.adapters.destinations.security import security_of
 from shared.dicom.header import FIRST_READ_BYTES, Header, HeaderIncompleteError
 from shared.errors import (
     DestinationMisconfiguredError,
@@ -44,7 +45,7 @@ def inventory(
     if entity.type == "filesystem":
         return _folder(entity.name, root_of(entity, storage_root))
     if entity.type == "dimse":
-        return _query_scp(entity)
+        return _query_scp(entity, secrets)
     if entity.type == "google_healthcare":
         return _google_qido(entity)
     if entity.type == "gcs":
@@ -108,7 +109,7 @@ class _Folder:
 
 
 @contextmanager
-def _query_scp(entity: DimseDestination) -> Iterator[Inventory]:
+def _query_scp(entity: DimseDestination, secrets: SecretStore) -> Iterator[Inventory]:
     # pynetdicom takes a second to import, and who delivers needs nothing of it.
     from pynetdicom.sop_class import (  # type: ignore[attr-defined]
         StudyRootQueryRetrieveInformationModelFind as StudyRootFind,
@@ -116,7 +117,8 @@ def _query_scp(entity: DimseDestination) -> Iterator[Inventory]:
 
     from shared.adapters.requestor import Requestor
 
-    ae = Requestor(entity.calling_ae_title, timeout_s=entity.timeout_s)
+    security = security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets)
+    ae = Requestor(entity.calling_ae_title, timeout_s=entity.timeout_s, security=security)
     ae.add_requested_context(StudyRootFind)
     association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
     try:
