@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
+import ssl
 import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -27,7 +28,7 @@ from pynetdicom.transport import AddressInformation
 
 from scp_gateway.admission import TEMPORARY_CONGESTION, Rejection, rejection
 from scp_gateway.commitment import Commitments, CommitmentScp
-from scp_gateway.connection import GatewaySocket
+from scp_gateway.connection import GatewaySocket, TlsGatewaySocket
 from scp_gateway.dispatch import Dispatch
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
 from scp_gateway.negotiation import GatewayAcse
@@ -61,6 +62,7 @@ class GatewayAssociation(Association):
         server: ListeningServer,
         receiver: Receiver,
         commitments: Commitments | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.listener: Listener = server.listener
@@ -85,7 +87,13 @@ class GatewayAssociation(Association):
         self.acceptor.maximum_length = self.listener.max_pdu_size
         self.acceptor.implementation_class_uid = ae.implementation_class_uid
         self.acceptor.implementation_version_name = ae.implementation_version_name
-        self.set_socket(GatewaySocket(self, connection))
+        # Who its certificate says the peer is.
+        self._principal = ""
+        self.set_socket(
+            GatewaySocket(self, connection)
+            if tls is None
+            else TlsGatewaySocket(self, connection, tls)
+        )
 
     # ---- the thread
 
@@ -95,9 +103,10 @@ class GatewayAssociation(Association):
         dul = cast(GatewayDul, self.dul)
         try:
             connection.set_send_timeout(self.listener.network_timeout_s)
-            while not dul.is_over:
-                dul.step()
-                self._react()
+            if self._is_secured(connection):
+                while not dul.is_over:
+                    dul.step()
+                    self._react()
         except Exception:
             self.ending = "fault of the gateway"
             log.exception("association failed", extra={"association": self.number})
@@ -162,6 +171,22 @@ class GatewayAssociation(Association):
     def _abort_blocking(self, block: bool = True) -> None:
         # Nobody but this thread can send the A-ABORT, so waiting for it would be for ever.
         super()._abort_blocking(block=False)
+
+    def _is_secured(self, connection: GatewaySocket) -> bool:
+        try:
+            self._principal = connection.secure(REQUEST_TIMEOUT_S)
+        except OSError as error:
+            self.ending = "TLS handshake failed"
+            log.warning(
+                "TLS handshake failed",
+                extra={
+                    "listener": self.listener.name,
+                    "peer": self.requestor.address,
+                    "reason": getattr(error, "reason", None) or type(error).__name__,
+                },
+            )
+            return False
+        return True
 
     def _react(self) -> None:
         """Act as the service user on what the upper layer indicated."""
@@ -255,6 +280,7 @@ class GatewayAssociation(Association):
             calling_ae_title=request.calling_ae_title.strip(),
             called_ae_title=request.called_ae_title.strip(),
             peer_address=self.requestor.address,
+            principal=self._principal,
         )
         connection = cast(GatewaySocket, self.dul.socket)
         commitment = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 
 from pynetdicom.association import Association
@@ -24,6 +25,13 @@ class GatewaySocket(AssociationSocket):
         self._timeout_s = -1.0
         # Responses are one write each, and nobody should wait for Nagle to let them go.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def secure(self, within_s: float) -> str:
+        """Do what comes before the first PDU; who the peer has proved to be, "" for nobody.
+
+        Raises: OSError.
+        """
+        return ""
 
     def set_send_timeout(self, seconds: float) -> None:
         """Give up on a peer that does not take its responses."""
@@ -66,7 +74,8 @@ class GatewaySocket(AssociationSocket):
         connection = self.socket
         if connection is not None:
             try:
-                connection.shutdown(socket.SHUT_RD)
+                # Not the method of an SSLSocket, which would have bytes read undecrypted from then.
+                socket.socket.shutdown(connection, socket.SHUT_RD)
             except OSError:
                 return  # it is closed already
 
@@ -84,3 +93,44 @@ class GatewaySocket(AssociationSocket):
         whole, fraction = divmod(max(seconds, 0.001), 1)
         value = _TIMEVAL.pack(int(whole), int(fraction * 1_000_000))
         self._connection().setsockopt(socket.SOL_SOCKET, option, value)
+
+
+class TlsGatewaySocket(GatewaySocket):
+    """A connection under TLS, whose time-outs are Python's: it has no others for encrypted ones."""
+
+    def __init__(
+        self, assoc: Association, connection: socket.socket, context: ssl.SSLContext
+    ) -> None:
+        super().__init__(assoc, connection)
+        self._context = context
+        self._send_timeout_s = 0.0
+
+    def secure(self, within_s: float) -> str:
+        """As GatewaySocket: the handshake; the Common Name of the peer's certificate."""
+        connection = self._connection()
+        # Of each step; a peer that takes many of them gets no further than this thread.
+        connection.settimeout(within_s)
+        secured = self._context.wrap_socket(connection, server_side=True)
+        self.socket = secured
+        subject = (secured.getpeercert() or {}).get("subject", ())
+        names = [str(pair[1]) for part in subject for pair in part if pair[0] == "commonName"]
+        return names[0] if names else ""
+
+    def fill(self, timeout_s: float) -> int:
+        """As GatewaySocket."""
+        try:
+            return super().fill(timeout_s)
+        except TimeoutError as error:
+            raise BlockingIOError("nothing came in time") from error
+
+    def send_all(self, data: bytes) -> None:
+        """As GatewaySocket."""
+        self._connection().settimeout(self._send_timeout_s)
+        self._timeout_s = -1.0
+        super().send_all(data)
+
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        if option == socket.SO_SNDTIMEO:
+            self._send_timeout_s = seconds
+        else:
+            self._connection().settimeout(max(seconds, 0.001))
