@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.dicom.changes import Change
+from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
 from shared.errors import Category, MalformedMessageError
 
@@ -145,6 +145,7 @@ class DeliveryRequested:
     matched_rules: tuple[str, ...] = ()
     decision: int = 0
     order: int = 0
+    transcoding: Transcoding | None = None
 
 
 @dataclass(frozen=True, slots=True)

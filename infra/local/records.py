@@ -32,6 +32,11 @@ class Record:
         """The Changes for each destination."""
         return {plan["destination"]: plan["changes"] for plan in self.instance["deliveries"]}
 
+    def transcoding(self, destination: str) -> Mapping[str, Any] | None:
+        """What is said of the Transfer Syntax for the destination."""
+        plans = self.instance["deliveries"]
+        return next((p.get("transcoding") for p in plans if p["destination"] == destination), None)
+
     def delivery(self, destination: str) -> Mapping[str, Any] | None:
         """How delivery went there so far; None before the first try."""
         return self.deliveries.get(destination)
@@ -52,6 +57,7 @@ class Record:
                     {k: change[k] for k in ("path", "vr", "old", "new", "by")}
                     for change in self.changes[name]
                 ],
+                "transcoding": self.transcoding(name),
             }
             for name in self.destinations
         ]

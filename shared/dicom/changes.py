@@ -1,4 +1,4 @@
-"""A Change to one Attribute, as a plain value: it can be shown, stored, replayed and reverted."""
+"""What is to be changed in an Instance, as plain values: shown, stored, replayed, reverted."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ class Change:
     # Which of its data set's Data Elements it is, from 0; None where tag order tells. Needed only
     # where Data Elements are out of order, to put one back where it stood.
     position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """The Transfer Syntax in which an Instance is to leave, after all Changes."""
+
+    transfer_syntax_uid: str
+    by: str  # who decided: "ruleset/rule"
+    # An Instance that cannot be transcoded leaves as it is; otherwise its delivery fails.
+    sends_as_is: bool = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +22,7 @@ from shared.dicom.header import Header
 
 MAX_FRAME_BYTES: Final = 1 << 30
 
+_JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 _HTJ2K_LOSSLESS: Final = "1.2.840.10008.1.2.4.201"
 _JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 _JPEG_EXTENDED: Final = "1.2.840.10008.1.2.4.51"
@@ -34,7 +36,9 @@ _PLUGINS: Final = {
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
     "1.2.840.10008.1.2.5": "pylibjpeg",
-    **{f"1.2.840.10008.1.2.4.{n}": "pylibjpeg" for n in (90, 91, 201, 202, 203)},
+    _JPEG_2000_LOSSLESS: "pylibjpeg",
+    _HTJ2K_LOSSLESS: "pylibjpeg",
+    **{f"1.2.840.10008.1.2.4.{n}": "pylibjpeg" for n in (91, 202, 203)},
 }
 # They lose something whatever the pixels, and mostly keep colours as luminance and chrominance.
 LOSSY_JPEG: Final = frozenset((_JPEG_BASELINE, _JPEG_EXTENDED))
@@ -170,18 +174,14 @@ def decode(encoded: bytes, transfer_syntax_uid: str, layout: Layout) -> tuple[Fr
         # Bits above Bits Stored are kept: an overlay may be in them.
         options["correct_unused_bits"] = False
     options.update(raw=not is_lossy, as_rgb=is_lossy)
-    try:
+    with _codec("decoded"):
         if plugin == "imagecodecs":
             frame, interpretation = _jpeg(encoded, layout), layout.photometric_interpretation
         else:
             frame, properties = get_decoder(transfer_syntax_uid).as_array(
-                encapsulate([encoded], has_bot=False),
-                decoding_plugin=plugin,
-                **options,
+                encapsulate([encoded], has_bot=False), decoding_plugin=plugin, **options
             )
             interpretation = str(properties["photometric_interpretation"])
-    except Exception as error:  # of codecs that have no errors in common
-        raise FrameError(f"a frame cannot be decoded ({type(error).__name__})") from None
     if frame.shape != layout.shape:
         raise FrameError("a frame is of another size than Rows and Columns say")
     return np.ascontiguousarray(frame, dtype=layout.dtype), interpretation
@@ -192,31 +192,44 @@ def encode(frame: Frame, transfer_syntax_uid: str, layout: Layout) -> bytes:
     native = frame.tobytes()
     interpretation = layout.photometric_interpretation
     options = layout.options()
-    try:
+    with _codec("encoded"):
         if transfer_syntax_uid == _HTJ2K_LOSSLESS:
             if layout.bits_allocated == 32 or interpretation not in _HTJ2K_COLOURS:
                 raise _not_provided_for(layout)
             encoded = bytes(imagecodecs.htj2k_encode(frame, reversible=True, rgb=False))
+        elif transfer_syntax_uid == _JPEG_2000_LOSSLESS and min(frame.shape[:2]) < _SMALL:
+            # pylibjpeg asks for more resolutions than so small a frame can have.
+            encoded = _small_jpeg_2000(frame, layout)
         else:
-            encoder = get_encoder(transfer_syntax_uid)
-            plugin = _PLUGINS[transfer_syntax_uid]
-            encoded = bytes(encoder.encode(native, encoding_plugin=plugin, **options))
-    except FrameError:
-        raise
-    except ValueError:  # pydicom's table of what PS3.5 8.2 allows
-        raise _not_provided_for(layout) from None
-    except Exception as error:  # of codecs that have no errors in common
-        raise FrameError(f"a frame cannot be encoded ({type(error).__name__})") from None
+            encoder, plugin = get_encoder(transfer_syntax_uid), _PLUGINS[transfer_syntax_uid]
+            try:
+                encoded = bytes(encoder.encode(native, encoding_plugin=plugin, **options))
+            except ValueError:  # pydicom's table of what PS3.5 8.2 allows
+                raise _not_provided_for(layout) from None
     again, colours = decode(encoded, transfer_syntax_uid, layout)
     if again.tobytes() != native or colours != interpretation:
         raise FrameError("the encoded frame is not equal to the original when decoded")
     return encoded
 
 
+_SMALL: Final = 32  # rows or columns
 _SIGN_CORRECTED: Final = frozenset(
     f"1.2.840.10008.1.2.4.{n}" for n in (80, 81, 90, 91, 201, 202, 203)
 )
 _HTJ2K_COLOURS: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL")
+
+
+@contextmanager
+def _codec(verb: str) -> Iterator[None]:
+    """Codecs have no errors in common; a panic of one in Rust is not even an Exception."""
+    try:
+        yield
+    except FrameError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise FrameError(f"a frame cannot be {verb} ({type(error).__name__})") from None
 
 
 def _number(header: Header, keyword: str, default: int | None = None) -> int:
@@ -243,6 +256,20 @@ def _jpeg(encoded: bytes, layout: Layout) -> Frame:
     frame = np.asarray(imagecodecs.jpeg8_decode(encoded, colorspace=colours, outcolorspace=colours))
     is_signed = layout.pixel_representation == 1
     return frame.view(f"i{frame.dtype.itemsize}") if is_signed else frame
+
+
+def _small_jpeg_2000(frame: Frame, layout: Layout) -> bytes:
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            frame,
+            level=0,
+            codecformat="J2K",
+            reversible=True,
+            mct=False,
+            resolutions=1,
+            bitspersample=layout.bits_stored,
+        )
+    )
 
 
 def _declared_size(encoded: bytes) -> tuple[int, int] | None:

@@ -29,6 +29,13 @@ from shared.dicom.reencoding import (
 )
 from shared.dicom.splicing import EditedDataSet, encode_element
 from shared.dicom.spooling import TemporaryFile
+from shared.dicom.transfer_syntaxes import (
+    COMPRESSED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    NATIVE,
+    TARGETS,
+)
 from shared.dicom.validation_body import ElementStart, parse_element_start
 from shared.dicom.validation_pixels import PIXEL_DATA, is_encapsulated
 from shared.errors import CannotTranscodeError
@@ -36,34 +43,13 @@ from shared.errors import CannotTranscodeError
 if TYPE_CHECKING:
     from shared.dicom.frames import Frame, Layout
 
-IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1.99"
-EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
-NATIVE: Final = frozenset(
-    (
-        IMPLICIT_VR_LITTLE_ENDIAN,
-        EXPLICIT_VR_LITTLE_ENDIAN,
-        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-        EXPLICIT_VR_BIG_ENDIAN,
-    )
-)
-COMPRESSED: Final = frozenset(
-    (
-        "1.2.840.10008.1.2.5",  # RLE Lossless
-        "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-        "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-        "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
-    )
-)
-# What an Instance can be transcoded to.
-TARGETS: Final = NATIVE | COMPRESSED
-
 
 def transcoded(
     instance: OutgoingInstance, transfer_syntax_uid: str, *, asked_by: str
 ) -> OutgoingInstance:
-    """The Instance in this Transfer Syntax, one of TARGETS. `asked_by` is for the error to tell.
+    """The Instance in this Transfer Syntax, one of `transfer_syntaxes.TARGETS`.
+
+    `asked_by` is for the error to tell.
 
     One without Pixel Data has nothing to compress, and stays as it is where that is asked for.
     Trailing bytes after the data set are left out. Lossy JPEG in colour becomes RGB.

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from shared.dicom.changes import Change
+from shared.dicom.changes import Change, Transcoding
 from shared.errors import NothingToRetryError
 from shared.messages import (
     DeliveryRequested,
@@ -37,14 +37,19 @@ def same_again(entry: Mapping[str, Any], documents: DocumentStore) -> Outgoing:
     if entry["retry_topic"] == Topic.DELIVERY_REQUESTED and entry["receipt_id"]:
         message = decode(data, DeliveryRequested)
         return delivery(
-            message.receipt, message.destination, message.changes, documents, message.matched_rules
+            message.receipt,
+            message.destination,
+            message.changes,
+            documents,
+            message.matched_rules,
+            message.transcoding,
         )
     return Outgoing(entry["retry_topic"], data, lane=entry["destination"])
 
 
 def elsewhere(entry: Mapping[str, Any], destination: str, documents: DocumentStore) -> Outgoing:
     """The Instance to another destination: as it was to be delivered, or as it was received where
-    no delivery had been decided. Raises: NothingToRetryError.
+    no delivery had been decided; in the Transfer Syntax it came in. Raises: NothingToRetryError.
     """
     receipt, _, failed = _known(entry, documents)
     changes = failed.changes if failed else ()
@@ -71,6 +76,7 @@ def delivery(
     changes: tuple[Change, ...],
     documents: DocumentStore,
     matched_rules: tuple[str, ...] = (),
+    transcoding: Transcoding | None = None,
 ) -> Outgoing:
     """One Delivery that a person orders: valid by the newest decision, even if it was given up."""
     receipt_id = receipt.receipt_id
@@ -83,6 +89,7 @@ def delivery(
         matched_rules,
         decision=decision_of(instance.data if instance else None),
         order=int(known.data.get("order", 0)) + 1 if known else 1,
+        transcoding=transcoding,
     )
     return Outgoing(Topic.DELIVERY_REQUESTED, encode(message), lane=destination)
 
@@ -96,6 +103,14 @@ def planned_changes(instance: Mapping[str, Any], destination: str) -> tuple[Chan
     plan = next(iter([*own, *plans]), None)
     changes = instance["changes"] if plan is None else plan["changes"]
     return msgspec.convert(changes, tuple[Change, ...])
+
+
+def planned_transcoding(instance: Mapping[str, Any], destination: str) -> Transcoding | None:
+    """What was decided for `destination` itself; None otherwise."""
+    for plan in instance["deliveries"]:
+        if plan["destination"] == destination:
+            return msgspec.convert(plan.get("transcoding"), Transcoding | None)
+    return None
 
 
 def _known(

@@ -28,9 +28,9 @@ from shared.pipeline import instance_records, studies
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.instance_records import decision_of, receipt_of
 from shared.pipeline.plans import (
-    Plan,
     delivery_messages,
     facts_of,
+    plans_of,
     record_failures,
     told_in_the_instance,
 )
@@ -354,11 +354,9 @@ class Collector:
             self._ports.exceptions.publish(raised)
             return Outcome(**said, matched=True, verdict=Verdict.HOLD, reason=str(error))
         record_failures(decision, receipt, self._ports)
-        plans = [Plan(planned.destination, planned.changes) for planned in decision.deliveries]
-        if not plans and not instance["deliveries"]:
-            # As with an instance rule that names no destination.
-            route = self._ports.configuration.get().settings.default_route
-            plans = [Plan(destination, decision.changes) for destination in route]
+        # As with an instance rule that names no destination.
+        route = self._ports.configuration.get().settings.default_route
+        plans = plans_of(decision, () if instance["deliveries"] else route)
         return Outcome(
             **said,
             matched=True,

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from shared.dicom import original_attributes
-from shared.dicom.changes import Change
+from shared.dicom.changes import Change, Transcoding
 from shared.errors import (
     AxiomError,
     CopyInFlightError,
@@ -103,8 +103,10 @@ def copy_key(destination: str, address: str, sop_instance_uid: str) -> str:
     return f"{destination}:{place}:{sop_instance_uid}"
 
 
-def fingerprint(receipt: Receipt, changes: Sequence[Change]) -> str:
-    """Equal for equal received bytes with equal Changes: 64 hex digits.
+def fingerprint(
+    receipt: Receipt, changes: Sequence[Change], transcoding: Transcoding | None = None
+) -> str:
+    """Equal for equal received bytes with equal Changes and Transfer Syntax: 64 hex digits.
 
     Original Attributes are left out: they tell of the other Changes, and when these were made.
     """
@@ -113,6 +115,8 @@ def fingerprint(receipt: Receipt, changes: Sequence[Change]) -> str:
         if change.by != original_attributes.BY:
             value = None if change.new_element is None else change.new_element.hex()
             digest.update(f"\n{change.path}|{change.vr}|{change.position}|{value}".encode())
+    if transcoding is not None:
+        digest.update(f"\n{transcoding.transfer_syntax_uid}|{transcoding.sends_as_is}".encode())
     return digest.hexdigest()
 
 

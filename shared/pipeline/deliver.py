@@ -37,6 +37,7 @@ from shared.pipeline.delivery_records import (
 from shared.pipeline.instance_records import QUARANTINED, decision_of
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
+from shared.pipeline.transcoding import in_wanted_syntax
 from shared.pipeline.validate import header_of
 from shared.ports import Document, ObjectReader
 
@@ -51,7 +52,7 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     receipt = message.receipt
     key = delivery_key(receipt.receipt_id, message.destination)
     known = ports.documents.get(COLLECTION, key)
-    mark = fingerprint(receipt, message.changes)
+    mark = fingerprint(receipt, message.changes, message.transcoding)
     if known is not None and _is_settled(known.data, message, mark):
         return
     instance = ports.documents.get(instance_records.COLLECTION, receipt.receipt_id)
@@ -121,7 +122,7 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
             header = apply_changes(received, _told_as(claim, message.changes))
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:
-            answer = destination.deliver(instance)
+            answer = destination.deliver(in_wanted_syntax(instance, message.transcoding))
         except AxiomError as error:
             if claim.redelivery or _may_be_stored(error):
                 copies.rest(copy, gives_up=isinstance(error, PermanentError))

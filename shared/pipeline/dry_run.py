@@ -134,6 +134,11 @@ def decision_of(program: Program, header: Header, facts: Facts) -> dict[str, Any
         "waits_for": list(decision.collect_for),
         "refused": None if refusal is None else {"rule": refusal.rule, "reason": refusal.reason},
         "high_priority": decision.high_priority,
+        "transfer_syntaxes": {
+            planned.destination: planned.transcoding.transfer_syntax_uid
+            for planned in decision.deliveries
+            if planned.transcoding
+        },
     }
 
 
@@ -156,6 +161,13 @@ def differences(live: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[s
         told += _of_lists(what, live.get(what, []), candidate.get(what, []))
     told += _of_lists("failures", _rules(live), _rules(candidate))
     told += _of_changes("", live.get("changes", []), candidate.get("changes", []))
+    before, after = live.get("transfer_syntaxes", {}), candidate.get("transfer_syntaxes", {})
+    told += [
+        f"transfer syntax for {name}: {before.get(name, 'as received')} -> "
+        f"{after.get(name, 'as received')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
     both = set(live.get("destinations", [])) & set(candidate.get("destinations", []))
     for name in sorted(both):
         told += _of_changes(

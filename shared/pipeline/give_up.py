@@ -67,6 +67,7 @@ def planned(message: DeliveryRequested, documents: DocumentStore) -> None:
         plan = {
             "destination": message.destination,
             "changes": msgspec.to_builtins(message.changes),
+            "transcoding": msgspec.to_builtins(message.transcoding),
         }
         state = ROUTED if data["state"] == HELD else data["state"]
         return {**data, "deliveries": [*others, plan], "state": state}

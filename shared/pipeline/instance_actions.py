@@ -59,6 +59,7 @@ def reroute(receipt_id: str, destination: str, *, by: str, ports: Ports, job: st
         again.planned_changes(known, destination),
         ports.documents,
         tuple(known["matched_rules"]),
+        again.planned_transcoding(known, destination),
     )
     # First, so that nothing is missing if we end right after it.
     ports.bus.publish([message])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from shared.dicom.changes import Change
+from shared.dicom.changes import Change, Transcoding
 from shared.dicom.header import Header
 from shared.dicom.original_attributes import original_attributes_change
 from shared.errors import RuleFailedError
@@ -26,6 +26,7 @@ class Plan:
 
     destination: str
     changes: tuple[Change, ...]
+    transcoding: Transcoding | None = None
 
 
 # Prepares the type while one thread runs, as `shared.messages` does.
@@ -50,6 +51,16 @@ def facts_of(receipt: Receipt, *, returned: bool = False, released: bool = False
     )
 
 
+def plans_of(decision: Decision, default_route: Iterable[str]) -> list[Plan]:
+    """The Deliveries that were decided; without any, those along the default route."""
+    if decision.deliveries:
+        return [
+            Plan(planned.destination, planned.changes, planned.transcoding)
+            for planned in decision.deliveries
+        ]
+    return [Plan(name, decision.changes, decision.transcoding) for name in default_route]
+
+
 def told_in_the_instance(
     plans: Iterable[Plan], header: Header, receipt: Receipt, ports: Ports
 ) -> list[Plan]:
@@ -69,7 +80,7 @@ def told_in_the_instance(
             reason="COERCE",
             at=ports.clock.now(),
         )
-        told.append(plan if change is None else Plan(plan.destination, (*plan.changes, change)))
+        told.append(plan if change is None else replace(plan, changes=(*plan.changes, change)))
     return told
 
 
@@ -84,7 +95,16 @@ def delivery_messages(
     return [
         Outgoing(
             Topic.DELIVERY_REQUESTED,
-            encode(DeliveryRequested(receipt, plan.destination, plan.changes, matched, decision)),
+            encode(
+                DeliveryRequested(
+                    receipt,
+                    plan.destination,
+                    plan.changes,
+                    matched,
+                    decision,
+                    transcoding=plan.transcoding,
+                )
+            ),
             lane=plan.destination,
             high_priority=data["high_priority"],
         )

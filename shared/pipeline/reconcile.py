@@ -278,6 +278,7 @@ def _requeue(one: _Expected, asked: Data, ports: Ports) -> None:
         again.planned_changes(one.instance, destination),
         ports.documents,
         tuple(one.instance["matched_rules"]),
+        again.planned_transcoding(one.instance, destination),
     )
     ports.bus.publish([message])
 

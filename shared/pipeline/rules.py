@@ -34,6 +34,7 @@ from shared.pipeline.plans import (
     Plan,
     delivery_messages,
     facts_of,
+    plans_of,
     record_failures,
     told_in_the_instance,
 )
@@ -137,7 +138,9 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
         raise RejectedByRuleError(decision.reason)
-    plans = _plans(decision, () if has_returned else settings.default_route)
+    plans: list[Plan] = []
+    if decision.verdict is Verdict.ROUTE:
+        plans = plans_of(decision, () if has_returned else settings.default_route)
     plans = told_in_the_instance(plans, header, receipt, ports)
     returned.remember_renamed(receipt, plans, ports)
     state, reason = _state(decision, plans, has_returned)
@@ -190,14 +193,6 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         if found is None:
             raise
         return found
-
-
-def _plans(decision: Decision, default_route: Sequence[str]) -> list[Plan]:
-    if decision.verdict is not Verdict.ROUTE:
-        return []
-    if decision.deliveries:
-        return [Plan(planned.destination, planned.changes) for planned in decision.deliveries]
-    return [Plan(destination, decision.changes) for destination in default_route]
 
 
 def _state(decision: Decision, plans: Sequence[Plan], has_returned: bool) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.dicom.paths import AttributePath
+from shared.dicom.transfer_syntaxes import TARGETS
 from shared.dicom.values import KNOWN_VRS
 from shared.rules.actions import (
     FOR_ONE_DESTINATION,
@@ -41,7 +42,7 @@ from shared.rules.selection import Selection, parse_selection
 from shared.rules.standardize import Standardize
 from shared.rules.static_values import check_literal
 from shared.rules.templates import Template, parse_template
-from shared.rules.uids import transfer_syntax_uids
+from shared.rules.uids import transfer_syntax_keyword, transfer_syntax_uids
 from shared.rules.value_changes import (
     PLAIN_CHANGES,
     Hash,
@@ -333,7 +334,14 @@ def _transcode(fields: Fields, known: Known) -> Action:
             fields.fault("transfer_syntax", str(error))
         if len(uids) > 1:
             fields.fault("transfer_syntax", "must be one Transfer Syntax, not a group of them")
-    return Transcode(uids[0] if uids else "")
+        elif uids and uids[0] not in TARGETS:
+            fields.fault(
+                "transfer_syntax",
+                f"{uids[0]} cannot be made here: only what loses nothing",
+                f"one of {', '.join(map(transfer_syntax_keyword, sorted(TARGETS)))}",
+            )
+    on_failure = fields.choice("on_failure", {"fail": False, "send_as_is": True}, "fail")
+    return Transcode(uids[0] if uids else "", on_failure)
 
 
 ACTION_READERS: Final[Mapping[str, Callable[[Fields, Known], Action]]] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from shared.dicom import dictionary
+from shared.dicom.changes import Transcoding
 from shared.dicom.edit import HeaderEdit, InvalidEditError
 from shared.dicom.header import Header, Value
 from shared.dicom.paths import ANY_ITEM, AttributePath, Step
@@ -38,7 +39,7 @@ class Effects:
     refusal: Refusal | None = None
     stops: str = ""  # "ruleset" or "all"
     high_priority: bool | None = None
-    transfer_syntax_uid: str = ""
+    transcoding: Transcoding | None = None
 
     def send(self, destination: str, own: PerDestination | None = None) -> None:
         """Send to the destination, with what is done for it alone."""
@@ -55,7 +56,7 @@ class Effects:
         self.refusal = self.refusal or other.refusal
         if other.high_priority is not None:
             self.high_priority = other.high_priority
-        self.transfer_syntax_uid = other.transfer_syntax_uid or self.transfer_syntax_uid
+        self.transcoding = other.transcoding or self.transcoding
 
 
 @dataclass(slots=True)
@@ -391,12 +392,14 @@ class SetPriority:
 
 @dataclass(frozen=True, slots=True)
 class Transcode:
-    """Wish for a Transfer Syntax in the deliveries."""
+    """Have the Instance leave in this Transfer Syntax; of several rules the last one counts."""
 
     transfer_syntax_uid: str
+    sends_as_is: bool = False  # where that is not possible
 
     def apply(self, work: Work) -> None:
-        work.effects.transfer_syntax_uid = self.transfer_syntax_uid
+        rule = "/".join(work.by.split("/")[:2])
+        work.effects.transcoding = Transcoding(self.transfer_syntax_uid, rule, self.sends_as_is)
 
 
 EDITS: Final = (Set, Delete, DeleteSelected, KeepOnly, Copy, Affix, Transform, TransformSelected)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from shared.dicom.changes import Change
+from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
 
 
@@ -49,8 +49,8 @@ class PlannedDelivery:
 
     destination: str
     changes: tuple[Change, ...]
-    # The Transfer Syntax UID that a rule wishes for this delivery, "" for the received one.
-    transfer_syntax_uid: str = ""
+    # None for the Transfer Syntax it came in.
+    transcoding: Transcoding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ class Decision:
     failures: tuple[RuleFailure, ...] = ()
     reason: str = ""
     high_priority: bool = False
+    transcoding: Transcoding | None = None  # for where no rule says otherwise, the default route
     refusal: Refusal | None = None  # with REJECT
     # Study rules ("ruleset/rule") that want this Instance collected until its study is complete;
     # what is decided here about its own way without a destination waits until they have decided.

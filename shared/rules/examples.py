@@ -12,6 +12,7 @@ from shared.dicom.standardized import Standardized
 from shared.rules.decision import Facts, Verdict
 from shared.rules.reading import Faults, Fields, kind_of, read_attribute
 from shared.rules.sample import sample_header
+from shared.rules.uids import transfer_syntax_uids
 
 # When the Instances of tests arrive, unless they say otherwise.
 STANDARD_TIME: Final = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
@@ -39,6 +40,8 @@ class Expected:
     failures: tuple[str, ...] | None = None  # names of rules
     refused: bool | None = None  # by the stage `reception`
     high_priority: bool | None = None
+    # UIDs by destination, "" for the one that it came in.
+    transfer_syntaxes: Mapping[str, str] | None = None
     state: str | None = None  # of a study rule: waiting, complete, timed out
 
 
@@ -166,6 +169,7 @@ def _read_expected(fields: Fields, closes: bool) -> Expected:
         failures=_names(fields, "failures"),
         refused=fields.flag("refused", False) if fields.has("refused") else None,
         high_priority=fields.flag("high_priority", False) if fields.has("high_priority") else None,
+        transfer_syntaxes=_transfer_syntaxes(fields),
         state=fields.choice("state", _STATES) if fields.has("state") else None,
     )
     if closes:
@@ -186,6 +190,18 @@ def _changes(fields: Fields, key: str) -> dict[str, str | None]:
         changes[name] = value
     return changes
 
+
+def _transfer_syntaxes(fields: Fields) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for path, destination, name in fields.pairs("transfer_syntaxes"):
+        try:
+            uids = transfer_syntax_uids(name) if name else ("",)
+        except (ValueError, TypeError):
+            uids = ()
+        if len(uids) != 1:
+            fields.faults.add(path, "must be one Transfer Syntax, or empty for the received one")
+        found[destination] = "".join(uids[:1])
+    return found
 
 
 def _read_crosswalk(fields: Fields) -> Mapping[str, Rows]:

@@ -386,6 +386,7 @@ class _Evaluation:
             failures=tuple(self._failures),
             reason=reason,
             high_priority=bool(effects.high_priority),
+            transcoding=effects.transcoding,
             collect_for=collect_for,
         )
 
@@ -410,7 +411,7 @@ class _Evaluation:
         planned = []
         header: Header | None = None
         for name, own in self._effects.destinations.items():
-            effects = Effects(transfer_syntax_uid=self._effects.transfer_syntax_uid)
+            effects = Effects(transcoding=self._effects.transcoding)
             extra: tuple[Change, ...] = ()
             if own:
                 header = header or (self._edit.header() if self._edit else self._header)
@@ -425,7 +426,7 @@ class _Evaluation:
                 extra = edit.changes()
                 if self._effects.hold is None:
                     self._effects.hold = effects.hold  # a crosswalk may ask for it
-            planned.append(PlannedDelivery(name, changes + extra, effects.transfer_syntax_uid))
+            planned.append(PlannedDelivery(name, changes + extra, effects.transcoding))
         return tuple(planned)
 
     def _perform_own(self, destination: str, own: list[PerDestination], work: Work) -> bool:

@@ -12,7 +12,6 @@ from shared.dicom.edit import apply_changes
 from shared.dicom.header import Header
 from shared.dicom.paths import AttributePath
 from shared.errors import AxiomError, Fault, InvalidConfigurationError
-from shared.rules.actions import Transcode
 from shared.rules.crosswalk import CrosswalkOutline
 from shared.rules.decision import Decision
 from shared.rules.examples import Example, ExampleInstance, Expected, Rows
@@ -44,20 +43,18 @@ def check_ruleset(
     crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
     standardizers: Collection[str] | None = None,
     study_rules: bool = False,
-    transfer_syntaxes: Collection[str] = (),
 ) -> RuleSet:
     """Read a ruleset that is about to go live: as `parse_ruleset`, and then it must be possible to
     carry it out here, and its own tests must pass.
 
-    `study_rules` and `transfer_syntaxes` are what can be done here: collect Studies, and transcode
-    to these. Raises: InvalidConfigurationError with every fault; a failed test is one, at
-    `tests[n]`.
+    `study_rules` says that Studies are collected here. Raises: InvalidConfigurationError with
+    every fault; a failed test is one, at `tests[n]`.
     """
     ruleset = parse_ruleset(
         document, destinations=destinations, crosswalks=crosswalks, standardizers=standardizers
     )
     faults = [
-        *_impossible(ruleset, study_rules, transfer_syntaxes),
+        *_impossible(ruleset, study_rules),
         *(
             Fault(f"tests[{number}]", f"{result.test}: {difference}")
             for number, result in enumerate(run_tests(ruleset))
@@ -69,27 +66,11 @@ def check_ruleset(
     return ruleset
 
 
-def _impossible(
-    ruleset: RuleSet, study_rules: bool, transfer_syntaxes: Collection[str]
-) -> Iterator[Fault]:
+def _impossible(ruleset: RuleSet, study_rules: bool) -> Iterator[Fault]:
     """What the ruleset asks for that cannot be done here."""
     for number, rule in enumerate(ruleset.rules):
-        path = f"rules[{number}]"
         if rule.level is not Level.INSTANCE and not study_rules:
-            yield Fault(f"{path}.level", f"{rule.level} rules need the study collector")
-        lists = [(path, rule.actions)]
-        lists += [(f"{path}: {target.name}", target.actions) for target in rule.targets]
-        for where, actions in lists:
-            for position, action in enumerate(actions):
-                if (
-                    isinstance(action, Transcode)
-                    and action.transfer_syntax_uid not in transfer_syntaxes
-                ):
-                    yield Fault(
-                        f"{where}.actions[{position}].transfer_syntax",
-                        f"transcoding to {action.transfer_syntax_uid} is not possible here",
-                        "leave the action out: Instances leave in the Transfer Syntax they came in",
-                    )
+            yield Fault(f"rules[{number}].level", f"{rule.level} rules need the study collector")
 
 
 def run_tests(ruleset: RuleSet) -> tuple[Result, ...]:
@@ -146,6 +127,12 @@ def _compare_decision(decision: Decision, header: Header, expected: Expected) ->
         yield from _compare("high_priority", expected.high_priority, decision.high_priority)
     if expected.changes is not None:
         yield from _compare_changes("changes", expected.changes, decision.changes, header)
+    syntaxes = {
+        planned.destination: planned.transcoding.transfer_syntax_uid if planned.transcoding else ""
+        for planned in decision.deliveries
+    }
+    for destination, uid in (expected.transfer_syntaxes or {}).items():
+        yield from _compare(f"transfer_syntax of {destination}", uid, syntaxes.get(destination))
     changes = {planned.destination: planned.changes for planned in decision.deliveries}
     for destination, wanted in (expected.changes_for or {}).items():
         name = f"changes_for {destination}"

@@ -300,6 +300,12 @@ _TRANSFER_SYNTAXES: Final = """
     1.2.4.205 JPIPHTJ2KReferencedDeflate
     1.2.5 RLELossless
 """
+# Names that say more than the keyword does.
+_LONG_NAMES: Final = {
+    "JPEG-LS Lossless Image Compression": "JPEGLSLossless",
+    "JPEG 2000 Image Compression (Lossless Only)": "JPEG2000Lossless",
+    "High-Throughput JPEG 2000 Image Compression (Lossless Only)": "HTJ2KLossless",
+}
 # Groups of Transfer Syntaxes by patterns of keywords (PS3.5 Annex A).
 _TRANSFER_SYNTAX_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "uncompressed": (
@@ -334,6 +340,11 @@ def transfer_syntax_uids(name: str) -> tuple[str, ...]:
     Raises: ValueError with the nearest right name.
     """
     return _resolve(name, _transfer_syntaxes(), "Transfer Syntax")
+
+
+def transfer_syntax_keyword(uid: str) -> str:
+    """The keyword of a Transfer Syntax; the UID itself where it is none of the Standard's."""
+    return next((keyword for found, keyword in _rows(_TRANSFER_SYNTAXES) if found == uid), uid)
 
 
 def _resolve(name: str, known: Mapping[str, tuple[str, ...]], what: str) -> tuple[str, ...]:
@@ -382,6 +393,7 @@ def _transfer_syntaxes() -> Mapping[str, tuple[str, ...]]:
             if any(re.fullmatch(pattern, keyword) for pattern in patterns)
         )
         known[_plain(group)] = members
+    known.update({_plain(name): known[keyword.lower()] for name, keyword in _LONG_NAMES.items()})
     uncompressed = set(known["uncompressed"])
     known["compressed"] = tuple(uid for uid, _ in rows if uid not in uncompressed)
     return known

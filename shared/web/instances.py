@@ -244,6 +244,7 @@ def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) ->
             "state": "pending",
             **went.get(plan["destination"], {"destination": plan["destination"]}),
             "changes": [_without(c, "old_element", "new_element") for c in plan["changes"]],
+            "transcoding": plan.get("transcoding"),
         }
         for plan in instance["deliveries"]
     ]

@@ -181,6 +181,11 @@ def _print(terminal: Terminal, record: Record) -> None:
     rows.append(["bytes", instance["file"]["size"]])
     rows += [["rule", rule] for rule in instance["matched_rules"]]
     rows += [["warning", warning] for warning in instance["warnings"]]
+    rows += [
+        [f"transfer syntax for {name}", wanted["transfer_syntax_uid"]]
+        for name in record.destinations
+        if (wanted := record.transcoding(name))
+    ]
     terminal.table(["", ""], rows)
     terminal.table(
         ["destination", "state", "ms", "attempts", "answer"],

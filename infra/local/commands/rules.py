@@ -293,6 +293,8 @@ def _print_changes(terminal: Terminal, decision: Mapping[str, Any]) -> None:
         title="Changes",
         empty="No changes.",
     )
+    for name, uid in decision.get("transfer_syntaxes", {}).items():
+        terminal.say(f"transfer syntax for {name}: {uid}")
 
 
 def _shown(values: Sequence[Any] | None) -> str:

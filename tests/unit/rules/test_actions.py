@@ -363,6 +363,12 @@ class TestWrongActions:
             ({"type": "standardize"}, "standardizer: is missing"),
             ({"type": "transcode", "transfer_syntax": "any_jpeg"}, "one Transfer Syntax"),
             ({"type": "transcode", "transfer_syntax": "JPEG200"}, "is no Transfer Syntax"),
+            ({"type": "transcode", "transfer_syntax": "JPEG2000"}, "only what loses nothing"),
+            ({"type": "transcode", "transfer_syntax": "JPEGBaseline8Bit"}, "cannot be made here"),
+            (
+                {"type": "transcode", "transfer_syntax": "RLELossless", "on_failure": "send"},
+                "on_failure",
+            ),
             ({"type": "reject", "status": "0000"}, "failure of C-STORE"),
             ({"type": "delete", "pattern": "pri vate"}, "is none of"),
             ({"type": "shift", "tag": "StudyDate"}, "is missing"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.dicom.changes import Transcoding
 from shared.dicom.edit import apply_changes
 from shared.errors import InvalidConfigurationError, StorageUnavailableError
 from shared.rules import Decision, Program, Verdict, compile_rulesets, parse_ruleset
@@ -241,10 +242,11 @@ class TestVerdicts:
         )
         decision = decide(document)
         assert decision.high_priority
-        assert [planned.transfer_syntax_uid for planned in decision.deliveries] == [
-            "1.2.840.10008.1.2.4.90",
-            "1.2.840.10008.1.2.1",
+        assert [planned.transcoding for planned in decision.deliveries] == [
+            Transcoding("1.2.840.10008.1.2.4.90", "set/r0"),
+            Transcoding("1.2.840.10008.1.2.1", "set/r0"),
         ]
+        assert decision.transcoding == decision.deliveries[0].transcoding
 
     def test_what_came_back_is_not_sent_round_again(self) -> None:
         document = ruleset(self.ROUTE)
