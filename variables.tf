@@ -206,7 +206,7 @@ variable "kms_key" {
   default     = null
 
   validation {
-    condition     = var.kms_key == null || can(regex("^projects/", var.kms_key.id)) && !strcontains(var.kms_key.id, "cryptoKeyVersions")
+    condition     = var.kms_key == null ? true : startswith(var.kms_key.id, "projects/") && !strcontains(var.kms_key.id, "cryptoKeyVersions")
     error_message = "The id of a key (projects/…/locations/…/keyRings/…/cryptoKeys/…), not of one version of it."
   }
 }

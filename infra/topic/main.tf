@@ -1,5 +1,11 @@
 # One topic, and the topic where its messages end that were tried too often.
 
+locals {
+  # Known before they are made, so that a plan tells which subscription is of which topic.
+  id             = "projects/${var.project}/topics/${google_pubsub_topic.this.name}"
+  dead_letter_id = "projects/${var.project}/topics/${google_pubsub_topic.dead_letter.name}"
+}
+
 resource "google_pubsub_topic" "this" {
   project                    = var.project
   name                       = var.name
@@ -44,7 +50,7 @@ resource "google_pubsub_topic_iam_member" "dead_letter" {
 resource "google_pubsub_subscription" "kept" {
   project                    = var.project
   name                       = "${google_pubsub_topic.dead_letter.name}-kept"
-  topic                      = google_pubsub_topic.dead_letter.id
+  topic                      = local.dead_letter_id
   labels                     = var.labels
   ack_deadline_seconds       = 60
   message_retention_duration = "${31 * 86400}s"

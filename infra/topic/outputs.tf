@@ -1,6 +1,6 @@
 output "id" {
   description = "The topic, once its publishers may publish."
-  value       = "projects/${var.project}/topics/${google_pubsub_topic.this.name}" # known before it is made
+  value       = local.id
 
   depends_on = [google_pubsub_topic_iam_member.publisher]
 }
@@ -12,7 +12,7 @@ output "name" {
 
 output "dead_letter_id" {
   description = "The dead-letter topic, once Pub/Sub may publish to it."
-  value       = "projects/${var.project}/topics/${google_pubsub_topic.dead_letter.name}"
+  value       = local.dead_letter_id
 
   depends_on = [google_pubsub_topic_iam_member.dead_letter]
 }

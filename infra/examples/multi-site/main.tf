@@ -1,5 +1,6 @@
-# Three sites of one group in one project, each with its own queues, data and gateway; what one does
-# touches no other. All deliver to the group's DICOM store, which the first of them owns.
+# Two sites of one group in one project, each with its own queues, data and gateway; what one does
+# touches no other. Both deliver to the group's DICOM store, which the first of them owns. A third
+# site is one more entry.
 
 terraform {
   required_version = ">= 1.11"
@@ -13,9 +14,8 @@ locals {
 
   sites = {
     north = { region = "europe-west1", gateway = { host = "worker-pool", ae_title = "NORTH", modalities = ["10.1.0.0/16"] }, range = "10.21.0.0/24" }
-    south = { region = "europe-west3", gateway = { host = "machines", ae_title = "SOUTH", modalities = ["10.2.0.0/16"] }, range = "10.22.0.0/24" }
     # The image runs in the hospital's own computer room, and asks for nothing from outside.
-    east = { region = "europe-west1", gateway = { host = "none", ae_title = "EAST", modalities = [] }, range = "10.23.0.0/24" }
+    south = { region = "europe-west1", gateway = { host = "none", ae_title = "SOUTH", modalities = [] }, range = "10.22.0.0/24" }
   }
 }
 
@@ -38,7 +38,7 @@ module "site" {
   network      = { range = each.value.range, dns_suffix = "${each.key}.dicom.internal" }
   destinations = { pacs = {}, group-archive = {} }
   dicom_stores = each.key == "north" ? { group-archive = {} } : {}
-  landing      = { enabled = each.key == "east" }
+  landing      = { enabled = each.key == "south" }
   alerts       = { emails = ["imaging-it@example.org"] }
 }
 

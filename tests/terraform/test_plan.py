@@ -1,0 +1,326 @@
+"""What the Terraform of the root would make, held against the code that runs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.adapters.cloud.environment import CloudEnvironment
+from shared.bootstrap import Environment
+from shared.messages import Topic
+from tests.terraform import planning
+from tests.terraform.planning import IMAGES, LEAST, MOST, ROOT, Plan, Planner, environment
+
+EXAMPLES = sorted(path.name for path in (ROOT / "infra" / "examples").iterdir())
+
+
+# A plan of everything takes its time where the machine has others.
+pytestmark = pytest.mark.timeout(480)
+
+
+@pytest.fixture(scope="session")
+def planner(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Planner:
+    """One for all processes that run tests."""
+    planning.needs_terraform()
+    shared = tmp_path_factory.getbasetemp()
+    return Planner((shared if worker_id == "master" else shared.parent) / "plans")
+
+
+@pytest.fixture(scope="session")
+def most(planner: Planner) -> Plan:
+    """A plan with everything that can be asked for, which settled when it was applied."""
+    return planner.plan(MOST, apply=True)
+
+
+@pytest.fixture(scope="session")
+def minimal(planner: Planner) -> Plan:
+    """The plan of the least there can be."""
+    return planner.plan({"images": IMAGES}, ROOT / "infra" / "examples" / "minimal")
+
+
+def folders() -> set[str]:
+    """The entry points that there are."""
+    return {path.parent.name for path in (ROOT / "functions").glob("*/main.py")}
+
+
+def topic_of(folder: str) -> str | None:
+    """The topic that an entry point's code says it is fed by."""
+    found = re.search(r"Topic\.([A-Z_]+),\n", (ROOT / "functions" / folder / "main.py").read_text())
+    return Topic[found[1]] if found else None
+
+
+class TestRoot:
+    def test_settles_so_that_the_second_plan_is_empty(self, most: Plan) -> None:
+        """`most` was applied without a cloud, and planned again."""
+        assert most.changes
+
+    def test_says_what_is_wrong_with_each_value(self) -> None:
+        planning.needs_terraform()
+        wrong: dict[str, tuple[Any, str]] = {
+            "images": ({**IMAGES, "gateway": "gateway:latest"}, "named by its digest"),
+            "gateway": ({"host": "kubernetes"}, "worker-pool, machines or none"),
+            "http": ({"people": ["allUsers"]}, "allUsers and"),
+            "landing": (
+                {"uploaders": ["allAuthenticatedUsers"]},
+                "allAuthenticatedUsers are nobody",
+            ),
+            "name": ("much-too-long", "2 to 7 lower-case"),
+            "kms_key": ({"id": "my-key"}, "The id of a key"),
+            "destinations": ({"pacs": {"at_most_attempts": 3}}, "5 to 100 times"),
+        }
+        values = {name: value for name, (value, _) in wrong.items()}
+        with pytest.raises(AssertionError) as found:
+            planning.tfcheck(ROOT, "--plan", variables={**LEAST, **values})
+        said = " ".join(str(found.value).split())
+        for _, words in wrong.values():
+            assert words in said
+
+    def test_is_formatted(self) -> None:
+        planning.needs_terraform()
+        ran = subprocess.run(
+            [
+                "terraform",
+                "fmt",
+                "-check",
+                "-recursive",
+                "-diff",
+                ROOT / "infra",
+                *ROOT.glob("*.tf"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "TF_CLI_CONFIG_FILE": os.devnull},
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+class TestExamples:
+    def test_the_least_is_a_gateway_that_is_found_by_name(self, minimal: Plan) -> None:
+        (pool,) = minimal.of_type("google_cloud_run_v2_worker_pool").values()
+        told = environment(pool)
+        assert CloudEnvironment.read(told).project == "hospital-dicom-trial"
+        assert told["AXIOM_DNS_NAME"] == "gateway.axiom.internal."
+        assert set(minimal.functions()) == folders()
+
+    def test_a_hospital_behind_a_vpn(self, planner: Planner) -> None:
+        variables = {"images": IMAGES, "vpn_secret": "known to both ends"}
+        planned = planner.plan(variables, ROOT / "infra" / "examples" / "hospital-vpn")
+        (address,) = planned.of_type("google_compute_address").values()
+        assert address["address"] == "10.20.0.10"
+
+    def test_several_sites_share_nothing_but_a_store(self, planner: Planner) -> None:
+        planned = planner.plan({"images": IMAGES}, ROOT / "infra" / "examples" / "multi-site")
+        buckets = {one["name"] for one in planned.of_type("google_storage_bucket").values()}
+        assert {"imaging-group-north-received", "imaging-group-south-received"} <= buckets
+        assert len(planned.of_type("google_healthcare_dicom_store")) == 1
+
+    def test_are_all_planned_here(self) -> None:
+        names = {path.name for path in (ROOT / "infra" / "examples").iterdir()}
+        assert names == {"minimal", "hospital-vpn", "multi-site"}
+
+
+class TestModules:
+    @pytest.mark.parametrize("name", ["gateway", "storage"])
+    def test_pass_their_own_tests(self, name: str) -> None:
+        planning.needs_terraform()
+        assert "Success!" in planning.tfcheck(ROOT / "infra" / name, "--test")
+
+
+class TestFunctions:
+    def test_each_folder_has_a_service_with_an_account_of_its_own(self, most: Plan) -> None:
+        assert set(most.functions()) == folders()
+        accounts = most.of_type("google_service_account")
+        for folder in folders():
+            name = folder.replace("_", "-")
+            assert f'module.functions["{name}"].google_service_account.this' in accounts
+
+    def test_each_is_fed_by_the_topic_that_its_code_names(self, most: Plan) -> None:
+        fed = {
+            subscription["push_config"][0]["oidc_token"][0]["audience"]: subscription["topic"]
+            for address, subscription in most.of_type("google_pubsub_subscription").items()
+            if address.startswith("module.pushes")
+        }
+        expected = {
+            f"axiom-{folder.replace('_', '-')}": f"projects/demo-project/topics/axiom-{topic}"
+            for folder in folders()
+            if (topic := topic_of(folder)) is not None
+        }
+        assert {name: fed[name] for name in expected} == expected
+
+    def test_every_topic_of_ours_is_there_and_read_by_somebody(self, most: Plan) -> None:
+        topics = {one["name"] for one in most.of_type("google_pubsub_topic").values()}
+        read = {one.get("topic") for one in most.of_type("google_pubsub_subscription").values()}
+        for topic in Topic:
+            assert f"axiom-{topic}" in topics
+            assert f"projects/demo-project/topics/axiom-{topic}" in read
+
+    def test_each_can_read_its_settings(self, most: Plan) -> None:
+        """What Terraform tells a process is what the process asks for."""
+        for service in most.functions().values():
+            settings = CloudEnvironment.read(environment(service))
+            assert settings.bucket == "demo-project-axiom-received"
+            assert Environment.read(environment(service)).platform == "cloud"
+
+    def test_a_token_is_for_one_function_alone(self, most: Plan) -> None:
+        for service in most.functions().values():
+            settings = CloudEnvironment.read(environment(service))
+            assert list(settings.audiences) == [service["name"]] == service["custom_audiences"]
+
+    def test_a_push_may_take_as_long_as_the_request_that_it_makes(self, most: Plan) -> None:
+        timeouts = {one["name"]: one["template"][0]["timeout"] for one in most.functions().values()}
+        for subscription in most.of_type("google_pubsub_subscription").values():
+            for push in subscription["push_config"]:
+                name = push["oidc_token"][0]["audience"]
+                assert timeouts[name] == f"{subscription['ack_deadline_seconds']}s"
+
+
+class TestMessages:
+    def test_are_never_given_up_without_a_trace(self, most: Plan) -> None:
+        subscriptions = most.of_type("google_pubsub_subscription")
+        kept = {one["topic"] for one in subscriptions.values() if not one["push_config"]}
+        for address, subscription in subscriptions.items():
+            assert subscription["expiration_policy"] == [{"ttl": ""}], address
+            for policy in subscription["dead_letter_policy"]:
+                assert policy["dead_letter_topic"] in kept, address
+
+    def test_stay_in_the_region(self, most: Plan) -> None:
+        for topic in most.of_type("google_pubsub_topic").values():
+            (policy,) = topic["message_storage_policy"]
+            assert policy["allowed_persistence_regions"] == ["europe-west1"]
+
+
+class TestGrowing:
+    def test_by_a_destination_and_a_topic_touches_nothing_else(
+        self, planner: Planner, most: Plan, tmp_path: Path
+    ) -> None:
+        """What was planned is planned as it was."""
+        for entry in ROOT.iterdir():
+            if entry.suffix == ".tf" or entry.name == "infra":
+                (tmp_path / entry.name).symlink_to(entry)
+        table = tmp_path / "functions.tf"
+        text = table.read_text()
+        table.unlink()
+        table.write_text(text.replace('"store-changed",\n', '"store-changed",\n"one-more",\n', 1))
+        more = planner.plan(
+            {**MOST, "destinations": {**MOST["destinations"], "research": {}}}, tmp_path
+        )
+        assert_adds(
+            most, more, r"module\.(lane(s|_pushes)\[\"research\"\]|topics\[\"one-more\"\])\."
+        )
+        assert any("one-more" in address for address in more.all())
+        assert any("research" in address for address in more.all())
+
+
+def assert_adds(before: Plan, after: Plan, pattern: str) -> None:
+    """All that is new fits the pattern, and all else is as before."""
+    old, new = before.all(), after.all()
+    added = set(new) - set(old)
+    assert added
+    assert all(re.match(pattern, address) for address in added), sorted(added)
+    assert {address: new.get(address) for address in old} == old
+
+
+class TestWhoMayDoWhat:
+    def test_nobody_is_everybody(self, most: Plan) -> None:
+        text = json.dumps(most.document["planned_values"])
+        assert "allUsers" not in text
+        assert "allAuthenticatedUsers" not in text
+
+    def test_no_role_is_an_owners(self, most: Plan) -> None:
+        for address, (resource, _) in most.all().items():
+            assert resource.get("role") not in ("roles/owner", "roles/editor"), address
+
+    def test_roles_of_the_whole_project_are_bound_by_a_condition(self, most: Plan) -> None:
+        """But for writing logs and making secrets, which are asked of the project as such."""
+        unbound = {
+            resource.get("role") or "roles of ours"
+            for resource in most.of_type("google_project_iam_member").values()
+            if not resource["condition"]
+        }
+        assert unbound <= {
+            "roles/logging.logWriter",
+            "roles/monitoring.metricWriter",
+            "roles of ours",
+        }
+
+    def test_only_the_code_that_publishes_may(self, most: Plan) -> None:
+        """Who publishes is what shared/messages.py and functions.tf say, and Google's services."""
+        publishers: dict[str, set[str]] = {}
+        for address in most.of_type("google_pubsub_topic_iam_member"):
+            found = re.match(r'module\.topics\["(.+)"\]\..*\.publisher\["(.+)"\]', address)
+            if found:
+                publishers.setdefault(found[1], set()).add(found[2])
+        assert publishers["instance-received"] == {"api", "dicomweb", "gateway", "run-job"} | {
+            name
+            for name in publishers["instance-received"]
+            if name.startswith(("ingest-", "poll-"))
+        }
+        assert "record-exception" not in publishers["delivery-requested"]
+        assert "validate-instance" not in publishers["delivery-requested"]
+
+
+class TestPrivacy:
+    def test_buckets_are_private_and_encrypted_with_the_key(self, most: Plan) -> None:
+        for bucket in most.of_type("google_storage_bucket").values():
+            assert bucket["public_access_prevention"] == "enforced"
+            assert bucket["uniform_bucket_level_access"] is True
+            assert bucket["encryption"][0]["default_kms_key_name"] == MOST["kms_key"]["id"]
+
+    def test_whatever_can_have_labels_has_them(self, most: Plan) -> None:
+        for change in most.changes:
+            after = change["change"]["after"]
+            if change["type"].startswith(("google_project", "google_compute_forwarding")):
+                continue
+            for name in ("labels", "user_labels"):
+                if name in after and "notification_channel" not in change["type"]:
+                    assert after[name], change["address"]
+                    assert after[name]["app"] == "axiom-flow", change["address"]
+
+    def test_machines_have_no_address_on_the_internet(self, most: Plan) -> None:
+        for template in most.of_type("google_compute_instance_template").values():
+            assert all(not one["access_config"] for one in template["network_interface"])
+
+    def test_no_value_of_a_secret_is_in_the_plan(self, most: Plan) -> None:
+        versions = most.of_type("google_secret_manager_secret_version")
+        assert len(versions) == 2
+        for version in versions.values():
+            assert version["secret_data"] is None
+            assert version["secret_data_wo"] is None
+
+
+class TestGateway:
+    def test_starts_on_a_machine_as_cloud_init_reads_it(self, most: Plan) -> None:
+        (template,) = most.of_type("google_compute_instance_template").values()
+        document = yaml.safe_load(template["metadata"]["user-data"])
+        written = {file["path"]: file["content"] for file in document["write_files"]}
+        told = dict(
+            line.split("=", 1) for line in written["/etc/axiom/gateway.env"].strip().splitlines()
+        )
+        assert CloudEnvironment.read(told).project == "demo-project"
+        assert Environment.read(told).dimse_host == "0.0.0.0"
+        unit = written["/etc/systemd/system/axiom-gateway.service"]
+        assert "--publish=11112:11112 " in unit
+        assert unit.count(IMAGES["gateway"]) == 2
+
+
+class TestText:
+    def test_every_variable_and_output_says_what_it_is(self) -> None:
+        for path in [*ROOT.glob("*.tf"), *(ROOT / "infra").rglob("*.tf")]:
+            text = path.read_text(encoding="utf-8")
+            for block in re.findall(r'^(?:variable|output) "\w+" \{\n(.*?)^\}', text, re.S | re.M):
+                assert "description" in block, path
+
+    def test_versions_of_providers_are_pinned(self) -> None:
+        for path in [*ROOT.glob("*.tf"), *(ROOT / "infra").rglob("*.tf")]:
+            for version in re.findall(
+                r'source = "hashicorp/\S+", version = "(.+?)"', path.read_text()
+            ):
+                assert re.fullmatch(r"~> \d+\.\d+", version), path
