@@ -38,9 +38,7 @@ from shared.ports import (
 
 if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
-    from shared.config.standardizers import AnyProvider
-    from shared.standardize.proposals import Standardizer
-    from shared.standardize.vocabulary import Vocabulary
+    from shared.adapters.standardizers import Providers
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -318,12 +316,13 @@ def _report_commitment(due: Due) -> None:
 
 
 def _standardizer_factory(secret_store: SecretStore, clock: Clock) -> ProviderFactory:
-    def make(entity: AnyProvider, site: Mapping[str, Vocabulary]) -> Standardizer:
-        from shared.adapters.standardizers import create
+    @cache
+    def providers() -> Providers:
+        from shared.adapters.standardizers import Providers
 
-        return create(entity, site, secret_store, clock)
+        return Providers(secret_store, clock)
 
-    return make
+    return lambda entity, site: providers().create(entity, site)
 
 
 def _inventory_of(

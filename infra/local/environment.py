@@ -61,7 +61,7 @@ def ready_python(root: Path, *, development: bool) -> str:
     """
     locks = [root / "requirements.txt"]
     if development:
-        locks += [root / "requirements-cloud.txt", root / "requirements-dev.txt"]
+        locks += [root / f"requirements-{name}.txt" for name in ("cloud", "gemini", "dev")]
     beside = Environment(root / ".venv")
     if beside.holds(locks):
         return beside.python

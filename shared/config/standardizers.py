@@ -17,48 +17,8 @@ from shared.dicom.paths import AttributePath
 from shared.errors import Fault, InvalidConfigurationError
 from shared.rules.reading import nearest
 from shared.rules.static_values import check_literal
+from shared.standardize.attributes import DEFAULT_CONTEXT, LOOKED_AT, WITH_VOCABULARY
 
-# Attributes with a vocabulary of the Standard, which is used unless the site names its own.
-WITH_VOCABULARY: Final = (
-    "BodyPartExamined",
-    "Laterality",
-    "ImageLaterality",
-    "ViewPosition",
-    "Modality",
-    "PatientPosition",
-)
-# What a provider may look at, and what may be standardised: none of it says who the patient is.
-DESCRIPTIONS: Final = (
-    "StudyDescription",
-    "SeriesDescription",
-    "ProtocolName",
-    "RequestedProcedureDescription",
-    "PerformedProcedureStepDescription",
-)
-LOOKED_AT: Final = (
-    *WITH_VOCABULARY,
-    *DESCRIPTIONS,
-    "ImageType",
-    "ScanningSequence",
-    "SequenceVariant",
-    "ContrastBolusAgent",
-    "ConvolutionKernel",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "PatientOrientation",
-    "SliceThickness",
-    "AcquisitionContrast",
-)
-DEFAULT_CONTEXT: Final = (
-    "Modality",
-    "BodyPartExamined",
-    "StudyDescription",
-    "SeriesDescription",
-    "ProtocolName",
-)
-# Of an Image, not of its Series: two Instances of a Series may rightly differ in them.
-OF_THE_IMAGE: Final = frozenset({"ImageLaterality", "ViewPosition"})
-# In their vocabulary by default, in this order, a term is found sure enough.
 DEFAULT_THRESHOLD: Final = 0.7
 _MAX_VOCABULARY: Final = 2_000_000  # characters
 

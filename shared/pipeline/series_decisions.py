@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Final
 
-from shared.config.standardizers import OF_THE_IMAGE, Standardizer
+from shared.config.standardizers import Standardizer
 from shared.errors import (
     AxiomError,
     DocumentChangedError,
@@ -24,6 +24,7 @@ from shared.errors import (
 from shared.messages import Receipt
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore
+from shared.standardize.attributes import OF_THE_IMAGE
 from shared.standardize.chain import Decision, Verdict
 from shared.standardize.kept import fingerprint
 from shared.standardize.proposals import Question

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from shared.config.standardizers import LOOKED_AT
 from shared.dicom import dictionary
 from shared.dicom.header import Header
 from shared.dicom.values import as_text
+from shared.standardize.attributes import LOOKED_AT
 from shared.standardize.proposals import Question
 from shared.standardize.text import words
 
 _MAX_LENGTH: Final = 1_024  # of one text; a description of the Standard has 64 characters
 _MAX_WORDS: Final = 20_000
 # Where people and numbers of the hospital are named: who it is, who ordered it, where it was done.
-_TELLING_GROUPS: Final = frozenset({0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040, 0x4008})
+_TELLING_GROUPS: Final = frozenset({0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040, 0x4008})
 _TELLING_VRS: Final = frozenset({"SH", "LO", "LT", "ST", "UT", "UC", "DA", "DT", "AE", "UI"})
 _DEVICE_SERIAL_NUMBER: Final = 0x00181000
 

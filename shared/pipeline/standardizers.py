@@ -97,8 +97,8 @@ class Standardizers:
 
     def question(self, name: str, attribute: str, header: Header) -> Question:
         """What providers were asked about the Attribute of such an Instance."""
-        from shared.config.standardizers import DEFAULT_CONTEXT
         from shared.pipeline.standardization_questions import question_about
+        from shared.standardize.attributes import DEFAULT_CONTEXT
 
         found = self._compiled(name)
         context = DEFAULT_CONTEXT if found is None else found.entity.context

@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "infra/local/environment.py", tree / "infra/local/environment.py")
     (tree / "infra/local/cli.py").write_text(_COMMAND_LINE)
     (tree / "requirements.txt").write_text("# nothing\n")
-    for lock in ("requirements-cloud.txt", "requirements-dev.txt"):
+    for lock in ("requirements-cloud.txt", "requirements-gemini.txt", "requirements-dev.txt"):
         (tree / lock).write_text("# nothing more\n")
     return tree
 

@@ -1,0 +1,114 @@
+"""Gemini on Vertex AI, by Google's own client (google-genai), which is imported here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import google.auth.exceptions
+import httpx2
+from google import genai
+from google.auth.credentials import Credentials
+from google.genai import errors, types
+
+from shared.errors import ProviderFailedError
+from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
+
+NAME: Final = "vertex"
+
+_MAX_OUTPUT_TOKENS: Final = 1_024
+_STOPPED_FOR_SAFETY: Final = frozenset(
+    {
+        types.FinishReason.SAFETY,
+        types.FinishReason.RECITATION,
+        types.FinishReason.BLOCKLIST,
+        types.FinishReason.PROHIBITED_CONTENT,
+        types.FinishReason.SPII,
+    }
+)
+
+
+class GeminiModel:
+    """A Model of Vertex AI. Nothing connects before it is asked."""
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        location: str,
+        model: str,
+        timeout_s: float,
+        base_url: str | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """Without `credentials`, those of the environment are used, from the first request on."""
+        self._model, self._project, self._location = model, project, location
+        self._credentials = credentials
+        self._options = types.HttpOptions(
+            base_url=base_url, api_version="v1", timeout=int(timeout_s * 1000)
+        )
+        self._client: genai.Client | None = None
+
+    def complete(self, prompt: Prompt) -> str:
+        """One request. Raises: ProviderFailedError."""
+        try:
+            answer = self._connected().models.generate_content(
+                model=self._model,
+                contents=prompt.data,
+                config=types.GenerateContentConfig(
+                    system_instruction=prompt.instruction,
+                    temperature=0,
+                    candidate_count=1,
+                    max_output_tokens=_MAX_OUTPUT_TOKENS,
+                    response_mime_type="application/json",
+                    response_json_schema=dict(prompt.schema),
+                ),
+            )
+        except errors.APIError as error:
+            raise _failed_by_status(error) from None
+        except httpx2.TimeoutException:
+            raise ProviderFailedError(NAME, TIMEOUT) from None
+        except (httpx2.HTTPError, google.auth.exceptions.GoogleAuthError, OSError):
+            raise ProviderFailedError(NAME, UNAVAILABLE) from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            # The client could not read what came; its text quotes it.
+            raise ProviderFailedError(NAME, MALFORMED) from None
+        return _text_of(answer)
+
+    def _connected(self) -> genai.Client:
+        if self._client is None:
+            self._client = genai.Client(
+                vertexai=True,
+                project=self._project,
+                location=self._location,
+                credentials=self._credentials,
+                http_options=self._options,
+            )
+        return self._client
+
+
+def _text_of(answer: types.GenerateContentResponse) -> str:
+    feedback = answer.prompt_feedback
+    if feedback is not None and feedback.block_reason is not None:
+        raise ProviderFailedError(NAME, SAFETY)
+    candidates = answer.candidates or []
+    if not candidates:
+        raise ProviderFailedError(NAME, MALFORMED)
+    reason = candidates[0].finish_reason
+    if reason in _STOPPED_FOR_SAFETY:
+        raise ProviderFailedError(NAME, SAFETY)
+    content = candidates[0].content
+    parts = (content.parts if content is not None else None) or []
+    text = "".join(part.text for part in parts if part.text and not part.thought)
+    if reason not in (None, types.FinishReason.STOP) or not text:
+        raise ProviderFailedError(NAME, MALFORMED)
+    return text
+
+
+def _failed_by_status(error: errors.APIError) -> ProviderFailedError:
+    failed = ProviderFailedError(NAME, QUOTA if error.code == 429 else UNAVAILABLE)
+    headers = getattr(error.response, "headers", None)
+    if isinstance(headers, Mapping) or hasattr(headers, "get"):
+        wish = str(headers.get("retry-after") or "")  # type: ignore[union-attr]
+        failed.retry_after_s = float(wish) if wish.isascii() and wish.isdigit() else None
+    return failed
