@@ -39,6 +39,8 @@ from shared.ports import (
 if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.standardizers import Providers
+    from shared.config.sources import AnySource
+    from shared.ports import SourceReader
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -68,6 +70,8 @@ INDICES = {
     "commitment-reports": ("finished_at",),
     "reconciliations": ("began_at", "finished_at"),
     "clean-ups": ("ended_at",),
+    "source-ledger": ("checked_at",),
+    "pull-rows": ("job", "created_at"),
     "shadow-reports": ("edition",),
     "standardization-series": ("updated_at", "state", "series_instance_uid"),
     "standardization-synonyms": ("at",),
@@ -266,6 +270,7 @@ def _wired(
         standardizers=Standardizers(
             configuration, documents, clock, _standardizer_factory(secret_store, clock)
         ),
+        open_source=_source_of(secret_store, clock, home / "incoming"),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
@@ -337,6 +342,17 @@ def _inventory_of(
         return inventory(entity, secret_store, storage_root=storage_root)
 
     return inventory_of
+
+
+def _source_of(
+    secret_store: SecretStore, clock: Clock, root: Path
+) -> Callable[[AnySource], SourceReader]:
+    def source_of(entity: AnySource) -> SourceReader:
+        from shared.adapters.sources import open_source
+
+        return open_source(entity, secret_store, clock, root=root)
+
+    return source_of
 
 
 def _documents_answer(documents: DocumentStore) -> HealthCheck:

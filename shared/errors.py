@@ -433,6 +433,51 @@ class CopyInFlightError(TransientError):
     retry_after_s = 2.0
 
 
+# ---- sources --------------------------------------------------------------------------------
+
+
+class SourceUnavailableError(TransientError):
+    """The source cannot be asked now: no connection, 408, 429, 5xx, A7xxH, no answer in time.
+
+    args: source name, the peer's own words.
+    """
+
+    code = "source-unavailable"
+    category = Category.NETWORK
+    hint = "It is asked again by itself, with growing pauses."
+    template = "{}: {}"
+
+
+class SourceRefusedError(PermanentError):
+    """The source does not give what it is asked for. args: source name, the peer's own words."""
+
+    code = "source-refused"
+    category = Category.NETWORK
+    hint = "See the peer's own words; mend its settings or the source's."
+    template = "{}: {}"
+
+
+class SourceMisconfiguredError(PermanentError):
+    """The source cannot be asked like this: a wrong address, a secret that is missing or not taken.
+
+    args: source name, reason.
+    """
+
+    code = "source-misconfigured"
+    category = Category.CONFIGURATION
+    hint = "Correct the source in the configuration; it is tried again by itself."
+    template = "{}: {}"
+
+
+class NotRetrievedError(PermanentError):
+    """A source shows an Instance and does not give it. args: source name, attempts, last reason."""
+
+    code = "not-retrieved"
+    category = Category.NETWORK
+    hint = "It is tried again once a day; `axiom sources poll NAME --failed` tries it now."
+    template = "{}: not retrieved in {} attempts: {}"
+
+
 # ---- storage commitment ---------------------------------------------------------------------
 
 

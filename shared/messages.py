@@ -39,6 +39,7 @@ class Topic(StrEnum):
 class Stage(StrEnum):
     """Where in the flow something happened."""
 
+    POLL = "poll_sources"
     RECEIVE = "receive"
     VALIDATE = "validate_instance"
     RULES = "apply_rules"

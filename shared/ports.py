@@ -7,7 +7,7 @@ driver's errors into `shared.errors`; an outage is a `StorageUnavailableError`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -257,6 +257,108 @@ class QueueGauge(Protocol):
 
         Raises: StorageUnavailableError.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInstance:
+    """One Instance that a source shows; of files, one file, whose name stands for a UID.
+
+    `version` changes with what is under the UID; "" where the source does not tell.
+    """
+
+    uid: str
+    series_instance_uid: str = ""
+    sop_class_uid: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStudy:
+    """A Study of which a source shows something; of files, some that are looked at together.
+
+    `signature` changes with what the source shows of the Study; "" where that tells nothing.
+    `series` narrows the Study down to these; `instances` are all that is meant, where the search
+    has listed them already.
+    """
+
+    uid: str
+    signature: str = ""
+    series: tuple[str, ...] = ()
+    instances: tuple[FoundInstance, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What is asked for at once: `instances` of a Study.
+
+    They are all that the source shows of `series_instance_uid`, or without one of the Study, if
+    `is_whole`.
+    """
+
+    study_instance_uid: str
+    instances: tuple[FoundInstance, ...]
+    series_instance_uid: str = ""
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """One Instance on its way: a Part 10 file, read once and before the next one is asked for.
+
+    `uid` is that of the FoundInstance, "" where only the file tells. Reading raises what
+    `SourceReader.retrieve` does, so whoever reaches the end has the whole file.
+    """
+
+    uid: str
+    chunks: Iterator[Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveProgress:
+    """How far a source says that it is with sending (PS3.4 C.4.2.1.6)."""
+
+    remaining: int
+    completed: int
+    failed: int
+
+
+class SourceReader(Protocol):
+    """Shows and gives Instances. May be used from several threads at once.
+
+    Every method raises SourceUnavailableError, SourceRefusedError or SourceMisconfiguredError.
+    """
+
+    # True if Instances come to a listener of ours instead of from `retrieve`.
+    moves: bool
+    # How much is asked for at once.
+    unit: Literal["study", "series"]
+
+    def search(self, since: datetime | None) -> Iterator[FoundStudy]:
+        """Studies that fit what is configured, and are of `since` or later, where dates tell."""
+
+    def instances(self, study: FoundStudy) -> Iterable[FoundInstance]:
+        """All that is meant of the Study."""
+
+    def find(self, keys: Mapping[str, str]) -> Iterator[FoundStudy]:
+        """Studies with these Values exactly: `StudyInstanceUID` or `AccessionNumber`."""
+
+    def retrieve(self, wanted: Retrieval) -> Iterator[Retrieved]:
+        """The Instances in any order; fewer if the source has lost some. Not where it `moves`."""
+
+    def move(self, wanted: Retrieval) -> Generator[MoveProgress, None, None]:
+        """Have the source send them, where it `moves`; ends when the source says that it is done.
+
+        A generator that is closed asks the source to stop.
+        """
+
+    def done(self, study: FoundStudy, instances: Sequence[FoundInstance]) -> bool:
+        """All these are received: delete them if that is configured. True if they are gone."""
+
+    def check(self) -> str:
+        """Ask the source whether it is there. Returns its answer in short."""
+
+    def close(self) -> None:
+        """Release connections; twice is once."""
 
 
 class SecretStore(Protocol):

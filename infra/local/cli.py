@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "Make, list, rotate and revoke API keys.",
     "config": "Apply and export the configuration; compare and restore versions.",
     "rules": "Test, check, try out and explain rulesets.",
+    "sources": "List and show the sources that are polled; poll one now.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",
     "standardize": "Measure how well raw values become standard terms.",
     "instances": "List and show what was received, and where it went.",

@@ -37,6 +37,7 @@ class Part:
 PARTS = (
     Part("http", "infra.local.http", 0),
     Part("gateway", "scp_gateway.main", 0),
+    Part("polling", "infra.local.polling", 0),
     Part("stages", "infra.local.stages", 1),
     Part("delivery", "infra.local.delivery", 2),
 )

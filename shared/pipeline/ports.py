@@ -7,10 +7,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, QueueGauge, SecretStore
+from shared.ports import (
+    Clock,
+    DocumentStore,
+    MessageBus,
+    ObjectStore,
+    QueueGauge,
+    SecretStore,
+    SourceReader,
+)
 
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
+    from shared.config.sources import AnySource
     from shared.pipeline.commitment import Commitments, Due
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
@@ -55,4 +64,6 @@ class Ports:
     queue: QueueGauge | None = None
     # Says who may call a function. Raises: CallerRefusedError; None where nobody can but ourselves.
     check_caller: Callable[[HeaderFields], None] | None = None
+    # Asks a source. Raises: SourceMisconfiguredError; None where nobody polls.
+    open_source: Callable[[AnySource], SourceReader] | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

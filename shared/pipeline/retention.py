@@ -410,6 +410,9 @@ _FINISHED = (
     ("commitments", "finished_at"),
     ("commitment-reports", "finished_at"),
     ("reconciliations", "finished_at"),
+    # Of a Study that its source has not shown for so long.
+    ("source-ledger", "checked_at"),
+    ("pull-rows", "created_at"),
 )
 
 

@@ -43,13 +43,14 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         rules.dry_run_candidate rules.dry_run_ruleset
     """,
     frozenset({P.PATIENTS_READ}): "rules.explain crosswalks.lookup",
-    frozenset({P.PEERS_ASK}): "crosswalks.sync",
+    frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check",
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
         instances.list_instances instances.read_instance instances.list_deliveries
         studies.list_studies studies.read_study
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
         destinations.list_states destinations.read_state
+        sources.list_states sources.read_state
         reconciliations.list_reconciliations reconciliations.read_reconciliation
     """,
     frozenset({P.OPERATIONS_ACT}): """
@@ -58,6 +59,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         instances.reprocess_instance instances.release_instance instances.reroute_instance
         instances.discard_instance instances.bulk_instances
         studies.complete_study reconciliations.start_reconciliation
+        sources.poll
     """,
     frozenset({P.INSTANCES_STORE}): "dicomweb.store_instances dicomweb.store_study_instances",
     frozenset({P.AUDIT_READ}): "audit.list_audit audit.export_audit",

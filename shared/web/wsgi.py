@@ -28,6 +28,7 @@ from shared.web import (
     problems,
     reconciliations,
     rules,
+    sources,
     studies,
     users,
     versions,
@@ -86,6 +87,7 @@ def create_app(
         app.register_api(studies.blueprint(ports))
         app.register_api(jobs.blueprint(ports))
         app.register_api(destinations.blueprint(ports))
+        app.register_api(sources.blueprint(ports))
         app.register_api(audit.blueprint(ports))
         app.register_api(users.blueprint(identity, ports.clock))
         app.register_api(users.own_blueprint(identity, ports.clock))

@@ -1,0 +1,115 @@
+"""`axiom sources`: how the sources are that are asked, and asking one now."""
+
+from __future__ import annotations
+
+import click
+
+from infra.local.options import json_option, open_ports
+from infra.local.terminal import CommandFailedError, Terminal
+from shared.errors import DocumentMissingError
+
+
+@click.group("sources", help="List and show the sources that are polled; poll one now.")
+def command() -> None:
+    """Works on AXIOM_HOME itself, whether the system runs or not."""
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List all sources: what they do, and what came from them."""
+    from shared.pipeline.source_states import state_of
+
+    terminal = Terminal(as_json)
+    ports = open_ports()
+    states = [state_of(entity.name, ports) for entity in ports.configuration.get().sources]
+    terminal.document({"sources": states})
+    terminal.table(
+        ["source", "type", "state", "polled", "next", "found", "queued", "processed", "failed", ""],
+        [
+            [
+                state["source"],
+                state["type"],
+                state["state"],
+                _time(state["poll_ended_at"]),
+                _time(state["next_poll_at"]),
+                *(state["totals"][name] for name in ("found", "queued", "processed", "failed")),
+                state["last_error"] if state["failures"] else "",
+            ]
+            for state in states
+        ],
+        empty="No sources: name some in the configuration, see docs/sources.md.",
+    )
+
+
+@command.command("show")
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show how one source is."""
+    from shared.pipeline.source_states import state_of
+
+    terminal = Terminal(as_json)
+    try:
+        state = state_of(name, open_ports())
+    except DocumentMissingError:
+        raise _missing(name) from None
+    terminal.document(state)
+    rows = [[key.replace("_", " "), _shown(value)] for key, value in state.items()]
+    terminal.table(["", ""], rows)
+
+
+@command.command("poll")
+@click.argument("name")
+@click.option("--failed", is_flag=True, help="Try at once what failed lately, too.")
+@json_option
+def poll(name: str, failed: bool, as_json: bool) -> int:
+    """Poll one source now, whatever its interval and schedule, and say what came.
+
+    Exit status 1 if something that it shows did not come.
+    """
+    from shared.pipeline.polling import Poller
+
+    terminal = Terminal(as_json)
+    ports = open_ports()
+    if ports.configuration.get().source(name) is None:
+        raise _missing(name)
+    counts = Poller(ports).poll(name, retry=failed)
+    terminal.document({"source": name, **counts})
+    terminal.table(["", "Instances"], [[key, value] for key, value in counts.items()])
+    return int(counts["failed"] > 0 or counts["processed"] < counts["found"])
+
+
+@command.command("check")
+@click.argument("name")
+@json_option
+def check(name: str, as_json: bool) -> None:
+    """Ask one source whether it is there; nothing is fetched."""
+    terminal = Terminal(as_json)
+    ports = open_ports()
+    entity = ports.configuration.get().source(name)
+    if entity is None or ports.open_source is None:
+        raise _missing(name)
+    reader = ports.open_source(entity)
+    try:
+        answer = reader.check()
+    finally:
+        reader.close()
+    terminal.document({"source": name, "answer": answer})
+    terminal.say(answer)
+
+
+def _missing(name: str) -> CommandFailedError:
+    return CommandFailedError(
+        f"there is no source {name}", hint="`axiom sources list` shows all.", code="no-source"
+    )
+
+
+def _time(text: str | None) -> str:
+    return (text or "")[:19].replace("T", " ")
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return value

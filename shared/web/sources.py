@@ -1,0 +1,88 @@
+"""Routes of how sources are: /api/v1/sources. Their settings are in the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel
+
+from shared.errors import DocumentMissingError
+from shared.pipeline.audit import AuditLog
+from shared.pipeline.source_states import request_poll, state_of
+from shared.web.access import acting
+from shared.web.documents_out import json_response
+from shared.web.listing import described, described_page
+from shared.web.problems import PROBLEM_RESPONSES
+
+if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
+
+URL_PREFIX = "/api/v1/sources"
+
+
+class SourcePath(BaseModel):
+    """Path parameters of one source."""
+
+    name: str
+
+
+def blueprint(ports: Ports) -> APIBlueprint:
+    """The routes below `URL_PREFIX`."""
+    routes = APIBlueprint(
+        "sources",
+        __name__,
+        url_prefix=URL_PREFIX,
+        abp_tags=[Tag(name="sources", description="How the sources are that are polled")],
+        abp_responses=PROBLEM_RESPONSES,
+        abp_security=[{"apiKey": []}],
+    )
+
+    @routes.get("", operation_id="list_source_states", responses={200: described_page("States")})
+    def list_states() -> Response:
+        """How each source is, in the order of the configuration; all on one page."""
+        names = [entity.name for entity in ports.configuration.get().sources]
+        items = [state_of(name, ports) for name in names]
+        return json_response({"items": items, "next_cursor": None})
+
+    @routes.get(
+        "/<name>/state",
+        operation_id="read_source_state",
+        responses={200: described("Its state", {"type": "object"})},
+    )
+    def read_state(path: SourcePath) -> Response:
+        """When a source was polled and will be, what came of it (`found`, `queued`, `processed`,
+        `failed`: in all and in the last poll), since when it fails, and what it said last.
+        """
+        return json_response(state_of(path.name, ports))
+
+    @routes.post(
+        "/<name>/poll",
+        operation_id="poll_source",
+        responses={202: described("Its state", {"type": "object"})},
+    )
+    def poll(path: SourcePath) -> Response:
+        """Have a source polled within a second or two, whatever its interval and schedule."""
+        request_poll(path.name, ports)
+        AuditLog(ports.documents, ports.clock).add(who=acting(), what="source.poll", id=path.name)
+        return json_response(state_of(path.name, ports), 202)
+
+    @routes.post(
+        "/<name>/check",
+        operation_id="check_source",
+        responses={200: described("Its answer", {"type": "object"})},
+    )
+    def check(path: SourcePath) -> Response:
+        """Ask a source whether it is there; nothing is fetched."""
+        entity = ports.configuration.get().source(path.name)
+        if entity is None or ports.open_source is None:
+            raise DocumentMissingError("sources", path.name)
+        reader = ports.open_source(entity)
+        try:
+            return json_response({"source": path.name, "answer": reader.check()})
+        finally:
+            reader.close()
+
+    return routes
