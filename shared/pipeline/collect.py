@@ -252,7 +252,7 @@ class Collector:
             return None
         receipt = receipt_of(known.data)
         try:
-            return receipt, _received(receipt, self._ports)
+            return receipt, _received(receipt, known.data, self._ports)
         except PermanentError:
             return None  # `_outcome` says so where the Instance itself is concerned
 
@@ -334,14 +334,18 @@ class Collector:
             "decided_at": timestamp(self._ports.clock.now()),
         }
         verdict = Verdict(study["verdict"])
-        if not study["matched"] or verdict is not Verdict.ROUTE:
+        # What a person has released goes, though the others of its Study are held.
+        failed = f"rule {study['rule']} failed"
+        is_held = verdict is Verdict.HOLD and not study["reason"].startswith(failed)
+        goes = verdict is Verdict.ROUTE or (is_held and instance.get("released"))
+        if not study["matched"] or not goes:
             return Outcome(
                 **said, matched=study["matched"], verdict=verdict, reason=study["reason"]
             )
         if rule is None:
             return Outcome(**said, matched=False, verdict=verdict, reason=_RULE_IS_GONE)
         try:
-            one = _received(receipt, self._ports)
+            one = _received(receipt, instance, self._ports)
             decision = rule.decision_for(one)
         except PermanentError as error:
             raised = exception_from(
@@ -361,7 +365,7 @@ class Collector:
             **said,
             matched=True,
             verdict=decision.verdict,
-            reason=study["reason"] if decision.verdict is Verdict.ROUTE else decision.reason,
+            reason=study["reason"] if decision.verdict is verdict else decision.reason,
             plans=told_in_the_instance(plans, one.header, receipt, self._ports)
             if decision.verdict is Verdict.ROUTE
             else (),
@@ -402,7 +406,7 @@ def _join(key: str, rule: StudyRule | None, data: Data, receipt: Receipt, ports:
     known = ports.documents.get(COLLECTED, name)
     if known is None:
         if rule is not None:
-            read = _received(receipt, ports)
+            read = _received(receipt, data, ports)
             arrival = rule.arrival_of(read.header, read.facts, at=now)
         member = studies.member_of(
             key, receipt.receipt_id, decision, arrival, rule.fingerprint if rule else ""
@@ -452,9 +456,14 @@ def _settle(member: Document, round_: int, ports: Ports) -> None:
         return
 
 
-def _received(receipt: Receipt, ports: Ports) -> Collected:
+def _received(receipt: Receipt, instance: Data, ports: Ports) -> Collected:
+    facts = facts_of(
+        receipt,
+        returned=bool(instance.get("returned")),
+        released=bool(instance.get("released")),
+    )
     with ports.objects.open(receipt.file.object_name) as reader:
-        return Collected(header_of(receipt, reader), facts_of(receipt))
+        return Collected(header_of(receipt, reader), facts)
 
 
 def _decided(study: Data, decision: StudyDecision, now: datetime) -> dict[str, Any]:

@@ -565,11 +565,45 @@ class TestAPersonsWord:
         pump(ports)
         assert instance(ports, receipt)["state"] == "collecting"
         tick_after(ports, 1)
+        assert sent(tmp_path) == {"target": uids("a")}
+
+    def test_what_is_released_goes_though_others_of_its_study_stay_held(
+        self, ports: Ports, tmp_path: Path
+    ) -> None:
+        configure(ports, study_rule({"quiet_period_s": 10}, actions=[{"type": "hold"}]))
+        first, second = arrive(ports, "a"), arrive(ports, "b")
+        pump(ports)
+        tick_after(ports, 10)
+        rules.release(first.receipt_id, ports)
+        pump(ports)
+        tick_after(ports, 1)
+        assert sent(tmp_path) == {"target": uids("a")}
+        assert instance(ports, second)["state"] == "held"
+
+    def test_what_timed_out_and_is_released_goes(self, ports: Ports, tmp_path: Path) -> None:
+        completion = {"expected_instances": 9, "timeout_s": 10, "on_timeout": "hold"}
+        configure(ports, study_rule(completion))
+        receipt = arrive(ports, "a")
+        pump(ports)
+        tick_after(ports, 10)
         assert instance(ports, receipt)["state"] == "held"
-        configure(ports)
         rules.release(receipt.receipt_id, ports)
         pump(ports)
-        assert sent(tmp_path) == {"primary-storage": uids("a")}
+        tick_after(ports, 10)
+        assert sent(tmp_path) == {"target": uids("a")}
+
+    def test_conditions_are_told_what_has_come_back(self, ports: Ports, tmp_path: Path) -> None:
+        mark = {"type": "set", "tag": "StationName", "value": "AXIOM"}
+        configure(ports, {"name": "first", "rules": [{"name": "mark", "actions": [mark]}]})
+        arrive(ports, "a")
+        pump(ports)
+        (left,) = (tmp_path / "storage").rglob("*.dcm")
+        rule = study_rule({"quiet_period_s": 10}, conditions=[{"type": "returned"}])
+        configure(ports, {**rule, "returned_instances": "process"})
+        receive(ports, left.read_bytes())
+        pump(ports)
+        tick_after(ports, 10)
+        assert sent(tmp_path)["target"] == uids("a")
 
 
 class TestWhatGoesWrong:
