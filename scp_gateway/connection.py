@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
@@ -74,8 +76,7 @@ class GatewaySocket(AssociationSocket):
         connection = self.socket
         if connection is not None:
             try:
-                # Not the method of an SSLSocket, which would have bytes read undecrypted from then.
-                socket.socket.shutdown(connection, socket.SHUT_RD)
+                connection.shutdown(socket.SHUT_RD)
             except OSError:
                 return  # it is closed already
 
@@ -104,11 +105,13 @@ class TlsGatewaySocket(GatewaySocket):
         super().__init__(assoc, connection)
         self._context = context
         self._send_timeout_s = 0.0
+        # Whoever stops it cannot shut the connection down: under TLS nothing could be sent then.
+        self._woken, self._waker = socket.socketpair()
 
     def secure(self, within_s: float) -> str:
         """As GatewaySocket: the handshake; the Common Name of the peer's certificate."""
         connection = self._connection()
-        # Of each step; a peer that takes many of them gets no further than this thread.
+        # Of the handshake as a whole.
         connection.settimeout(within_s)
         secured = self._context.wrap_socket(connection, server_side=True)
         self.socket = secured
@@ -118,10 +121,30 @@ class TlsGatewaySocket(GatewaySocket):
 
     def fill(self, timeout_s: float) -> int:
         """As GatewaySocket."""
+        connection = self._connection()
+        if not (isinstance(connection, ssl.SSLSocket) and connection.pending()):
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            poll.register(self._woken, select.POLLIN)
+            ready = poll.poll(1000 * timeout_s)
+            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
+                return 0
+            if not ready:
+                raise BlockingIOError("nothing came in time")
         try:
             return super().fill(timeout_s)
         except TimeoutError as error:
-            raise BlockingIOError("nothing came in time") from error
+            raise BlockingIOError("nothing whole came in time") from error
+
+    def stop_receiving(self) -> None:
+        """As GatewaySocket."""
+        with suppress(OSError):  # it is closed already
+            self._waker.send(b".", socket.MSG_DONTWAIT)
+
+    def _shutdown_socket(self) -> None:
+        super()._shutdown_socket()
+        self._woken.close()
+        self._waker.close()
 
     def send_all(self, data: bytes) -> None:
         """As GatewaySocket."""
