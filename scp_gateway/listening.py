@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 from pynetdicom import AE, _config
@@ -16,6 +20,7 @@ from scp_gateway.association import GatewayAssociation
 from scp_gateway.commitment import Commitments
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_gateway.places import who_gives_way
+from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.storage import Receiver
 from shared.config.entities import Listener
 
@@ -32,20 +37,37 @@ _ACCEPT_FAILED_WAIT_S = 0.1
 _ABORTED_WITHIN_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A listening socket on which other processes accept too, and the listener's column of what
+    they count together.
+    """
+
+    socket: socket.socket
+    places: SharedPlaces
+    column: int
+
+
 class ListeningServer(AssociationServer):
     """Accepts associations for one listener from the moment it is built until `close`.
 
+    With `shared`, `max_associations` holds over all processes. Closing one of them closes all.
     Raises (when built): OSError if the port cannot be had.
     """
 
     request_queue_size = 128
 
     def __init__(
-        self, listener: Listener, receiver: Receiver, commitments: Commitments | None = None
+        self,
+        listener: Listener,
+        receiver: Receiver,
+        commitments: Commitments | None = None,
+        shared: Shared | None = None,
     ) -> None:
         # What the next association is judged by; running ones keep what they began with.
         self.listener = listener
         self._receiver, self._commitments = receiver, commitments
+        self._shared = shared
         self._lock = threading.Lock()
         self._connections: set[GatewayAssociation] = set()
         self._admitted: set[GatewayAssociation] = set()
@@ -98,14 +120,15 @@ class ListeningServer(AssociationServer):
 
     def admit(self, association: GatewayAssociation) -> Rejection | None:
         """Count the association in, if there is a place or a greedier peer that gives way."""
-        with self._lock:
+        with self._others() as others, self._lock:
             outgoing = None
-            if len(self._admitted) >= self.listener.max_associations:
+            if len(self._admitted) + others >= self.listener.max_associations:
                 outgoing = who_gives_way(self._admitted, association.peer_address)
                 if outgoing is None:
                     return LOCAL_LIMIT_EXCEEDED
                 self._admitted.discard(outgoing)
             self._admitted.add(association)
+            self._tell_others()
         if outgoing is not None:
             outgoing.give_way()
         return None
@@ -114,6 +137,7 @@ class ListeningServer(AssociationServer):
         """Its place is free; twice is once."""
         with self._lock:
             self._admitted.discard(association)
+            self._tell_others()
 
     def ended(self, association: GatewayAssociation) -> None:
         """Its connection is closed."""
@@ -137,7 +161,34 @@ class ListeningServer(AssociationServer):
             self.ended(association)
             raise
 
+    def server_bind(self) -> None:
+        """Called by socketserver: take the shared socket, if there is one."""
+        if self._shared is None:
+            super().server_bind()
+            return
+        cast(socket.socket, self.socket).close()
+        self.socket = self._shared.socket
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """Called by socketserver: listen; a shared socket does so already."""
+        if self._shared is None:
+            super().server_activate()
+
     # ---- inside
+
+    @contextmanager
+    def _others(self) -> Iterator[int]:
+        """How many associations other processes have, which take no more while the block runs."""
+        if self._shared is None:
+            yield 0
+            return
+        with self._shared.places.others(self._shared.column) as places:
+            yield places
+
+    def _tell_others(self) -> None:
+        if self._shared is not None:
+            self._shared.places.have(self._shared.column, len(self._admitted))
 
     def _has_room(self, peer_address: str) -> bool:
         """True if one more connection of that peer may be, where need be in place of another's."""
@@ -149,6 +200,7 @@ class ListeningServer(AssociationServer):
                 return False
             self._connections.discard(outgoing)
             self._admitted.discard(outgoing)
+            self._tell_others()
         outgoing.give_way()
         return True
 
@@ -156,7 +208,10 @@ class ListeningServer(AssociationServer):
         while True:
             try:
                 connection, address = self.get_request()
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    # Shut down, if not by us then by another process; we are told to close next.
+                    self._closing.wait()
                 if self._closing.wait(_ACCEPT_FAILED_WAIT_S):
                     return
                 log.exception("cannot accept", extra={"listener": self.listener.name})

@@ -1,7 +1,8 @@
 """The gateway's process: `python -m scp_gateway.main`.
 
 SIGTERM or SIGINT stops it: nobody new gets in, C-STORE requests that have begun are answered within
-a grace time, the rest is aborted. It has ended within 8 seconds.
+a grace time, the rest is aborted. It has ended within 8 seconds. With more than one process by
+setting, this one starts the others and takes no association itself.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 
 import pydicom.config
 
 from scp_gateway.gateway import Gateway
+from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
 from shared.bootstrap import Environment
 from shared.config.entities import Configuration, Listener
 from shared.errors import AxiomError
+from shared.pipeline.ports import Ports
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,26 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.set())
     environment = Environment.read()
     ports = bootstrap.from_environment()
-    gateway = Gateway(ports.receiver, ports.commitments)
+    try:
+        _run(_gateway(environment, ports), environment, ports, stopped)
+    except WorkersLostError as error:
+        log.error("the gateway ends", extra={"reason": str(error)})
+        sys.exit(1)
+    logging.shutdown()
+    # Threads of associations whose peers do not close must not hold the process up.
+    os._exit(0)
+
+
+def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
+    if environment.gateway_processes > 1:
+        return Workers(environment.gateway_processes)
+    return Gateway(ports.receiver, ports.commitments)
+
+
+def _run(
+    gateway: Gateway | Workers, environment: Environment, ports: Ports, stopped: threading.Event
+) -> None:
+    """Follow the configuration until stopped. Raises: WorkersLostError."""
     known: Configuration | None = None
     failed = ""
     while True:
@@ -56,10 +79,8 @@ def main() -> None:
                 known, failed = configuration, str(faults) if faults else ""
         if stopped.wait(_LOOK_EVERY_S):
             break
+        gateway.look_after()
     gateway.stop(_GRACE_S)
-    logging.shutdown()
-    # Threads of associations whose peers do not close must not hold the process up.
-    os._exit(0)
 
 
 def listeners(configuration: Configuration, environment: Environment) -> Sequence[Listener]:

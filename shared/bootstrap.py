@@ -103,6 +103,7 @@ class Environment:
     ae_title: str
     api_key: str | None
     instance: str
+    gateway_processes: int
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -120,6 +121,7 @@ class Environment:
             ae_title=_ae_title(environ, "AXIOM_AE_TITLE", "AXIOM"),
             api_key=_api_key(environ),
             instance=environ.get("AXIOM_INSTANCE") or "",
+            gateway_processes=_number(environ, "AXIOM_GATEWAY_PROCESSES", 1, most=64),
         )
 
 
@@ -142,6 +144,13 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise ValueError(f"{name} is not a port number (0 to 65535; 0 chooses a free one)")
+    return int(text)
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, *, most: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise ValueError(f"{name} is not a number from 1 to {most}")
     return int(text)
 
 

@@ -22,6 +22,8 @@ from typing import Any, Self
 import pytest
 import requests
 
+from infra.local.addresses import claim_port
+
 LOOPBACK = "127.0.0.1"
 _START_ATTEMPTS = 5
 _READY_WITHIN_S = 30.0
@@ -36,11 +38,12 @@ class PeerNotReadyError(Exception):
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on now; somebody else may take it before you do."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nothing listens on now; somebody else may take it before you do.
+
+    None of those that the system gives to outgoing connections: whoever tries until somebody
+    listens on one of these may, by chance, connect to itself.
+    """
+    return claim_port(0, LOOPBACK, "TEST")
 
 
 class _Peer:

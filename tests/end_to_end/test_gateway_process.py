@@ -28,22 +28,28 @@ from tests.gateway import (
     store_rq,
 )
 from tests.peers import free_port
+from tests.running import wait_until
 
 
 class GatewayProcess:
     """`python -m scp_gateway.main` with a home of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         self.port = free_port()
         self._log = home.with_suffix(".log").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "scp_gateway.main"],
-            env={**os.environ, "AXIOM_HOME": str(home), "AXIOM_DIMSE_PORT": str(self.port)},
+            env={
+                **os.environ,
+                "AXIOM_HOME": str(home),
+                "AXIOM_DIMSE_PORT": str(self.port),
+                **settings,
+            },
             stderr=self._log,
             cwd=Path(__file__).parents[2],
         )
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while True:
             with suppress(ConnectionRefusedError):
                 RawPeer(self.port).close()
@@ -74,7 +80,8 @@ def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
     process.stop()
 
 
-def _store(part10: bytes, *, instance: str) -> bytes:
+def store(part10: bytes, *, instance: str) -> bytes:
+    """A C-STORE request with its data set."""
     meta_bytes = int.from_bytes(part10[140:144], "little")
     command = store_rq(sop_class_uid=build.CT_IMAGE_STORAGE, sop_instance_uid=build.uid(instance))
     data_set = part10[144 + meta_bytes :]
@@ -86,7 +93,17 @@ def _store(part10: bytes, *, instance: str) -> bytes:
     )
 
 
-def _received(ports: Ports) -> list[str]:
+def is_staging(pid: int) -> bool:
+    """True once the process has written to a received file that has no name yet."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if "/objects/" in os.readlink(entry) and entry.stat().st_size:
+                return True
+    return False
+
+
+def received(ports: Ports) -> list[str]:
+    """The names of the received files."""
     return list(ports.objects.list("received/"))
 
 
@@ -96,13 +113,13 @@ def test_an_instance_is_durable_and_published_when_it_is_acknowledged(
     part10 = build.ct(instance="one")
     with RawPeer(gateway.port) as peer:
         peer.associate()
-        peer.send(_store(part10, instance="one"))
+        peer.send(store(part10, instance="one"))
         assert peer.receive_status() == 0
         # No time to clean up, as in a power cut.
         gateway.process.kill()
         gateway.process.wait()
     ports = gateway.ports
-    [name] = _received(ports)
+    [name] = received(ports)
     with ports.objects.open(name) as reader:
         stored = reader.read_at(0, reader.size)
     meta_bytes = int.from_bytes(part10[140:144], "little")
@@ -112,24 +129,24 @@ def test_an_instance_is_durable_and_published_when_it_is_acknowledged(
 def test_refused_instances_leave_an_exception_and_no_object(gateway: GatewayProcess) -> None:
     with RawPeer(gateway.port) as peer:
         peer.associate()
-        peer.send(_store(build.ct(instance="one"), instance="another"))
+        peer.send(store(build.ct(instance="one"), instance="another"))
         assert peer.receive_status() == 0xA900
         whole = build.ct(instance="two")
-        peer.send(_store(whole[: len(whole) - 200], instance="two"))
+        peer.send(store(whole[: len(whole) - 200], instance="two"))
         assert peer.receive_status() == 0xC000
-        peer.send(_store(build.ct(instance="three"), instance="three"))
+        peer.send(store(build.ct(instance="three"), instance="three"))
         assert peer.receive_status() == 0
         peer.release()
-    assert len(_received(gateway.ports)) == 1
+    assert len(received(gateway.ports)) == 1
 
 
 def test_sigterm_answers_what_has_begun_and_ends_in_time(gateway: GatewayProcess) -> None:
-    message = _store(build.ct(64, 64, instance="one"), instance="one")
+    message = store(build.ct(64, 64, instance="one"), instance="one")
     with RawPeer(gateway.port) as busy, RawPeer(gateway.port) as idle:
         busy.associate()
         idle.associate()
         busy.send(message[:3000])
-        time.sleep(0.2)  # until the process has read it
+        wait_until(lambda: is_staging(gateway.process.pid))
         began_s = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
         assert idle.receive_pdu()[0] == A_ABORT
@@ -140,19 +157,19 @@ def test_sigterm_answers_what_has_begun_and_ends_in_time(gateway: GatewayProcess
         busy.close()
         assert gateway.process.wait(10) == 0
     assert time.monotonic() - began_s < 3
-    assert len(_received(gateway.ports)) == 1
+    assert len(received(gateway.ports)) == 1
 
 
 def test_sigterm_does_not_wait_for_a_peer_that_hangs(gateway: GatewayProcess) -> None:
     with RawPeer(gateway.port) as peer:
         peer.associate()
-        peer.send(_store(build.ct(64, 64, instance="one"), instance="one")[:3000])
+        peer.send(store(build.ct(64, 64, instance="one"), instance="one")[:3000])
         time.sleep(0.2)
         began_s = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(10) == 0
     assert time.monotonic() - began_s < 8
-    assert _received(gateway.ports) == []
+    assert received(gateway.ports) == []
 
 
 def test_a_listener_added_to_the_configuration_listens_soon(gateway: GatewayProcess) -> None:
@@ -169,14 +186,14 @@ def test_a_listener_added_to_the_configuration_listens_soon(gateway: GatewayProc
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline_s
                 time.sleep(0.05)
-        running.send(_store(build.ct(instance="one"), instance="one"))
+        running.send(store(build.ct(instance="one"), instance="one"))
         assert running.receive_status() == 0
 
 
 def test_logs_are_json_lines_without_patient_data(gateway: GatewayProcess) -> None:
     with RawPeer(gateway.port) as peer:
         peer.associate()
-        peer.send(_store(build.ct(instance="one", patient_id="SECRET-7"), instance="one"))
+        peer.send(store(build.ct(instance="one", patient_id="SECRET-7"), instance="one"))
         assert peer.receive_status() == 0
         peer.release()
     gateway.process.send_signal(signal.SIGTERM)

@@ -69,3 +69,9 @@ def test_a_filter_chooses_the_gateways(instance: str, expected: list[str]) -> No
 def test_an_api_key_that_no_header_carries_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="AXIOM_API_KEY"):
         Environment.read({"AXIOM_API_KEY": key})
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "65"])
+def test_a_number_of_processes_that_cannot_be_is_refused(number: str) -> None:
+    with pytest.raises(ValueError, match="AXIOM_GATEWAY_PROCESSES"):
+        Environment.read({"AXIOM_GATEWAY_PROCESSES": number})
