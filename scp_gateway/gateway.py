@@ -9,6 +9,7 @@ from scp_gateway.commitment import Commitments
 from scp_gateway.listeners import Listeners
 from scp_gateway.listening import ListeningServer, Shared
 from scp_gateway.storage import Receiver
+from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
 
 
@@ -20,12 +21,13 @@ class Gateway(Listeners[ListeningServer]):
         receiver: Receiver,
         commitments: Commitments | None = None,
         shared: Callable[[Listener], Shared | None] = lambda _: None,
+        tls: TlsContexts | None = None,
     ) -> None:
         """Without `commitments`, nobody may ask for storage commitment. `shared` is what a listener
         shares with other processes, None if nothing.
         """
         super().__init__(
-            lambda listener: ListeningServer(listener, receiver, commitments, shared(listener))
+            lambda listener: ListeningServer(listener, receiver, commitments, shared(listener), tls)
         )
 
     def associations(self) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSI
 from scp_gateway.places import who_gives_way
 from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.storage import Receiver
+from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class ListeningServer(AssociationServer):
     """Accepts associations for one listener from the moment it is built until `close`.
 
     With `shared`, `max_associations` holds over all processes. Closing one of them closes all.
-    Raises (when built): OSError if the port cannot be had.
+    Raises (when built): OSError if the port cannot be had, or the listener's TLS cannot be used.
     """
 
     request_queue_size = 128
@@ -63,11 +65,13 @@ class ListeningServer(AssociationServer):
         receiver: Receiver,
         commitments: Commitments | None = None,
         shared: Shared | None = None,
+        tls: TlsContexts | None = None,
     ) -> None:
         # What the next association is judged by; running ones keep what they began with.
         self.listener = listener
         self._receiver, self._commitments = receiver, commitments
-        self._shared = shared
+        self._shared, self._tls = shared, tls
+        self._tls_context()  # before it listens
         self._lock = threading.Lock()
         self._connections: set[GatewayAssociation] = set()
         self._admitted: set[GatewayAssociation] = set()
@@ -151,7 +155,13 @@ class ListeningServer(AssociationServer):
             connection.close()
             return
         association = GatewayAssociation(
-            self.ae, connection, peer, self, self._receiver, self._commitments
+            self.ae,
+            connection,
+            peer,
+            self,
+            self._receiver,
+            self._commitments,
+            self._tls_context(),
         )
         with self._lock:
             self._connections.add(association)
@@ -176,6 +186,14 @@ class ListeningServer(AssociationServer):
             super().server_activate()
 
     # ---- inside
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """What the next association is secured with. Raises: TlsUnusableError."""
+        if self.listener.tls is None:
+            return None
+        if self._tls is None:
+            raise OSError(errno.EPROTONOSUPPORT, "no TLS here")
+        return self._tls.of(self.listener.tls, f"listener {self.listener.name}")
 
     @contextmanager
     def _others(self) -> Iterator[int]:

@@ -21,6 +21,7 @@ import pydicom.config
 from scp_gateway.gateway import Gateway
 from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
+from shared.adapters.tls import TlsContexts
 from shared.bootstrap import Environment
 from shared.config.entities import Configuration, Listener
 from shared.errors import AxiomError
@@ -54,9 +55,10 @@ def main() -> None:
 
 
 def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
+    tls = TlsContexts(ports.secrets, ports.clock)
     if environment.gateway_processes > 1:
-        return Workers(environment.gateway_processes)
-    return Gateway(ports.receiver, ports.commitments)
+        return Workers(environment.gateway_processes, tls)
+    return Gateway(ports.receiver, ports.commitments, tls=tls)
 
 
 def _run(

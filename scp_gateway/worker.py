@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 import pydicom.config
@@ -22,7 +23,10 @@ from scp_gateway.listening import Shared
 from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.workers import BEAT, BEAT_S, CHANGE, LISTEN
 from shared import bootstrap, logs
+from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
+
+log = logging.getLogger(__name__)
 
 _GRACE_S = 5.0
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -37,7 +41,12 @@ def main() -> None:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     ports = bootstrap.from_environment()
     shared: dict[str, Shared] = {}
-    gateway = Gateway(ports.receiver, ports.commitments, lambda listener: shared[listener.name])
+    gateway = Gateway(
+        ports.receiver,
+        ports.commitments,
+        lambda listener: shared[listener.name],
+        TlsContexts(ports.secrets, ports.clock),
+    )
     places = SharedPlaces(places_fd, row=row, rows=rows)
     follow(socket.socket(fileno=control_fd), gateway, places, shared)
     gateway.stop(_GRACE_S)
@@ -51,6 +60,7 @@ def follow(
 ) -> None:
     """Do what is told over `control` until its end; `shared` is kept up for the gateway."""
     listeners: dict[str, Listener] = {}
+    faults: Mapping[str, str] = {}
     control.settimeout(BEAT_S)
     while True:
         # Whoever does not read it, or is gone, needs none.
@@ -61,6 +71,8 @@ def follow(
                 control, _MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
             )
         except TimeoutError:
+            if faults:
+                faults = gateway.apply(listeners.values())
             continue
         except ConnectionResetError:
             return  # its end too, with signs of life unread
@@ -76,7 +88,9 @@ def follow(
                 )
         else:
             del listeners[message["name"]]
-        gateway.apply(listeners.values())
+        faults = gateway.apply(listeners.values())
+        if faults:
+            log.error("some listeners cannot listen", extra={"faults": dict(faults)})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 from scp_gateway.listeners import Listeners
 from scp_gateway.shared_places import SharedPlaces
+from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ class Workers(Listeners["SharedListener"]):
     Raises (when built, and by `look_after`): WorkersLostError.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, tls: TlsContexts) -> None:
         super().__init__(self._open)
+        self._tls = tls
         self._places = SharedPlaces.create(number + 1)  # the first row is ours
         self._open_listeners: dict[str, SharedListener] = {}
         self._workers = [_Worker(row, self._places) for row in range(1, number + 1)]
@@ -92,6 +94,8 @@ class Workers(Listeners["SharedListener"]):
             worker.await_end(deadline_s)
 
     def _open(self, listener: Listener) -> SharedListener:
+        if listener.tls is not None:
+            self._tls.of(listener.tls, f"listener {listener.name}")  # or nobody could be let in
         taken = {one.column for one in self._open_listeners.values()}
         opened = SharedListener(listener, self._places.free_column(taken), self)
         self._open_listeners[listener.name] = opened
