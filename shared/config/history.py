@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
+from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
 from shared.config.service import COLLECTION, HEAD, HISTORY, ConfigurationService
 from shared.errors import DocumentMissingError
@@ -30,19 +31,6 @@ class Version:
     def as_json(self) -> dict[str, Any]:
         """As the API and the command line show it."""
         return {"version": self.version, "at": self.at, "by": self.by, "reason": self.reason}
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One place that differs. `before` or `after` is None where there is nothing."""
-
-    path: str  # rulesets[main].rules[ct].destinations
-    before: Any
-    after: Any
-
-    def as_json(self) -> dict[str, Any]:
-        """As the API and the command line show it."""
-        return {"path": self.path, "before": self.before, "after": self.after}
 
 
 class ConfigurationHistory:
@@ -74,9 +62,7 @@ class ConfigurationHistory:
 
     def differences(self, before: int, after: int) -> list[Difference]:
         """What differs between two versions; 0 is the empty configuration."""
-        return list(
-            _differences("", self._document_or_empty(before), self._document_or_empty(after))
-        )
+        return differences(self._document_or_empty(before), self._document_or_empty(after))
 
     def unified_diff(self, before: int, after: int) -> str:
         """The same as a unified diff of both as YAML; "" if they are equal."""
@@ -145,38 +131,5 @@ def unified_diff(before: str, after: str, name_before: str, name_after: str) -> 
     return "".join(f"{line}\n" for line in lines)
 
 
-def differences(before: Any, after: Any) -> list[Difference]:
-    """What differs between two plain values; entities and rules are told apart by their names."""
-    return list(_differences("", before, after))
-
-
 def _version_of(data: Mapping[str, Any]) -> Version:
     return Version(data["version"], data["at"], data["by"], data.get("reason", ""))
-
-
-def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
-    if before == after:
-        return
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for name in dict.fromkeys([*before, *after]):
-            below = f"{path}.{name}" if path else str(name)
-            yield from _differences(below, before.get(name), after.get(name))
-        return
-    named_before, named_after = _by_name(before), _by_name(after)
-    if named_before is None or named_after is None:
-        yield Difference(path, before, after)
-        return
-    for name in dict.fromkeys([*named_before, *named_after]):
-        yield from _differences(f"{path}[{name}]", named_before.get(name), named_after.get(name))
-    if named_before.keys() == named_after.keys() and list(named_before) != list(named_after):
-        yield Difference(f"{path} (order)", list(named_before), list(named_after))
-
-
-def _by_name(value: Any) -> dict[str, Any] | None:
-    """A list of things with different names, by name; None for anything else."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return None
-    names = [one.get("name") if isinstance(one, Mapping) else None for one in value]
-    if None in names or len(set(names)) != len(names):
-        return None
-    return dict(zip(map(str, names), value, strict=True))

@@ -8,9 +8,11 @@ unseen, and a reader sees a change by looking at one small document.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -18,9 +20,10 @@ from pydantic import ValidationError
 
 from shared import crash_points
 from shared.config.crosswalks import outlines
+from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
 from shared.config.faults import field_fault
-from shared.config.kinds import KIND_NAMES, KINDS, Kind
+from shared.config.kinds import KIND_NAMES, KINDS
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -28,6 +31,7 @@ from shared.errors import (
     Fault,
     InvalidConfigurationError,
 )
+from shared.pipeline.audit import AuditLog
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, ObjectStore, SecretStore
 from shared.rules import check_ruleset
@@ -38,8 +42,27 @@ COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 _SECRET_FIELDS = ("password", "token", "client_secret", "private_key")
 _OF_SEVERAL_TYPES = frozenset(kind.name for kind in KINDS if kind.has_types)
 
+# So much of a change is in the audit log; a document of the cloud holds no mebibyte.
+_MOST_NOTED_BYTES, _MOST_NOTED_PATHS = 100_000, 500
+
 # How long a reader may go on with the version it knows.
 _REFRESH_S = 0.5
+
+
+_PLACE = re.compile(r"(\w+)\[(\d+)\]\.?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A place that uses an entity. `name` is None in the settings."""
+
+    kind: str
+    name: str | None
+    path: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API shows it."""
+        return {"kind": self.kind, "name": self.name, "path": self.path}
 
 
 class ConfigurationService:
@@ -57,6 +80,7 @@ class ConfigurationService:
         self._first = first
         self._objects, self._documents = objects, documents
         self._secrets, self._clock = secret_store, clock
+        self._audit = AuditLog(documents, clock)
         self._lock = threading.Lock()
         self._known: tuple[int, Configuration] | None = None
         self._looked_at_s = float("-inf")
@@ -90,10 +114,18 @@ class ConfigurationService:
 
     def read(self, kind: str, name: str) -> dict[str, Any]:
         """One entity. Raises: DocumentMissingError."""
-        for entity in self.list(kind):
-            if entity["name"] == name:
-                return entity
-        raise DocumentMissingError(kind, name)
+        return _named(self.export(), kind, name)
+
+    def references(self, kind: str, name: str) -> tuple[Reference, ...]:
+        """What would be wrong without this entity: what uses it. Raises: DocumentMissingError."""
+        plain = self.export()
+        _named(plain, kind, name)
+        without = {**plain, kind: [e for e in plain[kind] if e["name"] != name]}
+        try:
+            check(without)
+        except InvalidConfigurationError as error:
+            return tuple(_reference(fault, without) for fault in error.faults)
+        return ()
 
     def validate(self, kind: str, document: Mapping[str, Any]) -> None:
         """Check one entity as if it were stored, in the place of the one of its name or as a new
@@ -118,6 +150,7 @@ class ConfigurationService:
         by: str,
         reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Replace the parts that the document names (kinds and settings); keep the others.
 
@@ -130,7 +163,25 @@ class ConfigurationService:
                 raise DocumentChangedError(COLLECTION, HEAD)
             return {**plain, **document}
 
-        return self._change(replaced, by, reason)
+        return self._change(replaced, by, reason, dry_run=dry_run)
+
+    def patch_settings(
+        self,
+        patch: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str = "",
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Change the settings by a JSON Merge Patch (RFC 7396); the whole configuration then."""
+
+        def patched(plain: dict[str, Any]) -> dict[str, Any]:
+            if not if_unchanged(plain):
+                raise DocumentChangedError(COLLECTION, HEAD)
+            return {**plain, "settings": merged(plain["settings"], patch)}
+
+        return self._change(patched, by, reason, dry_run=dry_run)
 
     def create_first(self, document: Mapping[str, Any], *, by: str) -> None:
         """Apply `document` unless there is a configuration; of several callers, one wins."""
@@ -140,7 +191,13 @@ class ConfigurationService:
             return
 
     def create(
-        self, kind: str, document: Mapping[str, Any], *, by: str, reason: str = ""
+        self,
+        kind: str,
+        document: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str = "",
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Add one entity. Raises: DocumentExistsError, InvalidConfigurationError."""
         name = _name_of(document)
@@ -150,8 +207,8 @@ class ConfigurationService:
                 raise DocumentExistsError(kind, name)
             return {**plain, kind: [*plain[kind], dict(document)]}
 
-        self._change(added, by, reason, only=(kind, name))
-        return self.read(kind, name)
+        after = self._change(added, by, reason, only=(kind, name), dry_run=dry_run)
+        return _named(after, kind, name)
 
     def replace(
         self,
@@ -162,6 +219,7 @@ class ConfigurationService:
         by: str,
         reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Put another entity in the place of one, name included.
 
@@ -174,8 +232,35 @@ class ConfigurationService:
             entities = [dict(document) if e["name"] == name else e for e in plain[kind]]
             return {**plain, kind: entities}
 
-        self._change(swapped, by, reason, only=(kind, _name_of(document) or name))
-        return self.read(kind, _name_of(document) or name)
+        new_name = _name_of(document) or name
+        after = self._change(swapped, by, reason, only=(kind, new_name), dry_run=dry_run)
+        return _named(after, kind, new_name)
+
+    def patch(
+        self,
+        kind: str,
+        name: str,
+        patch: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str = "",
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Change one entity by a JSON Merge Patch (RFC 7396): null takes a field away, and a list
+        is replaced as a whole.
+
+        Raises: as `replace`.
+        """
+        new_name = _name_of(patch) or name
+
+        def patched(plain: dict[str, Any]) -> dict[str, Any]:
+            _find(plain, kind, name, if_unchanged)
+            entities = [merged(e, patch) if e["name"] == name else e for e in plain[kind]]
+            return {**plain, kind: entities}
+
+        after = self._change(patched, by, reason, only=(kind, new_name), dry_run=dry_run)
+        return _named(after, kind, new_name)
 
     def delete(
         self,
@@ -185,6 +270,7 @@ class ConfigurationService:
         by: str,
         reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
     ) -> None:
         """Remove one entity.
 
@@ -196,7 +282,7 @@ class ConfigurationService:
             _find(plain, kind, name, if_unchanged)
             return {**plain, kind: [e for e in plain[kind] if e["name"] != name]}
 
-        self._change(removed, by, reason)
+        self._change(removed, by, reason, dry_run=dry_run)
 
     # ---- inside
 
@@ -224,8 +310,13 @@ class ConfigurationService:
         by: str,
         reason: str,
         only: tuple[str, str] | None = None,
+        *,
+        dry_run: bool,
     ) -> dict[str, Any]:
-        """Apply `change` to the newest version; somebody else's change meanwhile starts it anew."""
+        """Apply `change` to the newest version; somebody else's change meanwhile starts it anew.
+
+        With `dry_run` all is as ever, but nothing is stored.
+        """
         while True:
             head = self._head()
             before = _plain(self._load(head))
@@ -233,13 +324,26 @@ class ConfigurationService:
             checked = check(after, only=only)
             if _plain(checked) == before and head is not None:
                 return before
-            configuration = self._without_clear_secrets(checked)
+            configuration = self._without_clear_secrets(checked, dry_run=dry_run)
+            if dry_run:
+                return _plain(configuration)
             try:
                 self._store(head, configuration, by, reason)
             except (DocumentChangedError, DocumentExistsError):
                 continue
             self._fresh()
-            return _plain(configuration)
+            after = _plain(configuration)
+            self._note(_version(head) + 1, differences(before, after), by, reason)
+            return after
+
+    def _note(self, version: int, found: Sequence[Difference], by: str, reason: str) -> None:
+        changes = [one.as_json() for one in found]
+        if len(json.dumps(changes)) > _MOST_NOTED_BYTES:
+            # The versions themselves have the rest.
+            changes = [{"path": one.path} for one in found[:_MOST_NOTED_PATHS]]
+        self._audit.add(
+            who=by, what="configuration.change", id=str(version), reason=reason, changes=changes
+        )
 
     def _store(
         self, head: Document | None, configuration: Configuration, by: str, reason: str = ""
@@ -265,7 +369,9 @@ class ConfigurationService:
             self._documents.replace(COLLECTION, HEAD, data, head.version)
         self._documents.put(HISTORY, f"{version:08d}", data)
 
-    def _without_clear_secrets(self, configuration: Configuration) -> Configuration:
+    def _without_clear_secrets(
+        self, configuration: Configuration, *, dry_run: bool
+    ) -> Configuration:
         plain = _plain(configuration)
         for kind in KINDS:
             for entity in plain[kind.name] if kind.secrets else ():
@@ -273,13 +379,11 @@ class ConfigurationService:
                 for given, field in product(places, _SECRET_FIELDS):
                     clear = given.pop(field, None)
                     if clear:
-                        given[f"{field}_secret"] = self._secret(kind, entity["name"], field, clear)
+                        name = f"{kind.secrets}-{entity['name']}-{field}".replace(".", "_")
+                        if not dry_run:
+                            self._secrets.put(name, clear)
+                        given[f"{field}_secret"] = name
         return _validated(plain)
-
-    def _secret(self, kind: Kind, entity: str, field: str, clear: str) -> str:
-        name = f"{kind.secrets}-{entity}-{field}".replace(".", "_")
-        self._secrets.put(name, clear)
-        return name
 
 
 def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -> Configuration:
@@ -340,6 +444,19 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     return configuration
 
 
+def merged(document: Any, patch: Any) -> Any:
+    """What a JSON Merge Patch makes of a document (RFC 7396 2); neither is changed."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(document) if isinstance(document, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
 def _validated(document: Mapping[str, Any]) -> Configuration:
     # As JSON, where strict types still let an array be a tuple and a word one of an enumeration.
     return Configuration.model_validate_json(json.dumps(document, default=str))
@@ -366,6 +483,23 @@ def _find(
                 raise DocumentChangedError(kind, name)
             return
     raise DocumentMissingError(kind, name)
+
+
+def _named(plain: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """Raises: DocumentMissingError."""
+    for entity in plain[kind]:
+        if entity["name"] == name:
+            found: dict[str, Any] = entity
+            return found
+    raise DocumentMissingError(kind, name)
+
+
+def _reference(fault: Fault, document: Mapping[str, Any]) -> Reference:
+    place = _PLACE.match(fault.path)
+    if place is None:
+        return Reference(fault.path.partition(".")[0], None, fault.path)
+    kind, index, path = place.groups()
+    return Reference(kind, _names(document[kind])[int(index)], path)
 
 
 def _plain(configuration: Configuration) -> dict[str, Any]:

@@ -1,14 +1,36 @@
-"""The audit log: who did what, when, to what. Entries are only ever added."""
+"""The audit log: who did what, when, from where, to what. Entries are only ever added.
+
+Each is also a line of the structured log, so that a copy stands where nobody here can change it.
+"""
 
 from __future__ import annotations
 
+import logging
 import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, Page
 
+log = logging.getLogger(__name__)
+
 COLLECTION = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where what is going on comes from, and what for, as whoever asks says it."""
+
+    address: str = ""
+    purpose: str = ""
+
+
+_UNKNOWN: Final = Origin()
+# Set for each request, so that no layer between has to hand it on.
+ORIGIN: Final[ContextVar[Origin]] = ContextVar("ORIGIN", default=_UNKNOWN)
 
 
 class AuditLog:
@@ -26,26 +48,26 @@ class AuditLog:
         before: str = "",
         after: str = "",
         reason: str = "",
-        **details: str,
+        **details: Any,
     ) -> None:
         """Add an entry. `what` is such as "exceptions.retry", `id` names what it was done to,
         `before` and `after` are its states. Durable once this returns.
         """
         when = timestamp(self._clock.now())
-        self._documents.create(
-            COLLECTION,
-            f"{when}-{secrets.token_hex(6)}",
-            {
-                "who": who,
-                "when": when,
-                "what": what,
-                "id": id,
-                "before": before,
-                "after": after,
-                "reason": reason,
-                **{name: value for name, value in details.items() if value},
-            },
-        )
+        origin = ORIGIN.get()
+        given = {**details, "address": origin.address, "purpose": origin.purpose}
+        entry = {
+            "who": who,
+            "when": when,
+            "what": what,
+            "id": id,
+            "before": before,
+            "after": after,
+            "reason": reason,
+            **{name: value for name, value in given.items() if value},
+        }
+        self._documents.create(COLLECTION, f"{when}-{secrets.token_hex(6)}", entry)
+        log.info("audit", extra={"audit": entry})
 
     def list(
         self, *, since: datetime | None = None, limit: int = 100, cursor: str | None = None

@@ -38,7 +38,12 @@ def explain_instance(
     trial = dry_run.trial_of(known.data, ports)
     if trial.header is None:
         raise ObjectMissingError(known.data["file"]["object_name"])
-    AuditLog(ports.documents, ports.clock).add(who=by, what="instances.explain", id=receipt_id)
+    AuditLog(ports.documents, ports.clock).add(
+        who=by,
+        what="instances.explain",
+        id=receipt_id,
+        study_instance_uid=known.data["study_instance_uid"],
+    )
     return {
         "receipt_id": receipt_id,
         "configuration_version": version,

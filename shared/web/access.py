@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flask import Flask, Response, g, request
 
@@ -12,10 +12,14 @@ from shared.config.entities import Settings
 from shared.identity.identity import Identity
 from shared.identity.permissions import Permission
 from shared.identity.principal import Principal
+from shared.pipeline.audit import ORIGIN, AuditLog, Origin
 from shared.ports import Clock
 from shared.rates import TokenBuckets
 from shared.web import permissions
 from shared.web.problems import ProblemError
+
+if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ _CORS_HEADERS: Final = {
     "If-None-Match, Change-Reason, X-API-Key, Access-Purpose",
     "Access-Control-Max-Age": "600",
 }
+_MAX_PURPOSE_LENGTH: Final = 200
 _CORS_EXPOSED: Final = "ETag, Location, Retry-After, Warning"
 
 
@@ -58,6 +63,7 @@ def install(app: Flask, identity: Identity, settings: Callable[[], Settings], cl
                 buckets.take(f"failures {address}", _FAILURES_PER_S, _FAILURES_AT_ONCE)
             raise _unauthenticated()
         g.principal = found
+        ORIGIN.set(Origin(address, _purpose()))
         known = settings()
         if known.api_rate_limit_per_s:
             wait_s = buckets.take(
@@ -68,6 +74,9 @@ def install(app: Flask, identity: Identity, settings: Callable[[], Settings], cl
         if request.endpoint is not None and not needs_no_key:
             _authorize(found, request.endpoint)
         return None
+
+    def forget_origin(_: BaseException | None) -> None:
+        ORIGIN.set(Origin())
 
     def protect(response: Response) -> Response:
         headers = response.headers
@@ -89,6 +98,7 @@ def install(app: Flask, identity: Identity, settings: Callable[[], Settings], cl
 
     app.before_request(admit)
     app.after_request(protect)
+    app.teardown_request(forget_origin)
 
 
 def principal() -> Principal:
@@ -110,6 +120,22 @@ def may(*wanted: Permission) -> bool:
 def acting() -> str:
     """Who makes the request at hand, as records name it."""
     return principal().label
+
+
+def note_access(ports: Ports, what: str, id: str, study_uid: str = "") -> None:
+    """Note in the audit log that whoever makes the request is shown patients' data.
+
+    What for, they say themselves: `Access-Purpose`.
+    """
+    AuditLog(ports.documents, ports.clock).add(
+        who=acting(), what=what, id=id, study_instance_uid=study_uid
+    )
+
+
+def _purpose() -> str:
+    text = request.headers.get("Access-Purpose", "").strip()
+    # WSGI hands bytes over as Latin-1 (PEP 3333).
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")[:_MAX_PURPOSE_LENGTH]
 
 
 def _authorize(who: Principal, endpoint: str) -> None:

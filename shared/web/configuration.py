@@ -9,19 +9,20 @@ from urllib.parse import quote
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field, RootModel, create_model
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from shared.config.entities import Configuration, Settings
 from shared.config.kinds import KINDS, Kind
 from shared.errors import Fault, InvalidConfigurationError
 from shared.web.access import acting
-from shared.web.documents_in import YAML, change_reason, received_document
+from shared.web.documents_in import MERGE_PATCH, YAML, change_reason, received_document
 from shared.web.documents_out import (
     document_response,
     is_what_client_knows,
     json_or_yaml_response,
     json_response,
 )
+from shared.web.listing import Listing, described, described_page
 from shared.web.media_types import JSON
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
@@ -37,6 +38,14 @@ class EntityPath(BaseModel):
     name: str = Field(description="The entity's name.")
 
 
+class ChangeQuery(BaseModel):
+    """How to change something."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = Field(default=False, description="Check all of it, and store nothing")
+
+
 def blueprint(service: ConfigurationService) -> APIBlueprint:
     """The routes below `URL_PREFIX`."""
     routes = APIBlueprint(
@@ -50,25 +59,21 @@ def blueprint(service: ConfigurationService) -> APIBlueprint:
         abp_security=[{"apiKey": []}],
     )
     for kind in KINDS:
-        schema = _schema_of(kind)
         for path in kind.paths:
-            _add_entity_routes(routes, service, kind.name, kind.noun, schema, path)
+            _add_entity_routes(routes, service, kind, path)
     _add_settings_routes(routes, service)
     _add_whole_routes(routes, service)
     return routes
 
 
 def _add_entity_routes(
-    routes: APIBlueprint,
-    service: ConfigurationService,
-    kind: str,
-    noun: str,
-    schema: type[BaseModel],
-    collection: str,
+    routes: APIBlueprint, service: ConfigurationService, kind: Kind, collection: str
 ) -> None:
     of_all, of_one = f"/{collection}", f"/{collection}/<name>"
-    called = collection.replace("-", "_")
-    body = _body_of(schema)
+    called, noun = collection.replace("-", "_"), kind.noun
+    schema = {"$ref": f"#/components/schemas/{kind.title}"}
+    one = described(f"The {noun}", schema)
+    body = {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
     def location_of(stored: Mapping[str, Any]) -> str:
         return f"{URL_PREFIX}/{collection}/{quote(stored['name'])}"
@@ -78,21 +83,29 @@ def _add_entity_routes(
         endpoint=f"list_{called}",
         operation_id=f"list_{called}",
         summary=f"All {noun}s",
-        responses={200: _items_of(schema)},
+        responses={200: described_page(f"The {noun}s, in their order", schema)},
     )
-    def list_entities() -> Response:
-        return json_response({"items": service.list(kind)})
+    def list_entities(query: Listing) -> Response:
+        return _page(service.list(kind.name), query)
 
     @routes.post(
         of_all,
         endpoint=f"create_{called}",
         operation_id=f"create_{called}",
         summary=f"Add a {noun}",
-        responses={201: schema},
+        responses={201: one, 200: one},
         openapi_extensions=body,
     )
-    def create() -> Response:
-        stored = service.create(kind, received_document(), by=acting(), reason=change_reason())
+    def create(query: ChangeQuery) -> Response:
+        stored = service.create(
+            kind.name,
+            received_document(),
+            by=acting(),
+            reason=change_reason(),
+            dry_run=query.dry_run,
+        )
+        if query.dry_run:
+            return json_response(stored)
         return document_response(stored, 201, location=location_of(stored))
 
     @routes.get(
@@ -100,10 +113,11 @@ def _add_entity_routes(
         endpoint=f"read_{called}",
         operation_id=f"read_{called}",
         summary=f"One {noun}",
-        responses={200: schema},
+        # The one route that brings the schema along: the others refer to it.
+        responses={200: _schema_of(kind)} if collection == kind.paths[0] else {200: one},
     )
     def read(path: EntityPath) -> Response:
-        return document_response(service.read(kind, path.name))
+        return document_response(service.read(kind.name, path.name))
 
     @routes.put(
         of_one,
@@ -111,18 +125,41 @@ def _add_entity_routes(
         operation_id=f"replace_{called}",
         summary=f"Replace a {noun}, its name included",
         description="With If-Match it is refused if somebody else was first.",
-        responses={200: schema},
+        responses={200: one},
         openapi_extensions=body,
     )
-    def replace(path: EntityPath) -> Response:
+    def replace(path: EntityPath, query: ChangeQuery) -> Response:
         document = {"name": path.name, **received_document()}
         stored = service.replace(
-            kind,
+            kind.name,
             path.name,
             document,
             by=acting(),
             reason=change_reason(),
             if_unchanged=is_what_client_knows,
+            dry_run=query.dry_run,
+        )
+        return document_response(stored, location=location_of(stored))
+
+    @routes.patch(
+        of_one,
+        endpoint=f"patch_{called}",
+        operation_id=f"patch_{called}",
+        summary=f"Change a {noun} by a JSON Merge Patch",
+        description="RFC 7396: null takes a field away, a list is replaced as a whole. "
+        "With If-Match it is refused if somebody else was first.",
+        responses={200: one},
+        openapi_extensions=_PATCH_BODY,
+    )
+    def patch(path: EntityPath, query: ChangeQuery) -> Response:
+        stored = service.patch(
+            kind.name,
+            path.name,
+            received_document(merge_patch=True),
+            by=acting(),
+            reason=change_reason(),
+            if_unchanged=is_what_client_knows,
+            dry_run=query.dry_run,
         )
         return document_response(stored, location=location_of(stored))
 
@@ -133,24 +170,36 @@ def _add_entity_routes(
         summary=f"Remove a {noun} that nothing uses",
         responses={204: None},
     )
-    def delete(path: EntityPath) -> Response:
+    def delete(path: EntityPath, query: ChangeQuery) -> Response:
         try:
             service.delete(
-                kind,
+                kind.name,
                 path.name,
                 by=acting(),
                 reason=change_reason(),
                 if_unchanged=is_what_client_knows,
+                dry_run=query.dry_run,
             )
         except InvalidConfigurationError as error:
             raise ProblemError(
                 409,
                 "still-used",
                 f"The {noun} is still used.",
-                hint="Change what uses it first.",
+                hint=f"Change what uses it first: GET {URL_PREFIX}/{collection}/NAME/references.",
                 faults=error.faults,
             ) from None
         return Response(status=204)
+
+    @routes.get(
+        f"{of_one}/references",
+        endpoint=f"references_{called}",
+        operation_id=f"references_{called}",
+        summary=f"What uses a {noun}",
+        responses={200: described_page("Each place that names it", _REFERENCE)},
+    )
+    def references(path: EntityPath, query: Listing) -> Response:
+        found = service.references(kind.name, path.name)
+        return _page([one.as_json() for one in found], query)
 
 
 def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
@@ -158,6 +207,9 @@ def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) ->
         stored = Settings.model_validate(configuration["settings"], strict=False)
         plain: dict[str, Any] = stored.model_dump(mode="json")
         return plain
+
+    def is_known(configuration: Mapping[str, Any]) -> bool:
+        return is_what_client_knows(effective(configuration))
 
     @routes.get("/settings", operation_id="read_settings", responses={200: Settings})
     def read_settings() -> Response:
@@ -168,16 +220,42 @@ def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) ->
         "/settings",
         operation_id="replace_settings",
         responses={200: Settings},
-        openapi_extensions=_body_of(Settings),
+        openapi_extensions={
+            "requestBody": {
+                "required": True,
+                "content": {JSON: {"schema": {"$ref": "#/components/schemas/Settings"}}},
+            }
+        },
     )
-    def replace_settings() -> Response:
+    def replace_settings(query: ChangeQuery) -> Response:
         """Replace the settings; what is left out goes back to its default."""
         try:
             stored = service.apply(
                 {"settings": received_document()},
                 by=acting(),
                 reason=change_reason(),
-                if_unchanged=lambda known: is_what_client_knows(effective(known)),
+                if_unchanged=is_known,
+                dry_run=query.dry_run,
+            )
+        except InvalidConfigurationError as error:
+            raise InvalidConfigurationError(*map(_below_settings, error.faults)) from None
+        return document_response(effective(stored))
+
+    @routes.patch(
+        "/settings",
+        operation_id="patch_settings",
+        responses={200: Settings},
+        openapi_extensions=_PATCH_BODY,
+    )
+    def patch_settings(query: ChangeQuery) -> Response:
+        """Change some settings by a JSON Merge Patch; null has one go back to its default."""
+        try:
+            stored = service.patch_settings(
+                received_document(merge_patch=True),
+                by=acting(),
+                reason=change_reason(),
+                if_unchanged=is_known,
+                dry_run=query.dry_run,
             )
         except InvalidConfigurationError as error:
             raise InvalidConfigurationError(*map(_below_settings, error.faults)) from None
@@ -202,7 +280,7 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         responses={200: whole},
         openapi_extensions={"requestBody": {"required": True, "content": content}},
     )
-    def import_configuration() -> Response:
+    def import_configuration(query: ChangeQuery) -> Response:
         """Replace the parts that the document has: listeners, destinations, rulesets and so on.
 
         All of it is checked first; with any fault nothing is applied.
@@ -212,8 +290,37 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
             by=acting(),
             reason=change_reason(),
             if_unchanged=is_what_client_knows,
+            dry_run=query.dry_run,
         )
         return json_or_yaml_response(stored)
+
+
+_PATCH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {name: {"schema": {"type": "object"}} for name in (MERGE_PATCH, JSON)},
+    }
+}
+_REFERENCE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "kind": {"type": "string"},
+        "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "path": {"type": "string"},
+    },
+    "required": ["kind", "name", "path"],
+}
+
+
+def _page(items: list[dict[str, Any]], query: Listing) -> Response:
+    """A page of a list that is there as a whole. Its cursor is a position in it."""
+    cursor = query.cursor or "0"
+    if not (cursor.isascii() and cursor.isdigit()):
+        raise ProblemError(400, "invalid-cursor", "The cursor is not one that this list gave.")
+    begin = int(cursor[:9])
+    end = begin + query.limit
+    following = str(end) if end < len(items) else None
+    return json_response({"items": items[begin:end], "next_cursor": following})
 
 
 def _below_settings(fault: Fault) -> Fault:
@@ -227,20 +334,3 @@ def _schema_of(kind: Kind) -> type[BaseModel]:
     root: Any = RootModel.__class_getitem__(kind.schema)
     made: type[BaseModel] = create_model(kind.title, __base__=root)
     return made
-
-
-def _reference(schema: type[BaseModel]) -> dict[str, str]:
-    title = schema.model_config.get("title") or schema.__name__
-    return {"$ref": f"#/components/schemas/{title}"}
-
-
-def _body_of(schema: type[BaseModel]) -> dict[str, Any]:
-    """The request body for the OpenAPI document: its checking is the service's, which finds all."""
-    content = {JSON: {"schema": _reference(schema)}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _items_of(schema: type[BaseModel]) -> dict[str, Any]:
-    items = {"type": "array", "items": _reference(schema)}
-    listing = {"type": "object", "properties": {"items": items}, "required": ["items"]}
-    return {"description": "OK", "content": {JSON: {"schema": listing}}}

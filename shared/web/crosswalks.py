@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from shared.errors import DocumentMissingError, Fault
-from shared.web.access import acting
+from shared.web.access import note_access
 from shared.web.configuration import URL_PREFIX as CONFIGURATION
 from shared.web.configuration import EntityPath
 from shared.web.documents_in import received_document
@@ -23,8 +22,6 @@ from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
-
-log = logging.getLogger(__name__)
 
 
 class LookupAnswer(BaseModel):
@@ -76,7 +73,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
         keys = _keys(received_document())
         outputs = crosswalks.lookup(path.name, keys)
         # What was looked up is a patient's; that it was, by whom, is not.
-        log.info("crosswalk looked up", extra={"crosswalk": path.name, "by": acting()})
+        note_access(ports, "crosswalks.lookup", path.name)
         return json_response({"found": outputs is not None, "outputs": dict(outputs or {})})
 
     @routes.post("/<name>/sync", operation_id="sync_crosswalk", responses={200: CopyStatus})

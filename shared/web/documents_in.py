@@ -16,18 +16,22 @@ from shared.web.request_body import RequestBody, RequestTooLargeError
 
 MAX_DOCUMENT_BYTES = 8 << 20
 MAX_REASON_LENGTH = 1000
+MERGE_PATCH = "application/merge-patch+json"
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
-def received_document(*, yaml_too: bool = False) -> Mapping[str, Any]:
-    """The object that the request's body is.
+def received_document(*, yaml_too: bool = False, merge_patch: bool = False) -> Mapping[str, Any]:
+    """The object that the request's body is; `merge_patch`: or a JSON Merge Patch.
 
     Raises: ProblemError 400 if it cannot be parsed, 413, 415, 422 if it is no object.
     """
     content_type = MediaType.parse(request.headers.get("Content-Type", "")).name
     is_json = content_type == JSON or content_type.endswith("+json")
+    if content_type == MERGE_PATCH and not merge_patch:
+        is_json = False
     if not is_json and not (yaml_too and content_type in YAML):
         takes = f"{JSON} or {YAML[0]}" if yaml_too else JSON
+        takes = f"{MERGE_PATCH} or {JSON}" if merge_patch else takes
         raise ProblemError(
             415,
             "unsupported-media-type",

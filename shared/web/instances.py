@@ -11,9 +11,11 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from shared.errors import DocumentMissingError
+from shared.identity.permissions import Permission
 from shared.pipeline.jobs import Action
 from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
+from shared.web.access import may, note_access
 from shared.web.actions import (
     BULK_RESPONSES,
     BulkRequest,
@@ -143,6 +145,8 @@ def blueprint(ports: Ports) -> APIBlueprint:
     def read_instance(path: InstancePath) -> Response:
         """One Instance: rules matched, Changes old and new, Deliveries, exceptions.
 
+        Values old and new are patients': without patients:read they are left out, and with it the
+        audit log has that they were shown.
         Before rules decide, or if validation refuses it, only its exceptions are known.
         """
         found = ports.documents.get(_INSTANCES, path.receipt_id)
@@ -151,6 +155,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
             raise DocumentMissingError(_INSTANCES, path.receipt_id)
         deliveries = of_receipt(_DELIVERIES, "updated_at", path.receipt_id)
         known = _detail(found.data, deliveries) if found else {"receipt_id": path.receipt_id}
+        if not may(Permission.PATIENTS_READ):
+            known = _without_values(known)
+        elif found is not None:
+            study_uid = found.data["study_instance_uid"]
+            note_access(ports, "instances.read", path.receipt_id, study_uid)
         shown = [_exception(entry) for entry in exceptions]
         return json_response({"state": "undecided", **known, "exceptions": shown})
 
@@ -249,6 +258,14 @@ def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) ->
         for plan in instance["deliveries"]
     ]
     return {**_without(instance, *_OF_ITS_OWN), "deliveries": planned}
+
+
+def _without_values(known: Mapping[str, Any]) -> dict[str, Any]:
+    deliveries = [
+        {**one, "changes": [_without(change, "old", "new") for change in one["changes"]]}
+        for one in known.get("deliveries", ())
+    ]
+    return {**known, "deliveries": deliveries}
 
 
 def _exception(entry: Mapping[str, Any]) -> dict[str, Any]:

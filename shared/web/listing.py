@@ -41,10 +41,11 @@ def described(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {JSON: {"schema": dict(schema)}}}
 
 
-def described_page(description: str) -> dict[str, Any]:
+def described_page(description: str, item: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A page of a list for the OpenAPI document."""
     cursor = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-    properties = {"items": {"type": "array", "items": {"type": "object"}}, "next_cursor": cursor}
+    items = {"type": "array", "items": dict(item or {"type": "object"})}
+    properties = {"items": items, "next_cursor": cursor}
     schema = {"type": "object", "properties": properties, "required": ["items", "next_cursor"]}
     return described(description, schema)
 

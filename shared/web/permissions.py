@@ -32,7 +32,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         versions.read_ruleset_history rules.read_shadow_report crosswalks.status
     """,
     frozenset({P.CONFIGURATION_WRITE}): """
-        configuration.replace_settings
+        configuration.replace_settings configuration.patch_settings
     """,
     frozenset({P.CONFIGURATION_WRITE, P.RULES_WRITE}): """
         configuration.import_configuration versions.roll_back
@@ -81,9 +81,9 @@ def _of_kinds() -> dict[str, frozenset[P]]:
         writes = P.RULES_WRITE if kind.name in _OF_RULES else P.CONFIGURATION_WRITE
         for path in kind.paths:
             called = path.replace("-", "_")
-            for action in ("list", "read"):
+            for action in ("list", "read", "references"):
                 needs[f"configuration.{action}_{called}"] = frozenset({P.CONFIGURATION_READ})
-            for action in ("create", "replace", "delete"):
+            for action in ("create", "replace", "patch", "delete"):
                 needs[f"configuration.{action}_{called}"] = frozenset({writes})
     return needs
 

@@ -11,7 +11,8 @@ from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.adapters.embedded.secret_store import FileSecretStore
-from shared.config.history import ConfigurationHistory, Difference, differences
+from shared.config.differences import Difference, differences
+from shared.config.history import ConfigurationHistory
 from shared.config.service import HISTORY, ConfigurationService
 from shared.errors import DocumentMissingError, InvalidConfigurationError
 

@@ -11,6 +11,7 @@ from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.identity.sessions import COLLECTION, LIFETIME_S, RENEWABLE_S, Sessions
 from tests.fakes import FakeClock
+from tests.unit.identity.issuer import unsigned
 
 DAY_S = 86_400
 
@@ -106,7 +107,7 @@ class TestSessions:
         header = jwt.get_unverified_header(good)
         claims = jwt.decode(good, options={"verify_signature": False})
         forged = [
-            jwt.encode(claims, None, "none", headers={"kid": header["kid"]}),
+            unsigned(claims, header["kid"]),
             jwt.encode(claims, "x" * 32, "HS256", headers=header),
             jwt.encode(claims, "x" * 32, "HS256", headers={"kid": "../../etc/passwd"}),
             good[:-3],
