@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,6 +21,7 @@ from shared.pipeline.admission import Admission
 from shared.pipeline.commitment import Commitments, Due
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
+from shared.pipeline.ingest import Places
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.pipeline.receive import Receiver
 from shared.pipeline.reconcile import Inventory
@@ -72,7 +73,8 @@ INDICES = {
     "clean-ups": ("ended_at",),
     "source-ledger": ("checked_at",),
     "pull-rows": ("job", "created_at"),
-    "shadow-reports": ("edition",),
+    "shadow-reports": ("edition", "until"),
+    "ingested": ("at",),
     "standardization-series": ("updated_at", "state", "series_instance_uid"),
     "standardization-synonyms": ("at",),
     "standardization-hits": ("decision",),
@@ -166,6 +168,28 @@ def from_environment() -> Ports:
     """The ports of this process, wired on first use."""
     environment = Environment.read()
     return cloud(environment) if environment.platform is Platform.CLOUD else embedded(environment)
+
+
+@cache
+def places() -> Places:
+    """Where the cloud platform fetches Instances that others have put there.
+
+    Raises: ValueError naming the setting that is wrong or missing.
+    """
+    from shared.adapters.cloud import platform
+    from shared.adapters.cloud.environment import CloudEnvironment
+
+    return platform.places(CloudEnvironment.read())
+
+
+def faults(topics: Iterable[str] = (Topic.EXCEPTION_RAISED,)) -> list[str]:
+    """What the cloud platform needs and Terraform has not applied, a line each; empty elsewhere."""
+    if Environment.read().platform is not Platform.CLOUD:
+        return []
+    from shared.adapters.cloud.environment import CloudEnvironment
+    from shared.adapters.cloud.preflight import faults
+
+    return faults(CloudEnvironment.read(), from_environment().documents, topics)
 
 
 def embedded(environment: Environment, clock: Clock | None = None) -> Ports:

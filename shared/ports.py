@@ -8,6 +8,7 @@ driver's errors into `shared.errors`; an outage is a `StorageUnavailableError`.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -257,6 +258,32 @@ class QueueGauge(Protocol):
 
         Raises: StorageUnavailableError.
         """
+
+
+class DicomStore(Protocol):
+    """A DICOMweb server, asked for what it holds. What is stored there a `Destination` brings.
+
+    Every call raises StorageUnavailableError for an outage, with the server's own wish for how long
+    to wait, and for what the server forbids.
+    """
+
+    def search(
+        self, level: Literal["studies", "series", "instances"], /, **query: str | int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Matches of QIDO-RS as DICOM JSON (PS3.18 F), one page as `limit` and `offset` say."""
+
+    def retrieve(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """The Part 10 file as it is stored, in pieces, never transcoded.
+
+        Raises: ObjectMissingError.
+        """
+
+    def delete(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> None:
+        """Delete one Instance; a missing one is no error."""
 
 
 @dataclass(frozen=True, slots=True)

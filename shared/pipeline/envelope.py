@@ -24,6 +24,8 @@ ATTEMPT_HEADER = "x-goog-pubsub-delivery-attempt"
 # Our own attributes of a message: Pub/Sub tells the attempt only beside a dead letter policy, and
 # its emulator neither that nor the ordering key.
 ATTEMPT, ORDERING_KEY = "axiom-attempt", "axiom-ordering-key"
+# Which topic a message was published to, as we call it, and what else the publisher said of it.
+TOPIC, LANE, PRIORITY = "axiom-topic", "axiom-lane", "axiom-priority"
 
 _STRUCTURED = "application/cloudevents+json"
 _MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
@@ -89,7 +91,7 @@ def open_envelope(request: Pushed) -> PushedMessage:
     headers, body = request.headers, request.get_data()
     message_id = headers.get(MESSAGE_ID_HEADER)
     if message_id is not None:
-        attempt = _number(headers.get(ATTEMPT) or headers.get(ATTEMPT_HEADER))
+        attempt = number(headers.get(ATTEMPT) or headers.get(ATTEMPT_HEADER))
         return PushedMessage(body, message_id, attempt=attempt)
     try:
         if (headers.get("content-type") or "").partition(";")[0].strip() == _STRUCTURED:
@@ -119,13 +121,13 @@ def _unwrapped(body: bytes, event_type: str = "") -> PushedMessage:
         data=base64.b64decode(message.data, validate=True),
         message_id=message.message_id,
         attributes=attributes,
-        attempt=_number(own_attempt or wrapped.delivery_attempt),
+        attempt=number(own_attempt or wrapped.delivery_attempt),
         ordering_key=attributes.get(ORDERING_KEY) or message.ordering_key,
         event_type=event_type,
     )
 
 
-def _number(text: str | int | None) -> int:
-    """A stranger may write anything there, and the count is for people alone."""
+def number(text: str | int | None) -> int:
+    """A count of attempts, 1 for what is none: a stranger may write anything there."""
     shown = str(text)[:8]
     return min(max(1, int(shown)), _MOST_ATTEMPTS) if shown.isascii() and shown.isdigit() else 1

@@ -37,6 +37,7 @@ from shared.pipeline.envelope import (
     MESSAGE_ID_HEADER,
     HeaderFields,
     Pushed,
+    PushedMessage,
     open_envelope,
 )
 from shared.pipeline.exceptions import exception_from
@@ -50,7 +51,9 @@ __all__ = [
     "PushRequest",
     "PushResponse",
     "Pushed",
+    "PushedMessage",
     "answer",
+    "take",
     "tick",
 ]
 
@@ -134,6 +137,29 @@ def answer(
     return "", 204, {}
 
 
+def take(
+    request: Pushed, stage: Stage, run: Callable[[PushedMessage], None], ports: Ports
+) -> PushResponse:
+    """As `answer`, for messages that others publish: `run` reads them itself."""
+    pushed = PushedMessage(b"")
+    try:
+        _let_in(request, ports)
+        try:
+            pushed = open_envelope(request)
+            run(pushed)
+        except PermanentError as error:
+            _publish(exception_from(error, stage=stage, at=ports.clock.now()), ports)
+    except CallerRefusedError as error:
+        return _refused(error)
+    except TransientError as error:
+        is_early = isinstance(error, CopyInFlightError)
+        return str(error), 425 if is_early else 503, {}
+    except Exception as error:
+        log.exception("a stage failed", extra={"stage": stage})
+        return f"internal error: {type(error).__name__}", 500, {}
+    return "", 204, {}
+
+
 def tick(request: Pushed, run: Callable[[], object], ports: Ports) -> PushResponse:
     """Run what a timer calls for: 204, or 503 if it cannot be done now. The next call goes on."""
     try:
@@ -184,9 +210,13 @@ def _record(
         retry_topic=topic,
         retry_message=data,
     )
+    _publish(raised, ports)
+    return "", 204, {}
+
+
+def _publish(raised: ExceptionRaised, ports: Ports) -> None:
     ports.exceptions.publish(raised)
     log.warning(
         "recorded in the exception log",
-        extra={"stage": stage, "code": raised.code, "exception_id": raised.exception_id},
+        extra={"stage": raised.stage, "code": raised.code, "exception_id": raised.exception_id},
     )
-    return "", 204, {}

@@ -31,7 +31,7 @@ from shared.errors import (
     StorageUnavailableError,
 )
 from shared.messages import Topic
-from shared.pipeline import audit, exceptions, instance_records, jobs, studies
+from shared.pipeline import audit, exceptions, instance_records, jobs, shadow, studies
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
@@ -40,6 +40,7 @@ from shared.pipeline.instance_records import COLLECTION as INSTANCES
 from shared.pipeline.instance_records import DISCARDED, ROUTED
 from shared.pipeline.plans import delivered_uid
 from shared.pipeline.ports import Ports
+from shared.pipeline.returned import RENAMED
 from shared.pipeline.times import timestamp
 from shared.ports import Document, Filter
 
@@ -351,6 +352,8 @@ class Cleaner:
             self._forget_copy(instance, delivery.data["destination"])
             documents.delete(DELIVERIES, delivery.key)
             self._swept.records += 1
+        for plan in instance["deliveries"]:
+            self._forget_name(instance, delivered_uid(plan, instance["sop_instance_uid"]))
         collected = documents.query(
             studies.COLLECTED, [Filter("receipt_id", "==", known.key)], limit=1000
         )
@@ -385,6 +388,15 @@ class Cleaner:
                 self._ports.documents.delete(COPIES, key, found.version)
                 self._swept.records += 1
 
+    def _forget_name(self, instance: Data, uid: str) -> None:
+        """The loop guard is to know it no more by a UID that a rule gave it."""
+        if uid in ("", instance["sop_instance_uid"]):
+            return
+        found = self._ports.documents.get(RENAMED, uid)
+        if found is not None and found.data["receipt_id"] == instance["receipt_id"]:
+            self._ports.documents.delete(RENAMED, uid)
+            self._swept.records += 1
+
     def _forget_study(self, study: Document) -> bool:
         if study.data["state"] == studies.COLLECTING or study.data["due_at"]:
             return False
@@ -407,12 +419,15 @@ class Cleaner:
 # that a finished one has, which is a time.
 _FINISHED = (
     (COLLECTION, "ended_at"),
+    ("ingested", "at"),
     ("commitments", "finished_at"),
     ("commitment-reports", "finished_at"),
     ("reconciliations", "finished_at"),
     # Of a Study that its source has not shown for so long.
     ("source-ledger", "checked_at"),
     ("pull-rows", "created_at"),
+    # Of a ruleset that is a shadow no more, or to which nothing came for so long.
+    (shadow.COLLECTION, "until"),
 )
 
 

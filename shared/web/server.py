@@ -46,8 +46,16 @@ def main() -> None:
 class Server(BaseApplication):  # type: ignore[misc]
     """Serves what `load` gives on `host` and `port` (0: a free one, told in the log)."""
 
-    def __init__(self, host: str, port: int, load: Callable[[], WSGIApplication]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        load: Callable[[], WSGIApplication],
+        *,
+        threads: int = THREADS,
+    ) -> None:
         self._host, self._port, self._load = host, port, load
+        self._threads = threads
         super().__init__()
 
     def load_config(self) -> None:
@@ -57,7 +65,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{host}:{self._port}",
             "workers": 1,
             "worker_class": BoundedWorker,
-            "threads": THREADS,
+            "threads": self._threads,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
             "keepalive": 15,
             "control_socket_disable": True,

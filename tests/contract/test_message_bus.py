@@ -15,9 +15,10 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from shared.adapters.cloud.message_bus import LANE, PRIORITY, PubSubMessageBus
+from shared.adapters.cloud.message_bus import PubSubMessageBus
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.errors import StorageUnavailableError
+from shared.pipeline.envelope import LANE, PRIORITY, TOPIC
 from shared.ports import MessageBus, Outgoing
 from tests.google.emulators import emulator
 
@@ -25,7 +26,7 @@ from tests.google.emulators import emulator
 Receive = Callable[[str], list[tuple[bytes, dict[str, str]]]]
 
 
-TOPICS = ("instance-received", "one", "two", "three", "work")
+TOPICS = ("instance-received", "one", "two", "three", "work", "work.apart")
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +87,7 @@ def pubsub(pubsub_emulator: str) -> Iterator[Bus]:
                     attributes = dict(message.attributes)
                     attributes.pop(LANE, None)
                     attributes.pop(PRIORITY, None)
+                    attributes.pop(TOPIC, None)
                     received.append((message.data, attributes))
 
         yield Bus(PubSubMessageBus(publisher, project, "axiom-"), receive_all)
@@ -160,3 +162,11 @@ def test_pub_sub_takes_more_than_one_request_holds(pubsub: Bus) -> None:
     pubsub.bus.publish(Outgoing("one", bytes(4_000_000)) for _ in range(5))
     assert len({data for data, _ in pubsub.receive("work")}) == 1500
     assert len(pubsub.receive("one")) == 5
+
+
+def test_a_lane_of_pub_sub_with_a_topic_of_its_own_is_apart_from_the_others(pubsub: Bus) -> None:
+    """So that a dead destination's messages wait where no other's do."""
+    pubsub.bus.publish(Outgoing("work", b"1", lane=lane) for lane in ("apart", "other"))
+    pubsub.bus.publish([Outgoing("work", b"2", lane="apart"), Outgoing("work", b"3")])
+    assert {data for data, _ in pubsub.receive("work.apart")} == {b"1", b"2"}
+    assert {data for data, _ in pubsub.receive("work")} == {b"1", b"3"}

@@ -141,6 +141,12 @@ class FirestoreDocumentStore:
         query = self._filtered(collection, where)
         if query is None:
             return 0
+        ranges = {filter_.field for filter_ in where if filter_.operator not in ("==", "in")}
+        for field in sorted(ranges):
+            # As lists are, newest first: so that their indexes answer this too.
+            query = query.order_by(_path(field), direction=firestore.Query.DESCENDING)
+        if ranges:
+            query = query.order_by(_KEY, direction=firestore.Query.DESCENDING)
         with told_as_ours("Firestore", _index_address(collection)):
             ((result,),) = query.count().get()
         return int(result.value)

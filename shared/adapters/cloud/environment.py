@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from shared.adapters.cloud.dicom_store_name import DicomStoreName
+from shared.pipeline.dicom_store_name import DicomStoreName
 
 CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 HEALTHCARE_ENDPOINT = "https://healthcare.googleapis.com"

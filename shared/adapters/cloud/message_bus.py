@@ -1,23 +1,35 @@
-"""Messages in Pub/Sub."""
+"""Messages in Pub/Sub.
+
+A lane may have a topic of its own, named `TOPIC.LANE`, whose subscription waits for that lane
+alone. Whether it has is found out by publishing: where Pub/Sub knows none, the topic of all lanes
+takes the message.
+"""
 
 from __future__ import annotations
 
+import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from google.api_core import exceptions as google_errors
 from google.pubsub_v1.services.publisher import PublisherClient
 from google.pubsub_v1.types import PubsubMessage
 
 from shared.adapters.cloud.failures import told_as_ours
+from shared.pipeline.envelope import LANE, PRIORITY, TOPIC
 from shared.ports import Outgoing
-
-# Attributes of ours beside the caller's. Pub/Sub has no lanes: subscriptions filter on these.
-LANE, PRIORITY = "axiom-lane", "axiom-priority"
 
 # Pub/Sub takes 1,000 messages or 10 MB in one request, attributes and framing included.
 _MAX_MESSAGES = 1000
 _MAX_BYTES = 9_000_000
 _FRAMING_BYTES = 1024
+# A lane that may be part of a topic's name.
+_LANE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# How long a lane is known to have no topic of its own.
+_WITHOUT_S = 300.0
+# Without a role on the project Pub/Sub may say of a missing topic that it is forbidden.
+_NO_TOPIC = (google_errors.NotFound, google_errors.Forbidden)
 
 
 class PubSubMessageBus:
@@ -25,17 +37,41 @@ class PubSubMessageBus:
 
     def __init__(self, client: PublisherClient, project: str, topic_prefix: str = "") -> None:
         self._client, self._project, self._prefix = client, project, topic_prefix
+        self._without: dict[str, float] = {}  # topics that are not there, and until when
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
         """Returns once Pub/Sub has acknowledged all of them. Raises: StorageUnavailableError."""
-        by_topic: dict[str, list[PubsubMessage]] = defaultdict(list)
+        by_topic: dict[tuple[str, str], list[PubsubMessage]] = defaultdict(list)
         for message in messages:
-            by_topic[message.topic].append(_pubsub_message(message))
-        for topic, batch in by_topic.items():
-            path = self._client.topic_path(self._project, self._prefix + topic)
+            by_topic[message.topic, message.lane].append(_pubsub_message(message))
+        shared: dict[str, list[PubsubMessage]] = defaultdict(list)
+        for (topic, lane), batch in by_topic.items():
+            if not (_LANE.fullmatch(lane) and self._published_apart(f"{topic}.{lane}", batch)):
+                shared[topic] += batch
+        for topic, batch in shared.items():
             for part in _requests(batch):
                 with told_as_ours(f"Pub/Sub topic {self._prefix}{topic}", terraform_address(topic)):
-                    self._client.publish(topic=path, messages=part)
+                    self._client.publish(topic=self._path(topic), messages=part)
+
+    def _published_apart(self, topic: str, batch: list[PubsubMessage]) -> bool:
+        """False if there is no such topic: nothing is published then."""
+        if self._without.get(topic, 0.0) > time.monotonic():
+            return False
+        is_first = True
+        for part in _requests(batch):
+            with told_as_ours(f"Pub/Sub topic {self._prefix}{topic}", terraform_address(topic)):
+                try:
+                    self._client.publish(topic=self._path(topic), messages=part)
+                except _NO_TOPIC:
+                    if not is_first:
+                        raise
+                    self._without[topic] = time.monotonic() + _WITHOUT_S
+                    return False
+            is_first = False
+        return True
+
+    def _path(self, topic: str) -> str:
+        return self._client.topic_path(self._project, self._prefix + topic)
 
 
 def terraform_address(topic: str) -> str:
@@ -44,7 +80,7 @@ def terraform_address(topic: str) -> str:
 
 
 def _pubsub_message(message: Outgoing) -> PubsubMessage:
-    attributes = dict(message.attributes)
+    attributes = {**message.attributes, TOPIC: message.topic}
     if message.lane:
         attributes[LANE] = message.lane
     if message.high_priority:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from shared.adapters.cloud.environment import CloudEnvironment, Oidc
 from shared.adapters.cloud.lazily import lazily
+from shared.pipeline.dicom_store_name import StoredInstanceName
+from shared.pipeline.ingest import Landed, Pieces, Places
 from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
 
 if TYPE_CHECKING:
@@ -46,8 +49,40 @@ def first_configuration(environment: CloudEnvironment) -> Mapping[str, Any]:
         "location": store.location,
         "dataset_id": store.dataset_id,
         "dicom_store_id": store.dicom_store_id,
+        "base_url": f"{environment.healthcare_endpoint.rstrip('/')}/v1",
     }
     return {"destinations": [destination], "settings": {"default_route": ["primary-storage"]}}
+
+
+def places(environment: CloudEnvironment) -> Places:
+    """Where Instances are fetched from that others have put there."""
+
+    @cache
+    def storage() -> Any:
+        from shared.adapters.cloud.clients import storage_client
+
+        return storage_client(environment)
+
+    @cache
+    def session() -> Any:
+        from shared.adapters.cloud.clients import authorized_session
+
+        return authorized_session(environment)
+
+    def instance(stored: StoredInstanceName) -> Pieces:
+        from shared.adapters.cloud.dicom_store import HealthcareDicomStore
+
+        url = stored.store.dicomweb_url(environment.healthcare_endpoint)
+        return HealthcareDicomStore(session(), url).retrieve(
+            stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid
+        )
+
+    def landed(one: Landed) -> Pieces:
+        from shared.adapters.cloud.landing import landed_object
+
+        return landed_object(storage(), one)
+
+    return Places(frozenset(environment.landing_buckets), landed, instance)
 
 
 def caller_check(environment: CloudEnvironment, clock: Clock) -> TokenCheck | None:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from shared.adapters.embedded.message_bus import Leased
-from shared.errors import Category, MalformedMessageError, RetriesSpentError
-from shared.messages import (
-    CommitmentRequested,
-    DeliveryRequested,
-    InstanceAccepted,
-    InstanceReceived,
-    Stage,
-    Topic,
-    decode,
-    encode,
-)
-from shared.pipeline.exceptions import exception_from
+from shared.messages import Topic, encode
+from shared.pipeline.dead_letters import STAGES, entry
 from shared.ports import Outgoing
 
-_STAGES = {
-    Topic.INSTANCE_RECEIVED: (Stage.VALIDATE, InstanceReceived),
-    Topic.INSTANCE_ACCEPTED: (Stage.RULES, InstanceAccepted),
-    Topic.DELIVERY_REQUESTED: (Stage.DELIVER, DeliveryRequested),
-    Topic.COMMITMENT_REQUESTED: (Stage.COMMITMENT, CommitmentRequested),
-}
+# A job that waits for something goes on whenever that comes.
+_TRIED_FOR_EVER = frozenset({Topic.JOB_REQUESTED})
 
 
 def dead_letter(leased: Leased, status: int, words: str, at: datetime) -> Outgoing | None:
@@ -34,26 +19,15 @@ def dead_letter(leased: Leased, status: int, words: str, at: datetime) -> Outgoi
     It holds the message itself, for a retry. None for a message of the exception log and for an
     unknown topic: there is no better place for these, so they are tried for ever.
     """
-    if leased.topic not in _STAGES:
+    if leased.topic not in STAGES or leased.topic in _TRIED_FOR_EVER:
         return None
-    stage, kind = _STAGES[Topic(leased.topic)]
-    try:
-        message = decode(leased.data, kind)
-    except MalformedMessageError:
-        message = None
-    raised = exception_from(
-        RetriesSpentError(leased.attempt, status),
-        stage=stage,
-        at=at,
-        receipt=None if isinstance(message, CommitmentRequested | None) else message.receipt,
-        destination=message.destination if isinstance(message, DeliveryRequested) else leased.lane,
+    raised = entry(
+        leased.topic,
+        leased.data,
         attempts=leased.attempt,
-        retry_topic=leased.topic,
-        retry_message=leased.data,
+        answer=str(status),
+        words=words,
+        lane=leased.lane,
+        at=at,
     )
-    category = (
-        Category.NETWORK if stage in (Stage.DELIVER, Stage.COMMITMENT) else Category.PROCESSING
-    )
-    return Outgoing(
-        Topic.EXCEPTION_RAISED, encode(replace(raised, peer_message=words, category=category))
-    )
+    return Outgoing(Topic.EXCEPTION_RAISED, encode(raised))

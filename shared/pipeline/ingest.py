@@ -1,0 +1,174 @@
+"""Instances that others have put where we look: a landing bucket, a DICOM store.
+
+A notification says that there is something. It may come twice, late or never, and what it tells of
+may be gone: who looks through buckets and stores besides (`poll_sources`) finds what was missed,
+and equal bytes that come twice are delivered once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import (
+    CopyInFlightError,
+    MalformedMessageError,
+    ObjectMissingError,
+    PermanentError,
+)
+from shared.messages import Receipt, Source
+from shared.pipeline.copies import COLLECTION as COPIES
+from shared.pipeline.copies import copy_key
+from shared.pipeline.dicom_store_name import DicomStoreName, StoredInstanceName
+from shared.pipeline.envelope import PushedMessage
+from shared.pipeline.ports import Ports
+from shared.pipeline.times import timestamp
+
+log = logging.getLogger(__name__)
+
+COLLECTION = "ingested"
+
+_FINALIZED = ("OBJECT_FINALIZE", "google.cloud.storage.object.v1.finalized")
+_STORED = ("", "StoreInstances", "ImportDicomData")
+
+Pieces = AbstractContextManager[Iterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """An object in a landing bucket, one generation of it."""
+
+    bucket: str
+    name: str
+    generation: int
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others, of all times."""
+        return f"gs://{self.bucket}/{self.name}#{self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where Instances are fetched from. Each call raises ObjectMissingError for what is gone, and
+    StorageUnavailableError.
+    """
+
+    buckets: frozenset[str]
+    object: Callable[[Landed], Pieces]
+    instance: Callable[[StoredInstanceName], Pieces]
+
+
+def take_object(pushed: PushedMessage, ports: Ports, places: Places) -> None:
+    """Take in the object that a notification of Cloud Storage names; its name is no matter.
+
+    Raises: MalformedMessageError; TransientError.
+    """
+    if pushed.event_type not in ("", *_FINALIZED) or (
+        pushed.attributes.get("eventType", _FINALIZED[0]) not in _FINALIZED
+    ):
+        return  # deletions, and changes of metadata
+    landed = _landed(pushed)
+    if landed.bucket not in places.buckets:
+        raise MalformedMessageError("of a bucket that is none of AXIOM_LANDING_BUCKETS")
+    source = Source(type="bucket", name=landed.bucket)
+    _take_once(landed.key, lambda: places.object(landed), source, ports)
+
+
+def take_stored(pushed: PushedMessage, ports: Ports, places: Places) -> None:
+    """Take in the Instance that a notification of a DICOM store names, unless we stored it.
+
+    Raises: MalformedMessageError; TransientError, also while we may be storing it right now.
+    """
+    attributes = pushed.attributes
+    if attributes.get("action", "") not in _STORED:
+        return
+    try:
+        stored = StoredInstanceName.parse(pushed.data.decode())
+    except ValueError:
+        raise MalformedMessageError("no notification of a DICOM store") from None
+    if _is_ours(stored, ports):
+        return
+    # Which write it tells of, where the store says so: one after a deletion is another.
+    write = attributes.get("versionId") or attributes.get("lastUpdatedTime") or pushed.message_id
+    source = Source(type="google_healthcare", name=stored.store.dicom_store_id)
+    _take_once(f"{pushed.data.decode()}#{write}", lambda: places.instance(stored), source, ports)
+
+
+def take_in(source: Source, pieces: Iterator[bytes], ports: Ports) -> Receipt | None:
+    """Receive one Part 10 file as it streams; None if it is refused, which is recorded.
+
+    Raises: TransientError.
+    """
+    with ports.receiver.begin(source) as staging:
+        try:
+            for piece in pieces:
+                staging.write(piece)
+        except PermanentError as error:
+            staging.refuse(error)
+            return None
+        try:
+            return staging.commit()
+        except PermanentError:
+            return None
+
+
+def _take_once(what: str, fetch: Callable[[], Pieces], source: Source, ports: Ports) -> None:
+    key = hashlib.sha256(what.encode()).hexdigest()
+    if ports.documents.get(COLLECTION, key) is not None:
+        return
+    try:
+        with fetch() as pieces:
+            receipt = take_in(source, pieces, ports)
+    except ObjectMissingError:
+        log.info("it is gone already", extra={"source": source.name})
+        return
+    # Last: whoever ends before takes it in twice, and the same bytes are delivered once.
+    mark = {
+        "at": timestamp(ports.clock.now()),
+        "receipt_id": receipt.receipt_id if receipt else "",
+    }
+    ports.documents.put(COLLECTION, key, mark)
+
+
+def _landed(pushed: PushedMessage) -> Landed:
+    try:
+        told: Mapping[str, Any] = json.loads(pushed.data) if pushed.data else {}
+        bucket = pushed.attributes.get("bucketId") or told["bucket"]
+        name = pushed.attributes.get("objectId") or told["name"]
+        generation = int(pushed.attributes.get("objectGeneration") or told["generation"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise MalformedMessageError("no notification of Cloud Storage") from None
+    if not (isinstance(bucket, str) and isinstance(name, str)):
+        raise MalformedMessageError("no notification of Cloud Storage")
+    return Landed(bucket, name, generation)
+
+
+def _is_ours(stored: StoredInstanceName, ports: Ports) -> bool:
+    """True if a destination of ours is this store and has the Instance from us.
+
+    Raises: CopyInFlightError while a Delivery is under way.
+    """
+    for destination in ports.configuration.get().destinations:
+        if destination.type != "google_healthcare" or not _is_at(destination.address, stored.store):
+            continue
+        key = copy_key(destination.name, destination.address, stored.sop_instance_uid)
+        known = ports.documents.get(COPIES, key)
+        if known is None:
+            continue
+        if known.data["confirmed"] is not None:
+            return True
+        claim = known.data["claim"]
+        is_under_way = claim is not None and timestamp(ports.clock.now()) < claim["until"]
+        if is_under_way and not claim["is_idle"]:
+            raise CopyInFlightError(destination.name, stored.sop_instance_uid)
+    return False
+
+
+def _is_at(address: str, store: DicomStoreName) -> bool:
+    return address.endswith(f"/{store}/dicomWeb")
