@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import PurePath
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _is_absolute(text: str) -> str:
+    if not PurePath(text).is_absolute():
+        raise ValueError("takes an absolute path: processes run in folders of their own")
+    return text
+
+
+AbsolutePath = Annotated[str, AfterValidator(_is_absolute)]
 
 
 class TlsProfile(StrEnum):
@@ -23,13 +34,13 @@ class _Tls(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     profile: TlsProfile = Field(TlsProfile.BCP195, strict=False)
-    certificate_file: str | None = None
+    certificate_file: AbsolutePath | None = None
     certificate_secret: str | None = None
-    private_key_file: str | None = None
+    private_key_file: AbsolutePath | None = None
     private_key_secret: str | None = None
     # In clear it is moved to the secret store when it is saved.
     private_key: str | None = Field(default=None, repr=False)
-    trusted_file: str | None = None
+    trusted_file: AbsolutePath | None = None
     trusted_secret: str | None = None
 
     @model_validator(mode="after")

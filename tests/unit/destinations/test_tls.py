@@ -267,12 +267,13 @@ class TestTheConfiguration:
     @pytest.mark.parametrize(
         ("tls", "words"),
         [
-            ({"certificate_file": "a"}, "certificate and private_key together"),
+            ({"trusted_file": "a.pem"}, "absolute path"),
+            ({"certificate_file": "/a"}, "certificate and private_key together"),
             (
                 {
-                    "certificate_file": "a",
+                    "certificate_file": "/a",
                     "certificate_secret": "b",
-                    "private_key_file": "c",
+                    "private_key_file": "/c",
                 },
                 "says certificate twice",
             ),
@@ -286,5 +287,5 @@ class TestTheConfiguration:
         with pytest.raises(ValueError, match="a listener shows who it is"):
             ListenerTls()
         with pytest.raises(ValueError, match="to judge callers' certificates"):
-            ListenerTls(certificate_file="a", private_key_file="b")
-        ListenerTls(certificate_file="a", private_key_file="b", require_client_certificate=False)
+            ListenerTls(certificate_file="/a", private_key_file="/b")
+        ListenerTls(certificate_file="/a", private_key_file="/b", require_client_certificate=False)
