@@ -225,6 +225,32 @@ class TestRecords:
         system.later(90 * DAY)
         assert self.counts(system) == [0, 0, 0]
 
+    def test_of_the_uids_that_rules_gave_go_too(self, system: System) -> None:
+        uid = {"type": "new_uid", "tag": "SOPInstanceUID"}
+        ruleset = {"name": "r", "rules": [{"name": "anew", "actions": [uid]}]}
+        system.ports.configuration.apply({"rulesets": [ruleset]}, by="test")
+        system.clock.advance(1)
+        system.receive()
+        system.work()
+        assert system.ports.documents.count("renamed-instances") == 1
+        system.later(8 * DAY)
+        assert system.ports.documents.count("renamed-instances") == 1
+        system.later(90 * DAY)
+        assert system.ports.documents.count("renamed-instances") == 0
+
+    def test_of_shadows_go_when_nothing_was_counted_for_so_long(self, system: System) -> None:
+        ruleset = {"name": "r", "mode": "shadow", "rules": [{"name": "r", "destinations": []}]}
+        system.ports.configuration.apply({"rulesets": [ruleset]}, by="test")
+        system.clock.advance(1)
+        system.receive()
+        system.work()
+        system.ports.shadows.write()
+        assert system.ports.documents.count("shadow-reports") == 1
+        system.later(80 * DAY)
+        assert system.ports.documents.count("shadow-reports") == 1
+        system.later(20 * DAY)
+        assert system.ports.documents.count("shadow-reports") == 0
+
     def test_stay_where_they_are_to_be_kept(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home", record_retention_s=0)
         system.receive()
