@@ -37,6 +37,10 @@ class Overrun(Exception):
         self.tag, self.offset, self.needed = tag, offset, needed
 
 
+class HasItemsError(ValueError):
+    """Values were asked for of a Sequence, which has Items."""
+
+
 class Entry(NamedTuple):
     """Where one Data Element is. `vr` is as encoded, None in Implicit VR; `end` is past the
     Sequence Delimitation Item if there is one.
@@ -204,7 +208,7 @@ class DataSet:
         return "OW"
 
     def values(self, tag: int) -> tuple[Value, ...]:
-        """The Values. Raises: KeyError if absent, ValueError for a Sequence."""
+        """The Values. Raises: KeyError if absent, HasItemsError for a Sequence."""
         start, value_start, end, encoded = self.entries[tag]
         short_vr = _SHORT_NAMES.get(encoded)
         if short_vr is not None:  # nearly all
@@ -212,7 +216,7 @@ class DataSet:
             return decode(short_vr, raw, self.is_little_endian, self.character_set)
         vr = self.vr(tag)
         if vr == "SQ":
-            raise ValueError(f"{format_tag(tag)} is a Sequence: it has Items, not Values")
+            raise HasItemsError(f"{format_tag(tag)} is a Sequence: it has Items, not Values")
         entry = Entry(start, value_start, end, encoded)
         end = self.value_end(entry)
         # What is UN was Implicit VR Little Endian before (PS3.5 6.2.2).

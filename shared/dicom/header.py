@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from shared.dicom.data_set import DataSet, Element, Item, Overrun, looks_like_vr
+from shared.dicom.data_set import DataSet, Element, HasItemsError, Item, Overrun, looks_like_vr
 from shared.dicom.paths import AttributePath, as_path, format_tag
 from shared.dicom.values import Value, as_text
 from shared.errors import MalformedHeaderError, NotDicomError, TruncatedInstanceError
@@ -151,7 +151,7 @@ class Header:
 
         Text is decoded by Specific Character Set and its padding taken off; DS and IS are their
         text, AT is "(gggg,eeee)", US, FL and the like are numbers, OB, UN and the like bytes. A
-        path with `[*]` gives the Values of all Items. Raises: ValueError for a Sequence.
+        path with `[*]` gives the Values of all Items. Raises: HasItemsError for a Sequence.
         """
         steps = as_path(path).steps
         if len(steps) == 1 and not steps[0].creator:  # the usual question
@@ -162,12 +162,18 @@ class Header:
         return tuple(value for values in found for value in values) if found else None
 
     def text(self, path: AttributePath | str) -> str | None:
-        """The Values as text, joined by a backslash; None if the Attribute is absent."""
+        """The Values as text, joined by a backslash; None if the Attribute is absent.
+
+        "" for a Sequence, which any Attribute may say that it is: it has Items, and no Values.
+        """
         # Checks, rules and destinations ask for the same few again and again.
         known = self._texts.get(path, _UNASKED)
         if known is not _UNASKED:
             return known
-        values = self.values(path)
+        try:
+            values = self.values(path)
+        except HasItemsError:
+            values = ()
         found = None if values is None else "\\".join(map(as_text, values))
         self._texts[path] = found
         return found

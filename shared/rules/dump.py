@@ -7,14 +7,14 @@ Data and may have long Values cut short; what could not be taken over is told.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.dicom import values
+from shared.dicom import dictionary, values
 from shared.dicom.header import Header
 from shared.rules.sample import Typed, sample_header
 from shared.rules.uids import sop_class_uids, transfer_syntax_uids
@@ -80,7 +80,14 @@ class _Reader:
             raise DumpError("the dump has no Attributes")
         try:
             header = sample_header(attributes)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            struct.error,
+        ) as error:
             text = str(error) if isinstance(error, ValueError) else "a Value has the wrong form"
             raise DumpError(text) from None
         return Dumped(header, self.transfer_syntax_uid, tuple(self.warnings[:_MAX_WARNINGS]))
@@ -125,6 +132,9 @@ class _Reader:
             if vr == "pi" or "Sequence" in rest[:20]:
                 stack.append({})
             return
+        if vr not in values.KNOWN_VRS:
+            # dcmdump has names of its own for a VR that is one of several, or none.
+            vr = (dictionary.vr_for_tag(int(tag, 16)) or "UN")[:2]
         text = _without_comment(rest)
         text = (rest if text is None else text).strip()
         if tag.startswith("0002"):
@@ -140,7 +150,7 @@ class _Reader:
             return
         try:
             stack[-1][name] = Typed(vr, self._values(name, vr, text))
-        except (ValueError, binascii.Error):
+        except (ValueError, OverflowError):
             self.warn(f"{name}: its Value cannot be read, line {number}")
 
     def _values(self, name: str, vr: str, text: str) -> list[Any]:

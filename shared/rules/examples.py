@@ -187,6 +187,7 @@ def _changes(fields: Fields, key: str) -> dict[str, str | None]:
         if value is not None and not isinstance(value, str):
             fields.faults.add(path, f"must be text, or null if deleted, not {kind_of(value)}")
             continue
+        read_attribute(name, path, fields.faults)
         changes[name] = value
     return changes
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from shared.dicom.data_set import HasItemsError
 from shared.dicom.header import Header, HeaderIncompleteError, read_header
 from shared.errors import (
     AxiomError,
@@ -285,3 +286,13 @@ class TestHostileInput:
         with pytest.raises(AxiomError) as caught:
             read_header(BytesReader(data))
         assert "Doe" not in str(caught.value)
+
+
+def test_a_sequence_where_text_is_wanted_has_none() -> None:
+    """Any sender may say SQ of any Attribute, also of the UIDs that reception asks for."""
+    builder = Builder()
+    data = builder.file(builder.sequence(0x00080018, builder.item()))
+    header = Header.parse(data, file_size=len(data))
+    assert header.text("SOPInstanceUID") == ""
+    with pytest.raises(HasItemsError):
+        header.values("SOPInstanceUID")
