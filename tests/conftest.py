@@ -33,6 +33,7 @@ _REPORT = pytest.StashKey[pytest.TestReport]()
 def pytest_configure(config: pytest.Config) -> None:
     """Have pytest import the peers first: modules that name them as a plugin import them too."""
     config.pluginmanager.import_plugin("tests.peers")
+    config.pluginmanager.import_plugin("tests.contract_counts")
 
 
 @pytest.fixture(scope="session")
