@@ -5,17 +5,20 @@ The answers hold patients' Values; they are for the person who asked, never for 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from shared.config.entities import Configuration
 from shared.errors import DocumentMissingError, ObjectMissingError, PermanentError
-from shared.pipeline import dry_run
+from shared.pipeline import dry_run, exceptions
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.dry_run import Trial
 from shared.pipeline.instance_records import COLLECTION
 from shared.pipeline.ports import Ports
+from shared.ports import Filter
 from shared.rules import Program
 from shared.rules.explain import as_document, explain
+
+_MOST_ENTRIES: Final = 20
 
 
 def explain_instance(
@@ -24,12 +27,13 @@ def explain_instance(
     """The account of every rule about an Instance that was received: with the rules of
     `decided_by`, or those that are live now. It is noted in the audit log.
 
-    Raises: DocumentMissingError before rules have decided about it; ObjectMissingError if the
+    Of one that never got as far as a decision it says what happened instead. Raises:
+    DocumentMissingError if there is none, or nothing is known of it yet; ObjectMissingError if the
     received file is gone; InvalidConfigurationError.
     """
     known = ports.documents.get(COLLECTION, receipt_id)
     if known is None:
-        raise DocumentMissingError(COLLECTION, receipt_id)
+        return _undecided(receipt_id, ports, by=by)
     if decided_by is None:
         version, program = ports.rules.program()
     else:
@@ -48,6 +52,26 @@ def explain_instance(
         "receipt_id": receipt_id,
         "configuration_version": version,
         **explain_trial(trial, program),
+    }
+
+
+def _undecided(receipt_id: str, ports: Ports, *, by: str) -> dict[str, Any]:
+    """What the exception log has about an Instance that no rule has decided about."""
+    page = ports.documents.query(
+        exceptions.COLLECTION, [Filter("receipt_id", "==", receipt_id)], limit=_MOST_ENTRIES
+    )
+    entries = sorted((one.data for one in page.documents), key=lambda one: str(one["last_at"]))
+    if not entries:
+        raise DocumentMissingError(COLLECTION, receipt_id)
+    AuditLog(ports.documents, ports.clock).add(who=by, what="instances.explain", id=receipt_id)
+    last = entries[-1]
+    words = f"{last['stage']} ended before a decision: {last['message']}"
+    shown = ("id", "status", "stage", "code", "message", "hint", "last_at")
+    return {
+        "receipt_id": receipt_id,
+        "decision": {"error": words},
+        "rules": [],
+        "exceptions": [{name: entry.get(name, "") for name in shown} for entry in entries],
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from shared.dicom.validation import DEFAULT_SEVERITIES
 from tests.data import build
 from tests.unit.rules.cases import facts
 from tests.unit.rules.test_dump import DCMDUMP
@@ -209,14 +210,28 @@ class TestExplaining:
         system.send(CT, facts())
         receipt_id = system.receipts[0].receipt_id
         get(client, f"/instances/{receipt_id}/explain")
-        (entry,) = get(client, "/audit")["items"]
+        entries = get(client, "/audit")["items"]
+        (entry,) = [one for one in entries if one["what"].startswith("instances.explain")]
         assert (entry["what"], entry["id"]) == ("instances.explain", receipt_id)
         assert entry["who"].startswith("preset")
 
-    def test_of_what_is_not_there_is_404_and_of_what_is_gone_410(
+    def test_of_what_is_not_there_is_404(self, client: FlaskClient, system: WholeSystem) -> None:
+        get(client, "/instances/nobody/explain", 404)
+
+    def test_says_what_became_of_one_that_validation_refused(
         self, client: FlaskClient, system: WholeSystem
     ) -> None:
-        get(client, "/instances/nobody/explain", 404)
+        severities = {**dict.fromkeys(DEFAULT_SEVERITIES, "ignore"), "patient-id-missing": "reject"}
+        strict = {"min_free_bytes": 0, "validation": severities}
+        system.ports.configuration.apply({"settings": strict}, by="test")
+        system.clock.advance(1)
+        system.send({"Modality": "CT"}, facts())
+        told = get(client, f"/instances/{system.receipts[-1].receipt_id}/explain")
+        assert told["rules"] == []
+        assert told["decision"]["error"].startswith("validate_instance ended before a decision: ")
+        assert told["exceptions"][0]["code"] == "invalid-instance"
+
+    def test_of_what_is_gone_is_410(self, client: FlaskClient, system: WholeSystem) -> None:
         system.send(CT, facts())
         system.ports.objects.delete(system.receipts[0].file.object_name)
         get(client, f"/instances/{system.receipts[0].receipt_id}/explain", 410)

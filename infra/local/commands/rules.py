@@ -202,8 +202,10 @@ def explain(
             terminal.say(f"    {mark}: {condition['condition']}    [{seen}]")
     decision = told["decision"]
     terminal.say(
-        f"verdict {decision.get('verdict', decision.get('error'))}, destinations: "
-        + (", ".join(decision.get("destinations", ())) or "none")
+        decision["error"]
+        if "error" in decision
+        else f"verdict {decision['verdict']}, destinations: "
+        + (", ".join(decision["destinations"]) or "none")
     )
     _print_changes(terminal, decision)
 
