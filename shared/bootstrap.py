@@ -292,6 +292,7 @@ def _wired(
                 storage_root=storage_root,
                 commitment_report=commitments.report_of,
             ),
+            clock,
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,
@@ -367,11 +368,14 @@ def _inventory_of(
     configuration: ConfigurationService, secret_store: SecretStore, storage_root: Path | None
 ) -> Callable[[str], AbstractContextManager[Inventory]]:
     def inventory_of(name: str) -> AbstractContextManager[Inventory]:
-        from shared.adapters.destinations.inventory import inventory
+        from shared.adapters.destinations.inventory import inventory, inventory_of_all
+        from shared.config.entities import GroupDestination
 
         entity = configuration.get().destination(name)
         if entity is None:
             raise DestinationMisconfiguredError(name, "there is no destination of this name")
+        if isinstance(entity, GroupDestination):
+            return inventory_of_all([inventory_of(member) for member in entity.members])
         return inventory(entity, secret_store, storage_root=storage_root)
 
     return inventory_of

@@ -7,6 +7,7 @@ that a misspelt one is never silently without effect.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from shared.config.tls import ListenerTls, PeerTls
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
+from shared.errors import Fault
 
 
 def _is_network(text: str) -> str:
@@ -204,13 +206,55 @@ class BucketDestination(_Destination):
         return f"gs://{self.bucket}"
 
 
-AnyDestination = (
+class GroupStrategy(StrEnum):
+    """Which member of a group gets an Instance; the others stand in for it."""
+
+    FAILOVER = "failover"  # the first of the list
+    SHARE_STUDIES = "share_studies"  # each Study has its member
+
+
+class GroupDestination(_Destination):
+    """Destinations that stand in for each other: an Instance goes to one of them."""
+
+    type: Literal["group"]
+    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    strategy: GroupStrategy = Field(GroupStrategy.FAILOVER, strict=False)
+
+    @property
+    def address(self) -> str:
+        """As of a folder."""
+        return f"group of {' '.join(sorted(self.members))}"
+
+
+def destination_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong between groups and their members; `document` may be anything."""
+    given = document.get("destinations")
+    entities = [d for d in given if isinstance(d, Mapping)] if isinstance(given, Sequence) else []
+    types = {str(d.get("name")): d.get("type") for d in entities}
+    for i, entity in enumerate(given if entities and isinstance(given, Sequence) else ()):
+        if not isinstance(entity, Mapping) or entity.get("type") != "group":
+            continue
+        named = entity.get("members")
+        members = named if isinstance(named, list | tuple) else ()
+        for k, name in enumerate(members):
+            path = f"destinations[{i}].members[{k}]"
+            if name not in types:
+                yield Fault(path, f"there is no destination {name!r}")
+            elif types[name] == "group":
+                yield Fault(path, f"{name!r} is a group itself; name its members here")
+            elif name in members[:k]:
+                yield Fault(path, f"{name!r} is there twice")
+
+
+# Those that are one place.
+SingleDestination = (
     FilesystemDestination
     | DimseDestination
     | DicomwebDestination
     | GoogleHealthcareDestination
     | BucketDestination
 )
+AnyDestination = SingleDestination | GroupDestination
 Destination = Annotated[AnyDestination, Field(discriminator="type")]
 
 

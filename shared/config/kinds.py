@@ -65,6 +65,7 @@ KINDS: tuple[Kind, ...] = (
         ("destinations", "storage-backends"),
         has_types=True,
         secrets="destination",
+        faults=entities.destination_faults,
     ),
     Kind("rulesets", "ruleset", "Ruleset", dict[str, Any], ("rulesets",), is_remote=False),
     Kind(

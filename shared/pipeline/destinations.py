@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 
 from shared.config.entities import AnyDestination as DestinationEntity
+from shared.config.entities import GroupDestination, SingleDestination
 from shared.config.service import ConfigurationService
 from shared.errors import DestinationMisconfiguredError
-from shared.ports import Destination
+from shared.pipeline.destination_group import DestinationGroup
+from shared.ports import Clock, Destination
 
 
 class DestinationPool:
@@ -17,9 +19,11 @@ class DestinationPool:
     def __init__(
         self,
         configuration: ConfigurationService,
-        create: Callable[[DestinationEntity], Destination],
+        create: Callable[[SingleDestination], Destination],
+        clock: Clock,
     ) -> None:
-        self._configuration, self._create = configuration, create
+        """`create` builds all of them but groups."""
+        self._configuration, self._create, self._clock = configuration, create, clock
         self._lock = threading.Lock()
         self._built: dict[str, tuple[DestinationEntity, Destination]] = {}
 
@@ -32,7 +36,11 @@ class DestinationPool:
             built = self._built.get(name)
             if built is not None and built[0] == entity:
                 return built[1]
-            destination = self._create(entity)
+            destination = (
+                DestinationGroup(entity, self.get, self._clock)
+                if isinstance(entity, GroupDestination)
+                else self._create(entity)
+            )
             self._built[name] = (entity, destination)
         if built is not None:
             # A delivery under way through the old one fails as a lost connection does: again later.

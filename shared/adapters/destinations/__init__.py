@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def create(
-    entity: entities.AnyDestination,
+    entity: entities.SingleDestination,
     secrets: SecretStore,
     *,
     storage_root: Path | None = Path("storage"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from shared.errors import (
 
 if TYPE_CHECKING:
     from shared.config.entities import (
-        AnyDestination,
         DicomwebDestination,
         DimseDestination,
         GoogleHealthcareDestination,
+        SingleDestination,
     )
     from shared.pipeline.reconcile import Inventory
     from shared.ports import SecretStore
@@ -36,7 +36,7 @@ _LARGEST_HEADER_BYTES = 64 << 20
 
 
 def inventory(
-    entity: AnyDestination,
+    entity: SingleDestination,
     secrets: SecretStore,
     *,
     storage_root: Path | None,
@@ -53,6 +53,21 @@ def inventory(
 
         return bucket_inventory(entity.name, entity.bucket)
     return _qido(entity, secrets)
+
+
+@contextmanager
+def inventory_of_all(members: Sequence[AbstractContextManager[Inventory]]) -> Iterator[Inventory]:
+    """What several destinations hold together."""
+    with ExitStack() as stack:
+        yield _Together([stack.enter_context(member) for member in members])
+
+
+class _Together:
+    def __init__(self, members: Sequence[Inventory]) -> None:
+        self._members = members
+
+    def instances(self, study_instance_uid: str) -> set[str]:
+        return set().union(*(one.instances(study_instance_uid) for one in self._members))
 
 
 # ---- a folder
