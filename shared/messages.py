@@ -113,6 +113,8 @@ class InstanceAccepted:
     decision: int = 0
     released: bool = False
     standardized: tuple[Standardized, ...] = ()
+    # A person has corrected a term: what was delivered of this Instance gives way to what comes.
+    corrects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class DeliveryRequested:
     decision: int = 0
     order: int = 0
     transcoding: Transcoding | None = None
+    # It takes the place of what the destination has of this Instance from an earlier decision.
+    corrects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

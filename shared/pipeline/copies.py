@@ -127,9 +127,10 @@ class Copies:
         self._documents, self._clock = documents, clock
 
     def claim(
-        self, copy: Copy, *, replaces: bool = False
+        self, copy: Copy, *, replaces: bool = False, corrects: bool = False
     ) -> Claimed | Present | Superseded | Conflict:
-        """Find out what is to be done about `copy`; `replaces` lets newer bytes replace older.
+        """Find out what is to be done about `copy`; `replaces` lets newer bytes replace older,
+        `corrects` other bytes of the same received file.
 
         Raises: CopyInFlightError while another Delivery has the claim.
         """
@@ -140,7 +141,8 @@ class Copies:
             if confirmed is not None:
                 if confirmed["fingerprint"] == copy.fingerprint:
                     return Present(confirmed["receipt_id"])
-                if not replaces:
+                is_own = confirmed["receipt_id"] == copy.receipt_id
+                if not (replaces or (corrects and is_own)):
                     return Conflict(confirmed["receipt_id"], confirmed["fingerprint"])
                 if _age(confirmed) > (copy.received_at, copy.receipt_id):
                     return Superseded(confirmed["receipt_id"])

@@ -111,7 +111,7 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
             original_attributes=told,
         )
         replaces = entity.on_conflict is OnConflict.REPLACE
-        claim = copies.claim(copy, replaces=replaces)
+        claim = copies.claim(copy, replaces=replaces, corrects=message.corrects)
         if isinstance(claim, Present):
             return DELIVERED, f"equal bytes are there already, from {claim.receipt_id}"
         if isinstance(claim, Conflict):
@@ -120,6 +120,7 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
             return SUPERSEDED, f"bytes received later are there, from {claim.receipt_id}"
         if claim.original_attributes != told:
             header = apply_changes(received, _told_as(claim, message.changes))
+        replaces = replaces or message.corrects
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:
             answer = destination.deliver(in_wanted_syntax(instance, message.transcoding))

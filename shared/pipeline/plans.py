@@ -103,6 +103,7 @@ def delivery_messages(
                     matched,
                     decision,
                     transcoding=plan.transcoding,
+                    corrects=data.get("corrects", False),
                 )
             ),
             lane=plan.destination,

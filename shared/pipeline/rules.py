@@ -71,7 +71,8 @@ def run(message: InstanceAccepted, ports: Ports) -> None:
     collect.register(known.data, receipt, ports)
     ports.bus.publish(delivery_messages(receipt, known.data))
     if known.data.get("standardized") and standardize.is_outdated(known.data, ports):
-        decide_anew(receipt, message.warnings, ports, released=message.released)
+        released = message.released
+        decide_anew(receipt, message.warnings, ports, released=released, corrects=True)
     if decides:
         shadow.observe(receipt, known.data, ports)
 
@@ -91,16 +92,22 @@ def release(receipt_id: str, ports: Ports) -> None:
 
 
 def decide_anew(
-    receipt: Receipt, warnings: tuple[str, ...], ports: Ports, *, released: bool = False
+    receipt: Receipt,
+    warnings: tuple[str, ...],
+    ports: Ports,
+    *,
+    released: bool = False,
+    corrects: bool = False,
 ) -> None:
     """Have the current rules decide about an Instance, whatever was decided before; if it is
-    `released`, their `hold` actions count no more.
+    `released`, their `hold` actions count no more. If it `corrects` what was delivered of the
+    Instance, that gives way, whatever a destination's policy for conflicts is.
 
     The message says it all: if we end right after it is published, nothing is missing.
     """
     known = ports.documents.get(COLLECTION, receipt.receipt_id)
     number = next_decision(known.data if known else None)
-    accepted = InstanceAccepted(receipt, warnings, number, released)
+    accepted = InstanceAccepted(receipt, warnings, number, released, corrects=corrects)
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
 
     def marked(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -163,6 +170,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "transfer_syntax_uid": receipt.transfer_syntax_uid,
         "returned": has_returned,
         "released": message.released,
+        "corrects": message.corrects,
         "state": state,
         "reason": reason,
         "high_priority": decision.high_priority,

@@ -86,6 +86,9 @@ class SeriesDecisions:
             known = claim = self._claimed(key, known, entity, question, receipt, claim_s)
         try:
             data = self._decided(key, entity, question, receipt, decide())
+            if known is not None:
+                data["revision"] = known.data["revision"] + 1
+                data["history"] = known.data.get("history", [])
         except BaseException:
             if claim is not None:
                 self._release(claim)
@@ -117,7 +120,8 @@ class SeriesDecisions:
             **_identity(key, entity, question, receipt),
             "state": ASKING,
             "asked_until": timestamp(now + timedelta(seconds=claim_s)),
-            "revision": 0,
+            "revision": 0 if known is None else known.data["revision"],
+            "history": [] if known is None else known.data.get("history", []),
         }
         try:
             if known is None:
@@ -155,6 +159,13 @@ class SeriesDecisions:
             "reason": "",
             "history": [],
         }
+
+
+def is_settled_as(data: Data, told: Data) -> bool:
+    """True if an Instance that was told `told` of the decision got what it says now."""
+    if data["state"] == ASKING:
+        return True  # whoever asks has all Instances decided about anew
+    return (data["value"], data["state"] == HELD) == (told["value"], told["state"] == HELD)
 
 
 def key_of(standardizer: str, question: Question, receipt: Receipt) -> str:

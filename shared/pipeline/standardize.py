@@ -7,11 +7,17 @@ So the rules after the action see standard terms, and one decision has all Chang
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from shared.dicom.edit import apply_changes
 from shared.errors import ObjectMissingError
-from shared.messages import InstanceAccepted, StandardizationRequested, Topic, encode
+from shared.messages import (
+    InstanceAccepted,
+    StandardizationRequested,
+    Topic,
+    encode,
+)
 from shared.pipeline import instance_records
 from shared.pipeline.ports import Ports
 from shared.pipeline.validate import header_of
@@ -42,23 +48,19 @@ def run(message: StandardizationRequested, ports: Ports) -> None:
         # The message came again after all was done, and the file was deleted.
         return
     answer = ports.standardizers.answer(message.standardizer, header, receipt)
-    answered = InstanceAccepted(
-        receipt,
-        accepted.warnings,
-        accepted.decision,
-        accepted.released,
-        (*accepted.standardized, answer),
-    )
+    answered = replace(accepted, standardized=(*accepted.standardized, answer))
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(answered))])
 
 
 def is_outdated(instance: Mapping[str, Any], ports: Ports) -> bool:
     """True if somebody decided about the Series otherwise while the Instance was on its way."""
-    from shared.pipeline.series_decisions import SeriesDecisions
+    from shared.pipeline.series_decisions import SeriesDecisions, is_settled_as
 
+    if instance["asked"] > instance["decision"]:
+        return False  # it is decided anew in any case
     series = SeriesDecisions(ports.documents, ports.clock)
-    for told in instance.get("standardized", ()):
+    for told in instance["standardized"]:
         known = series.get(told["key"])
-        if known is None or known.data["revision"] != told["revision"]:
+        if known is not None and not is_settled_as(known.data, told):
             return True
     return False

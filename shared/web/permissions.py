@@ -42,12 +42,13 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.RULES_TRY, P.PATIENTS_READ}): """
         rules.dry_run_candidate rules.dry_run_ruleset
     """,
-    frozenset({P.PATIENTS_READ}): "rules.explain crosswalks.lookup",
+    frozenset({P.PATIENTS_READ}): "rules.explain crosswalks.lookup standardize.read_review",
     frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check",
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
         instances.list_instances instances.read_instance instances.list_deliveries
         studies.list_studies studies.read_study
+        standardize.list_reviews standardize.standardize_report standardize.list_synonyms
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
         destinations.list_states destinations.read_state
         sources.list_states sources.read_state
@@ -59,6 +60,8 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         instances.reprocess_instance instances.release_instance instances.reroute_instance
         instances.discard_instance instances.bulk_instances
         studies.complete_study reconciliations.start_reconciliation
+        standardize.approve_review standardize.correct_review standardize.reject_review
+        standardize.revert_review standardize.ask_review_again standardize.delete_synonym
         sources.poll
     """,
     frozenset({P.INSTANCES_STORE}): "dicomweb.store_instances dicomweb.store_study_instances",

@@ -29,6 +29,7 @@ from shared.web import (
     reconciliations,
     rules,
     sources,
+    standardize,
     studies,
     users,
     versions,
@@ -85,6 +86,7 @@ def create_app(
         app.register_api(exceptions.blueprint(ports))
         app.register_api(instances.blueprint(ports))
         app.register_api(studies.blueprint(ports))
+        app.register_api(standardize.blueprint(ports))
         app.register_api(jobs.blueprint(ports))
         app.register_api(destinations.blueprint(ports))
         app.register_api(sources.blueprint(ports))
