@@ -31,6 +31,7 @@ _AFFECTED_SOP_INSTANCE_UID = 0x1000
 _REQUESTED_SOP_INSTANCE_UID = 0x1001
 _EVENT_TYPE_ID = 0x1002
 _ACTION_TYPE_ID = 0x1008
+_MOVE_ORIGINATOR_AE_TITLE = 0x1030
 
 _ELEMENT = struct.Struct("<HHL")
 _US = struct.Struct("<H")
@@ -59,6 +60,8 @@ class Command:
     requested_sop_instance_uid: str = ""
     type_id: int = 0  # Action Type ID or Event Type ID
     status: int = 0
+    # Who had a C-MOVE SCP send this (PS3.7 9.3.1.1), "" if nobody had.
+    move_originator: str = ""
 
 
 def parse_command(data: bytes) -> Command:
@@ -86,6 +89,7 @@ def parse_command(data: bytes) -> Command:
             requested_sop_instance_uid=_uid(values.get(_REQUESTED_SOP_INSTANCE_UID, b"")),
             type_id=_number(values, _ACTION_TYPE_ID, _EVENT_TYPE_ID),
             status=_number(values, _STATUS),
+            move_originator=_ae_title(values.get(_MOVE_ORIGINATOR_AE_TITLE, b"")),
         )
     except (KeyError, struct.error):
         raise MalformedCommandSetError("a required element is missing or of a wrong size") from None
@@ -189,6 +193,11 @@ def _element(element: int, value: bytes) -> bytes:
 def _padded(text: str, pad: bytes) -> bytes:
     value = text.encode("ascii", "replace")
     return value + pad if len(value) % 2 else value
+
+
+def _ae_title(value: bytes) -> str:
+    text = value[:16].decode("ascii", "replace").strip("\0 ")
+    return text if text.isascii() and text.isprintable() else ""
 
 
 def _uid(value: bytes) -> str:

@@ -47,7 +47,7 @@ class Staging(Protocol):
 class Receiver(Protocol):
     """What the gateway uses of `shared.pipeline.receive.Receiver`."""
 
-    def begin(self, source: Source) -> Staging: ...
+    def begin(self, source: Source, *, move_originator: str = "") -> Staging: ...
 
 
 @dataclass(slots=True)
@@ -93,7 +93,8 @@ class StorageScp:
         self._context_id, self._request = context_id, request
         self._answer, self._staging, self._drained = None, None, 0
         try:
-            self._staging = self._stack.enter_context(self._receiver.begin(self._source))
+            begun = self._receiver.begin(self._source, move_originator=request.move_originator)
+            self._staging = self._stack.enter_context(begun)
         except Exception as error:
             self._refuse(answer_for(error), error)
             return

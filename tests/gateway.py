@@ -96,7 +96,7 @@ class MemoryReceiver:
         self.discarded: list[MemoryStaging] = []
         self.refused: list[AxiomError] = []
 
-    def begin(self, source: Source) -> MemoryStaging:
+    def begin(self, source: Source, *, move_originator: str = "") -> MemoryStaging:
         if self.begin_error is not None:
             raise self.begin_error
         return MemoryStaging(self, source)

@@ -202,7 +202,7 @@ class DicomwebSource(_QueriedSource):
 
 
 class DimseQrSource(_QueriedSource):
-    """A Query/Retrieve SCP (PS3.4 Annex C).
+    """A Query/Retrieve SCP, asked in the Study Root model (PS3.4 Annex C).
 
     With `move_destination`, an AE Title that the peer knows as one of our listeners, it is asked to
     send there (C-MOVE); without, Instances come over our own association (C-GET).
@@ -214,7 +214,6 @@ class DimseQrSource(_QueriedSource):
     ae_title: AeTitle
     calling_ae_title: AeTitle = "AXIOM"
     move_destination: AeTitle | None = None
-    model: Literal["study_root", "patient_root"] = "study_root"
     # What was moved has to arrive at the listener, and be decided about, within this.
     arrival_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 300.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -80,19 +81,33 @@ class Receiver:
         self._rules = rules
         self._admission = admission
 
-    def begin(self, source: Source, *, goes_on: bool = False) -> Staging:
-        """Start one Instance; `goes_on` if it is of a request that was let in already.
+    def begin(self, source: Source, *, goes_on: bool = False, move_originator: str = "") -> Staging:
+        """Start one Instance; `goes_on` if it is of a request that was let in already. What an AE
+        sends because `move_originator` had it do so comes from the source that we asked there.
 
         Raises: OverloadedError above a watermark; RateLimitedError; StorageUnavailableError.
         """
         settings = self._configuration.get().settings
         self._admission.check(source, settings, goes_on=goes_on)
+        if move_originator:
+            source = self._asked(source, move_originator)
         now = self._clock.now()
         # Sorts by time, and is a folder of an hour on a file system.
         stamp = now.strftime("%Y%m%dT%H%M%S%f")
         receipt_id = f"{stamp}-{secrets.token_hex(4)}"
         name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
         return Staging(self, source, receipt_id, self._objects.create(name), settings)
+
+    def _asked(self, source: Source, move_originator: str) -> Source:
+        for entity in self._configuration.get().sources:
+            if (
+                entity.type == "dimse_qr"
+                and entity.enabled
+                and entity.ae_title == source.calling_ae_title.strip()
+                and entity.calling_ae_title == move_originator
+            ):
+                return replace(source, type=entity.type, name=entity.name)
+        return source
 
     def _publish(self, receipt: Receipt) -> None:
         try:

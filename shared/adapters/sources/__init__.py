@@ -39,4 +39,8 @@ def open_source(
             query_params=entity.query_params,
             page_size=entity.page_size,
         )
+    if entity.type == "dimse_qr":
+        from shared.adapters.sources.dimse import DimseReader
+
+        return DimseReader(entity, clock)
     raise SourceMisconfiguredError(entity.name, f"sources of type {entity.type} cannot be asked")
