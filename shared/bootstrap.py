@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -304,7 +305,7 @@ def _wired(
         standardizers=Standardizers(
             configuration, documents, clock, _standardizer_factory(secret_store, clock)
         ),
-        open_source=_source_of(secret_store, clock, home / "incoming"),
+        open_source=_source_of(secret_store, documents, clock, home / "incoming"),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
@@ -382,12 +383,16 @@ def _inventory_of(
 
 
 def _source_of(
-    secret_store: SecretStore, clock: Clock, root: Path
+    secret_store: SecretStore, documents: DocumentStore, clock: Clock, root: Path
 ) -> Callable[[AnySource], SourceReader]:
+    def is_taken(landed: str) -> bool:
+        key = hashlib.sha256(landed.encode()).hexdigest()
+        return documents.get(INGESTED, key) is not None
+
     def source_of(entity: AnySource) -> SourceReader:
         from shared.adapters.sources import open_source
 
-        return open_source(entity, secret_store, clock, root=root)
+        return open_source(entity, secret_store, clock, root=root, is_taken=is_taken)
 
     return source_of
 

@@ -31,6 +31,7 @@ from shared.messages import Source, Stage
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.intake import Intake, PollStoppedError
 from shared.pipeline.ports import Ports
+from shared.pipeline.receive import is_uid
 from shared.pipeline.source_ledger import Entry, Ledger
 from shared.pipeline.times import timestamp
 from shared.ports import FoundInstance, FoundStudy, Retrieval, SourceReader
@@ -279,8 +280,9 @@ class Puller:
             or _age_s(was_listed_at, entry.listed_at) > _LIST_AGAIN_S
         ):
             self._ledger.write(entry)
-        if self._reader.done(study, shown):
-            entry.forget(shown)
+        taken = [one for one in shown if one.uid not in entry.refused]
+        if taken and self._reader.done(study, taken):
+            entry.forget(taken)
             self._ledger.write(entry)
 
     def _put_off(
@@ -313,7 +315,8 @@ class Puller:
         self._ledger.write(entry)
 
     def _record(self, entry: Entry, one: FoundInstance, attempts: int, reason: str) -> None:
-        is_study = one.uid == entry.study
+        # Files have names of their own in the place of UIDs.
+        study, instance = (uid if is_uid(uid) else "" for uid in (entry.study, one.uid))
         raised = exception_from(
             NotRetrievedError(self._entity.name, attempts, reason),
             stage=Stage.POLL,
@@ -321,8 +324,8 @@ class Puller:
             source=self._source,
             attempts=attempts,
             sop_class_uid=one.sop_class_uid,
-            sop_instance_uid="" if is_study else one.uid,
-            study_instance_uid=entry.study,
+            sop_instance_uid="" if instance == study else instance,
+            study_instance_uid=study,
         )
         # One entry, however often it fails.
         text = f"{entry.key}\0{one.uid}"
@@ -366,6 +369,7 @@ class _Account:
         self._tally.add(failed=1)
         with self._lock:
             self.refused_count += 1
+            self._entry.refused.add(uid or sop_instance_uid)
             self._gave(uid or sop_instance_uid)
 
     def moved(self, uid: str, *, taken: bool) -> None:

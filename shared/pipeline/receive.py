@@ -268,7 +268,7 @@ class Staging:
             uid = self._header.text(keyword) if self._header else None
         except PermanentError:
             return ""
-        return uid if uid and _is_uid(uid) else ""
+        return uid if uid and is_uid(uid) else ""
 
     def _read_header(self, *, whole: bool) -> None:
         file_size = self._writer.size if whole else None
@@ -300,8 +300,9 @@ class Staging:
 
 def _shown(uid: str) -> str:
     # A sender that mixes up its elements may have put a name there.
-    return uid if _is_uid(uid) else "no UID"
+    return uid if is_uid(uid) else "no UID"
 
 
-def _is_uid(text: str) -> bool:
+def is_uid(text: str) -> bool:
+    """Whether the text has the characters and the length of a UID (PS3.5 9.1)."""
     return len(text) <= 64 and text.isascii() and text.replace(".", "").isdecimal()

@@ -38,6 +38,8 @@ class Entry:
     seen: set[bytes] = field(default_factory=set)
     # How often in a row an Instance that is shown was not given.
     failed: dict[str, int] = field(default_factory=dict)
+    # Given, and not taken: nobody else may have it.
+    refused: set[str] = field(default_factory=set)
     # What the source showed when it was last listed, and when that was.
     signature: str = ""
     listed_at: str = ""
@@ -95,6 +97,7 @@ class Ledger:
             study,
             {packed[i : i + _MARK_BYTES] for i in range(0, len(packed), _MARK_BYTES)},
             dict(data["failed"]),
+            set(data["refused"]),
             data["signature"],
             data["listed_at"],
             data["retry_at"],
@@ -169,6 +172,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "seen": base64.b64encode(b"".join(sorted(entry.seen))).decode(),
         "count": len(entry.seen),
         "failed": entry.failed,
+        "refused": sorted(entry.refused),
         "signature": entry.signature,
         "listed_at": entry.listed_at,
         "retry_at": entry.retry_at,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from shared.errors import SourceMisconfiguredError
 
 if TYPE_CHECKING:
     from shared.config.sources import AnySource
@@ -13,11 +12,17 @@ if TYPE_CHECKING:
 
 
 def open_source(
-    entity: AnySource, secrets: SecretStore, clock: Clock, *, root: Path = Path("incoming")
+    entity: AnySource,
+    secrets: SecretStore,
+    clock: Clock,
+    *,
+    root: Path = Path("incoming"),
+    is_taken: Callable[[str], bool] = lambda _: False,
 ) -> SourceReader:
     """Asks the source that `entity` configures; it connects when first asked.
 
-    A relative path of a folder lies below `root`. Raises: SourceMisconfiguredError.
+    A relative path of a folder lies below `root`; `is_taken` knows the objects of a bucket that
+    came by a notification, as `gs://BUCKET/NAME#GENERATION`. Raises: SourceMisconfiguredError.
     """
     # Each adapter is imported when one is wanted.
     if entity.type == "dicomweb":
@@ -43,4 +48,26 @@ def open_source(
         from shared.adapters.sources.dimse import DimseReader
 
         return DimseReader(entity, clock)
-    raise SourceMisconfiguredError(entity.name, f"sources of type {entity.type} cannot be asked")
+    if entity.type == "google_healthcare":
+        from shared.adapters.sources.google_healthcare import google_healthcare
+
+        return google_healthcare(entity, clock)
+    from shared.adapters.sources.files import FilesReader
+
+    deletes = entity.after == "delete"
+    if entity.type == "folder":
+        from shared.adapters.sources.folder import Folder
+
+        folder = Folder(entity.name, root / entity.path, settle_s=entity.settle_s, now=clock.now)
+        return FilesReader(entity.name, folder, entity.limits, deletes=deletes)
+    from shared.adapters.sources.bucket import Bucket
+
+    bucket = Bucket(
+        entity.name,
+        entity.bucket,
+        entity.prefix,
+        settle_s=entity.settle_s,
+        now=clock.now,
+        is_taken=is_taken,
+    )
+    return FilesReader(entity.name, bucket, entity.limits, deletes=deletes)

@@ -1,0 +1,106 @@
+"""Zip archives from strangers: looked through member by member, archives within archives too.
+
+What is unpacked is counted as it comes, whatever the archive declares, and nothing is held whole
+but an archive within an archive, which goes to a temporary file. No name is used as a path.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Final, Self
+
+from shared.errors import SourceRefusedError
+from shared.ports import Buffer
+
+_PIECE_BYTES: Final = 1 << 18
+_IN_MEMORY_BYTES: Final = 16 << 20
+_DEEPEST: Final = 3
+_ENCRYPTED: Final = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive. `path` says where it is, by numbers: "3", or "3.0" for the first of
+    the archive that is the fourth; `version` changes with its bytes.
+    """
+
+    path: str
+    name: str
+    version: str
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+
+class Archive:
+    """An open archive; used by one thread. A context manager.
+
+    Every method raises SourceRefusedError beyond a limit, and zipfile.BadZipFile.
+    """
+
+    def __init__(self, file: IO[bytes], source: str, *, max_members: int, max_bytes: int) -> None:
+        self._source = source
+        self._max_members, self._max_bytes = max_members, max_bytes
+        self._unpacked = self._count = 0
+        self._stack = ExitStack()
+        self._archive = self._stack.enter_context(zipfile.ZipFile(file))
+
+    def members(self) -> Iterator[Member]:
+        """All files, those of archives within in their place."""
+        self._count = self._unpacked = 0
+        return self._members(self._archive, "", 0)
+
+    def chunks(self, member: Member) -> Iterator[Buffer]:
+        """Its bytes, in pieces."""
+        try:
+            with member.archive.open(member.info) as file:
+                while piece := file.read(_PIECE_BYTES):
+                    self._unpacked += len(piece)
+                    if self._unpacked > self._max_bytes:
+                        raise self._refused(f"more than {self._max_bytes} bytes are unpacked")
+                    yield piece
+        except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+            # Encrypted, damaged, or compressed by other means; the text may quote a name.
+            raise self._refused("a member cannot be unpacked") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _members(self, archive: zipfile.ZipFile, prefix: str, depth: int) -> Iterator[Member]:
+        for number, info in enumerate(archive.infolist()):
+            if info.is_dir():
+                continue
+            self._count += 1
+            if self._count > self._max_members:
+                raise self._refused(f"it has more than {self._max_members} members")
+            if info.flag_bits & _ENCRYPTED:
+                raise self._refused("it is encrypted")
+            version = f"{info.CRC:08x}-{info.file_size}"
+            member = Member(f"{prefix}{number}", info.filename, version, archive, info)
+            if not info.filename.lower().endswith(".zip"):
+                yield member
+                continue
+            if depth == _DEEPEST:
+                raise self._refused(f"archives lie within archives more than {_DEEPEST} deep")
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as inner:
+                for piece in self.chunks(member):
+                    inner.write(piece)
+                inner.seek(0)
+                with zipfile.ZipFile(inner) as opened:
+                    yield from self._members(opened, f"{member.path}.", depth + 1)
+
+    def _refused(self, why: str) -> SourceRefusedError:
+        return SourceRefusedError(self._source, f"an archive: {why}")
