@@ -22,6 +22,7 @@ from shared.pipeline.admission import Admission
 from shared.pipeline.commitment import Commitments, Due
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
+from shared.pipeline.ingest import COLLECTION as INGESTED
 from shared.pipeline.ingest import Places
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.pipeline.receive import Receiver
