@@ -2,7 +2,10 @@
 # account and its roles follows from its entry here.
 
 locals {
-  # The topics of shared/messages.py, and two that Google's services publish to.
+  # Where messages go that were tried as often as their subscription says.
+  dead_letters = "dead-letters"
+
+  # The topics of shared/messages.py, and three that Google's services publish to.
   topics = toset([
     "instance-received",
     "instance-accepted",
@@ -11,13 +14,16 @@ locals {
     "job-requested",
     "commitment-requested",
     "standardization-requested",
-    "object-finalised",
-    "store-changed",
+    "object-finalized",
+    "store-instance-changed",
+    local.dead_letters,
   ])
 
   # subscribes_to  the topic whose messages are pushed to it
   # schedule       when Scheduler calls it instead, as cron says it
   # publishes_to   topics
+  # landing        whether it reads the bucket that others put files into
+  # http2          whether it takes requests of any size
   # objects        what it does in the bucket: none, read, create, delete
   # secrets        what it does with secrets that configuration names: none, read, manage
   # dicom_stores   its role in each DICOM store: dicomViewer, dicomEditor
@@ -60,6 +66,29 @@ locals {
       publishes_to  = ["exception-raised"]
       objects       = "read"
     }
+    record-dead-letter = {
+      subscribes_to = local.dead_letters
+      publishes_to  = ["instance-received", "instance-accepted", "standardization-requested", "delivery-requested", "job-requested", "commitment-requested", "exception-raised"]
+      objects       = "read"
+    }
+    ingest-object = {
+      subscribes_to = "object-finalized"
+      publishes_to  = ["instance-received", "exception-raised"]
+      objects       = "delete" # what it could not announce
+      secrets       = "read"
+      landing       = true
+      memory_mib    = 1024
+      timeout_s     = 600
+    }
+    ingest-store-instance = {
+      subscribes_to = "store-instance-changed"
+      publishes_to  = ["instance-received", "exception-raised"]
+      objects       = "delete"
+      secrets       = "read"
+      dicom_stores  = "dicomViewer"
+      memory_mib    = 1024
+      timeout_s     = 600
+    }
     run-job = {
       dicom_stores  = "dicomViewer" # reconciliation asks what is there
       subscribes_to = "job-requested"
@@ -86,6 +115,17 @@ locals {
       secrets      = "read"
       reaches_out  = true
       timeout_s    = 300
+      concurrency  = 1
+    }
+    poll-sources = {
+      schedule     = "* * * * *"
+      publishes_to = ["instance-received", "exception-raised"]
+      objects      = "delete"
+      secrets      = "read"
+      dicom_stores = "dicomViewer"
+      reaches_out  = true
+      memory_mib   = 1024
+      timeout_s    = 600
       concurrency  = 1
     }
     clean-up = {
@@ -115,6 +155,7 @@ locals {
       concurrency  = 16
       timeout_s    = 3600
       has_api_keys = true
+      http2        = true
     }
   }
 
@@ -131,6 +172,8 @@ locals {
       memory_mib    = 512
       concurrency   = 16
       has_api_keys  = false
+      landing       = false
+      http2         = false
     }, given)
   }
 

@@ -49,7 +49,7 @@ module "storage" {
   undelete_days = var.storage.undelete_days
   landing       = var.landing.enabled
   landing_days  = var.landing.days
-  landing_topic = module.topics["object-finalised"].id
+  landing_topic = module.topics["object-finalized"].id
   uploaders     = var.landing.uploaders
   protect       = var.protect
   kms_key       = module.services.kms_key
@@ -86,7 +86,7 @@ module "healthcare" {
   location            = var.region
   stores              = var.dicom_stores
   members             = { for name, function in local.function : name => { member = module.functions[name].member, role = "roles/healthcare.${function.dicom_stores}" } if function.dicom_stores != null }
-  topic               = module.topics["store-changed"].id
+  topic               = module.topics["store-instance-changed"].id
   deletion_protection = var.protect
   kms_key             = module.services.kms_key
   labels              = merge(local.labels, { component = "healthcare" })
@@ -122,8 +122,9 @@ locals {
     for topic in local.topics : topic => merge(
       { for name, function in local.function : name => module.functions[name].member if contains(function.publishes_to, topic) },
       contains(local.gateway_publishes_to, topic) ? { gateway = module.gateway.member } : {},
-      topic == "object-finalised" && var.landing.enabled ? { storage = module.services.storage_agent } : {},
-      topic == "store-changed" && length(var.dicom_stores) > 0 ? { healthcare = module.services.healthcare_agent } : {},
+      topic == local.dead_letters ? { pubsub = module.services.pubsub_agent } : {},
+      topic == "object-finalized" && var.landing.enabled ? { storage = module.services.storage_agent } : {},
+      topic == "store-instance-changed" && length(var.dicom_stores) > 0 ? { healthcare = module.services.healthcare_agent } : {},
     )
   }
 }
@@ -132,13 +133,13 @@ module "topics" {
   source   = "./infra/topic"
   for_each = local.topics
 
-  project      = var.project
-  region       = var.region
-  name         = "${var.name}-${each.key}"
-  publishers   = local.publishers[each.key]
-  pubsub_agent = module.services.pubsub_agent
-  kms_key      = module.services.kms_key
-  labels       = merge(local.labels, { component = "messages" })
+  project    = var.project
+  region     = var.region
+  name       = "${var.name}-${each.key}"
+  publishers = local.publishers[each.key]
+  kms_key    = module.services.kms_key
+  keep_copy  = each.key == local.dead_letters
+  labels     = merge(local.labels, { component = "messages" })
 }
 
 module "pushes" {
@@ -148,7 +149,7 @@ module "pushes" {
   project           = var.project
   name              = "${var.name}-${each.key}"
   topic             = module.topics[each.value.subscribes_to].id
-  dead_letter_topic = module.topics[each.value.subscribes_to].dead_letter_id
+  dead_letter_topic = each.value.subscribes_to == local.dead_letters ? null : module.topics[local.dead_letters].id
   endpoint          = module.functions[each.key].url
   audience          = module.functions[each.key].audience
   push_account      = local.callers["push"]
@@ -163,13 +164,12 @@ module "lanes" {
   source   = "./infra/topic"
   for_each = var.destinations
 
-  project      = var.project
-  region       = var.region
-  name         = "${var.name}-delivery-requested.${each.key}"
-  publishers   = local.publishers["delivery-requested"]
-  pubsub_agent = module.services.pubsub_agent
-  kms_key      = module.services.kms_key
-  labels       = merge(local.labels, { component = "messages" })
+  project    = var.project
+  region     = var.region
+  name       = "${var.name}-delivery-requested.${each.key}"
+  publishers = local.publishers["delivery-requested"]
+  kms_key    = module.services.kms_key
+  labels     = merge(local.labels, { component = "messages" })
 }
 
 module "lane_pushes" {
@@ -179,7 +179,7 @@ module "lane_pushes" {
   project           = var.project
   name              = "${var.name}-deliver-instance.${each.key}"
   topic             = module.lanes[each.key].id
-  dead_letter_topic = module.lanes[each.key].dead_letter_id
+  dead_letter_topic = module.topics[local.dead_letters].id
   endpoint          = module.functions["deliver-instance"].url
   audience          = module.functions["deliver-instance"].audience
   push_account      = local.callers["push"]
@@ -205,7 +205,13 @@ module "functions" {
   kms_key             = module.services.kms_key
   labels              = merge(local.labels, { component = each.key })
 
-  environment        = local.environment
+  environment = merge(
+    local.environment,
+    each.value.http2 ? { AXIOM_HTTP2 = "true" } : {},
+    each.value.landing && var.landing.enabled ? { AXIOM_LANDING_BUCKETS = module.storage.landing } : {},
+  )
+  http2              = each.value.http2
+  landing_bucket     = each.value.landing && var.landing.enabled ? { name = module.storage.landing } : null
   secret_environment = each.value.has_api_keys ? { AXIOM_API_KEY = module.secrets.ids["api-key"] } : {}
 
   caller = (

@@ -19,6 +19,7 @@ from _pytest.terminal import TerminalReporter
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from tests.firestore_indexes import queries_noted
 from tests.running import RunningAxiom
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,15 @@ def free_port() -> Callable[[], int]:
 def home(tmp_path: Path) -> Path:
     """An AXIOM_HOME that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def answerable_queries() -> Iterator[None]:
+    """Fail a test whose code asks what Firestore would refuse for want of an index."""
+    with pytest.MonkeyPatch.context() as patch, queries_noted(patch) as noted:
+        yield
+    unanswered = sorted(str(query) for query in noted if not query.is_answered)
+    assert not unanswered, f"infra/firestore/indexes.json needs {'; '.join(unanswered)}"
 
 
 @pytest.fixture(autouse=True)

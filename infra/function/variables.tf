@@ -111,8 +111,8 @@ variable "objects" {
 }
 
 variable "landing_bucket" {
-  description = "Name of the bucket that others put files into, if the function reads it."
-  type        = string
+  description = "The bucket that others put files into, if the function reads it."
+  type        = object({ name = string })
   default     = null
 }
 

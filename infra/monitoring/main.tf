@@ -90,7 +90,7 @@ locals {
     dead-letters = {
       title     = "Dead letters"
       severity  = "ERROR"
-      what      = "A message was given up after its last attempt. It is in the exception log, and a copy is kept for 31 days in the subscription whose name ends with -dead-letter-kept."
+      what      = "A message was tried as often as its subscription allows. It goes round again while the settings' retry budget lasts, and is in the exception log then; a copy is kept for 31 days in the subscription ${var.name}-dead-letters-kept."
       filter    = "resource.type=\"pubsub_subscription\" AND metric.type=\"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND ${local.ours}"
       threshold = 0
       duration  = "0s"

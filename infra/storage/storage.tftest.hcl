@@ -3,7 +3,7 @@ variables {
   name          = "axiom"
   location      = "europe-west1"
   landing       = false
-  landing_topic = "projects/demo/topics/axiom-object-finalised"
+  landing_topic = "projects/demo/topics/axiom-object-finalized"
   protect       = true
   labels        = {}
 }

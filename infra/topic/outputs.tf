@@ -9,10 +9,3 @@ output "name" {
   description = "The topic's name."
   value       = google_pubsub_topic.this.name
 }
-
-output "dead_letter_id" {
-  description = "The dead-letter topic, once Pub/Sub may publish to it."
-  value       = local.dead_letter_id
-
-  depends_on = [google_pubsub_topic_iam_member.dead_letter]
-}

@@ -18,9 +18,10 @@ variable "publishers" {
   type        = map(string)
 }
 
-variable "pubsub_agent" {
-  description = "IAM member that Pub/Sub acts as; it moves messages to the dead-letter topic."
-  type        = string
+variable "keep_copy" {
+  description = "Whether each message is kept for a person, for 31 days."
+  type        = bool
+  default     = false
 }
 
 variable "retention_days" {
