@@ -27,7 +27,7 @@ from shared.web.media_types import (
     negotiate,
 )
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
-from shared.web.request_body import RequestBody, RequestTooLargeError
+from shared.web.request_body import RequestBody, RequestTooLargeError, announced_length
 from shared.web.store_response import DataSet, store_response, to_json, to_xml
 from shared.web.stow import Reception, Store, is_uid
 
@@ -158,9 +158,11 @@ def _boundary(content_type: MediaType) -> str:
 
 
 def _body(max_bytes: int) -> RequestBody:
-    length = request.content_length
-    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
-        length = 0  # RFC 9112 6.3
+    length = announced_length(
+        request.content_length,
+        request.headers.get("Transfer-Encoding", ""),
+        request.environ.get("SERVER_PROTOCOL", ""),
+    )
     try:
         # The server's own stream: Werkzeug's holds bodies to limits that are meant for forms, and
         # takes a chunked one for empty where the server does not say that it marks the end.

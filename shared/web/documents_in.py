@@ -12,7 +12,7 @@ from flask import request
 from shared.errors import Fault
 from shared.web.media_types import JSON, MediaType
 from shared.web.problems import ProblemError
-from shared.web.request_body import RequestBody, RequestTooLargeError
+from shared.web.request_body import RequestBody, RequestTooLargeError, announced_length
 
 MAX_DOCUMENT_BYTES = 8 << 20
 MAX_REASON_LENGTH = 1000
@@ -54,9 +54,11 @@ def change_reason() -> str:
 
 
 def _body() -> str:
-    length = request.content_length
-    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
-        length = 0
+    length = announced_length(
+        request.content_length,
+        request.headers.get("Transfer-Encoding", ""),
+        request.environ.get("SERVER_PROTOCOL", ""),
+    )
     try:
         body = RequestBody(request.environ["wsgi.input"], length, max_bytes=MAX_DOCUMENT_BYTES)
         pieces = []

@@ -1,7 +1,8 @@
 """Serve one function: `python -m shared.web.function NAME`, or FUNCTION_TARGET=NAME.
 
 What a container of the cloud platform runs: the function behind functions-framework, served by
-gunicorn with as many threads as requests come at once (AXIOM_THREADS). On SIGTERM requests that run
+gunicorn with as many threads as requests come at once (AXIOM_THREADS). AXIOM_HTTP2=true takes
+HTTP/2 without TLS in place of HTTP/1.1. On SIGTERM requests that run
 get eight seconds, since Cloud Run kills after ten.
 """
 
@@ -37,7 +38,8 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"function: {error}")
     host = os.environ.get("AXIOM_FUNCTION_HOST") or "0.0.0.0"  # noqa: S104 (Cloud Run asks for it)
-    Server(host, port, lambda: _load(name), threads=threads).run()
+    http2 = os.environ.get("AXIOM_HTTP2", "").lower() == "true"
+    Server(host, port, lambda: _load(name), threads=threads, http2=http2).run()
 
 
 def _check_settings() -> None:

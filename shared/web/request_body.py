@@ -14,6 +14,20 @@ class ReadableBody(Protocol):
         """Up to `size` bytes, none at the end."""
 
 
+def announced_length(
+    content_length: int | None, transfer_encoding: str, protocol: str
+) -> int | None:
+    """The length of a request's body; None if its end shows when it comes.
+
+    Without a length HTTP/1.1 has no body unless it is chunked (RFC 9112 6.3); HTTP/2 marks the end
+    itself (RFC 9113 8.1).
+    """
+    if content_length is not None:
+        return content_length
+    is_marked = "chunked" in transfer_encoding.lower() or protocol.startswith("HTTP/2")
+    return None if is_marked else 0
+
+
 class RequestTooLargeError(Exception):
     """The body is longer than is taken. args: the limit in bytes."""
 

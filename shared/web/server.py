@@ -43,6 +43,19 @@ def main() -> None:
     Server(environment.http_host, environment.http_port, _create_app).run()
 
 
+_HTTP2: dict[str, Any] = {
+    "http_protocols": "h2,h1",
+    "http2_cleartext": "prior-knowledge",
+    # Requests of one connection are answered one after the other, and a large one takes long: the
+    # proxy is to open a connection for each.
+    "http2_max_concurrent_streams": 1,
+    # From whom HTTP/2 is taken; and none of the rights that gunicorn else gives with it.
+    "forwarded_allow_ips": "*",
+    "forwarder_headers": "",
+    "secure_scheme_headers": {},
+}
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """Serves what `load` gives on `host` and `port` (0: a free one, told in the log)."""
 
@@ -53,9 +66,13 @@ class Server(BaseApplication):  # type: ignore[misc]
         load: Callable[[], WSGIApplication],
         *,
         threads: int = THREADS,
+        http2: bool = False,
     ) -> None:
+        """`http2` takes HTTP/2 without TLS in place of HTTP/1.1: from a proxy that nobody can go
+        round, such as that of Cloud Run, whose requests of HTTP/1 end at 32 MiB.
+        """
         self._host, self._port, self._load = host, port, load
-        self._threads = threads
+        self._threads, self._http2 = threads, http2
         super().__init__()
 
     def load_config(self) -> None:
@@ -73,6 +90,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "logger_class": StructuredLog,
             "when_ready": _tell_address,
+            **(_HTTP2 if self._http2 else {}),
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -111,6 +129,11 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         self._header_is_read(conn)
         return super().handle_request(req, conn)
 
+    def handle_http2_request(self, req: Any, conn: Any, h2_conn: Any) -> Any:
+        """In a thread: answer a request of HTTP/2 whose header is read."""
+        self._header_is_read(conn)
+        return super().handle_http2_request(req, conn, h2_conn)
+
     def notify(self) -> None:
         """In the main thread, at least once a second."""
         super().notify()
@@ -146,6 +169,8 @@ class StructuredLog(Logger):  # type: ignore[misc]
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Gunicorn adds the URI of the request, so its arguments are left out."""
+        if msg.startswith("HTTP/2 socket error"):
+            return  # a peer that was silent too long, or has gone
         super().exception(msg.replace("%s", "").strip(), **kwargs)
 
 
