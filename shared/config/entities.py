@@ -132,6 +132,8 @@ class DimseDestination(_Destination):
     calling_ae_title: AeTitle = "AXIOM"
     # What we let the peer send to us in one PDU; its own limit counts for what we send.
     max_pdu_size: MaxPduSize = 131072
+    # What it does not take in its own Transfer Syntax goes in one that every peer must know.
+    transcode_when_refused: bool = False
     # A Delivery counts once the peer has committed itself to keep the Instance (PS3.4 Annex J).
     storage_commitment: bool = False
     commitment_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0

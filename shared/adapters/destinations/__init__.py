@@ -50,6 +50,7 @@ def create(
             timeout_s=entity.timeout_s,
             commitment_within_s=entity.commitment_timeout_s if entity.storage_commitment else None,
             commitment_report=commitment_report,
+            transcodes_when_refused=entity.transcode_when_refused,
             security=security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets),
         )
     if entity.type == "google_healthcare":

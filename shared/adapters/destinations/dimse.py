@@ -1,14 +1,16 @@
 """Delivery by C-STORE (PS3.4 Annex B) to a Storage SCP.
 
-An Instance is sent in its own Transfer Syntax and never converted: a peer that does not take it
-refuses it. Whether equal bytes are stored already C-STORE cannot ask: a peer that answers 0111H
-(duplicate) is a conflict, unless an earlier attempt of ours may have stored them.
+An Instance is sent in its own Transfer Syntax. A peer that does not take that refuses it, unless
+the destination may transcode: then it goes in Explicit or Implicit VR Little Endian. Whether equal
+bytes are stored already C-STORE cannot ask: a peer that answers 0111H (duplicate) is a conflict,
+unless an earlier attempt of ours may have stored them.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from shared import crash_points
 from shared.adapters.destinations import outcomes
@@ -33,6 +35,7 @@ from shared.adapters.destinations.upper_layer import Context, ProtocolError
 from shared.dicom.commitment import Reference
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import (
+    CannotTranscodeError,
     DestinationMisconfiguredError,
     DestinationRefusedError,
     DestinationUnavailableError,
@@ -40,6 +43,12 @@ from shared.errors import (
 )
 
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+_EVERY_PEER_KNOWS = ("1.2.840.10008.1.2.1", _IMPLICIT_VR_LITTLE_ENDIAN)
+_INSTEAD_S = 300.0
+
+
+class _SyntaxRefusedError(DestinationRefusedError):
+    """The peer takes associations, but not this SOP Class in this Transfer Syntax."""
 
 
 class StorageScpDestination:
@@ -58,6 +67,7 @@ class StorageScpDestination:
         pool: AssociationPool | None = None,
         commitment_within_s: float | None = None,
         commitment_report: ReportOf = lambda _: None,
+        transcodes_when_refused: bool = False,
         security: Security | None = None,
     ) -> None:
         """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer.
@@ -70,17 +80,48 @@ class StorageScpDestination:
             host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s, security
         )
         self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
+        self._transcodes_when_refused = transcodes_when_refused
+        # Presentation Contexts that the peer refused, what it took instead, and until when that is
+        # tried at once: each refusal costs an association.
+        self._instead: dict[Context, tuple[str, float]] = {}
         self._commitment_within_s = commitment_within_s
         self._commitment_report = commitment_report
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination; returns the DIMSE Status, with its meaning if it is a warning."""
-        answer = self._deliver(instance)
+        answer = self._deliver_as_accepted(instance)
         if self._commitment_within_s is None:
             return answer
         crash_points.reached(crash_points.AFTER_STORE)
         self._have_committed(instance, self._commitment_within_s)
         return f"{answer}, committed"
+
+    def _deliver_as_accepted(self, instance: OutgoingInstance) -> str:
+        wanted = Context(instance.sop_class_uid, instance.transfer_syntax_uid)
+        known, until_s = self._instead.get(wanted, ("", 0.0))
+        if known and time.monotonic() < until_s:
+            with suppress(_SyntaxRefusedError):
+                return self._deliver_transcoded(instance, known)
+        try:
+            return self._deliver(instance)
+        except _SyntaxRefusedError:
+            if not self._transcodes_when_refused:
+                raise
+            for uid in _EVERY_PEER_KNOWS:
+                if uid == instance.transfer_syntax_uid:
+                    continue
+                with suppress(_SyntaxRefusedError, CannotTranscodeError):
+                    answer = self._deliver_transcoded(instance, uid)
+                    self._instead[wanted] = uid, time.monotonic() + _INSTEAD_S
+                    return answer
+            raise
+
+    def _deliver_transcoded(self, instance: OutgoingInstance, uid: str) -> str:
+        from shared.dicom.transcode import transcoded
+
+        asked_by = f"destination {self._name}"
+        answer = self._deliver(transcoded(instance, uid, asked_by=asked_by))
+        return f"{answer}, transcoded to {uid}"
 
     def _have_committed(self, instance: OutgoingInstance, within_s: float) -> None:
         """Raises: DestinationUnavailableError and its kin unless the peer commits itself."""
@@ -113,7 +154,11 @@ class StorageScpDestination:
 
         try:
             with self._errors():
-                response = self._store(context, store, sum(map(len, data_set)))
+                try:
+                    response = self._store(context, store, sum(map(len, data_set)))
+                except ContextRefusedError as error:
+                    refused = outcomes.failure(outcomes.client_error(error), self._name)
+                    raise _SyntaxRefusedError(*refused.args) from error
         except DestinationUnavailableError as error:
             error.may_be_stored = is_begun
             raise
