@@ -314,14 +314,14 @@ class SqliteMessageBus:
                 found.update(word for word, text in wanted.items() if text in data)
         return found
 
-    def wait(self, topics: Collection[str], timeout_s: float, also: Sequence[int] = ()) -> None:
+    def wait(self, topics: Collection[str], timeout_s: float, also: Sequence[int] = ()) -> set[str]:
         """Return when something was published to one of `topics`, when a descriptor of `also` can
-        be read, or after `timeout_s` seconds.
+        be read, or after `timeout_s` seconds. Returns the topics to which something was.
 
         A message can be due without this returning early (its lease or delay ended, its publisher
         was killed between commit and wake-up), and this can return for nothing: lease, and see.
         """
-        self._bells.wait(topics, timeout_s, also)
+        return self._bells.wait(topics, timeout_s, also)
 
     def close(self) -> None:
         """Close files; a later call opens them again. What is leased then is as a dead one's."""
@@ -460,15 +460,18 @@ class _Bells:
             with suppress(OSError, StorageUnavailableError):
                 os.write(self._fd(topic), b"\0")
 
-    def wait(self, topics: Iterable[str], timeout_s: float, also: Sequence[int]) -> None:
-        fds = [self._fd(topic) for topic in topics]
+    def wait(self, topics: Iterable[str], timeout_s: float, also: Sequence[int]) -> set[str]:
+        fds = {self._fd(topic): topic for topic in topics}
         poll = select.poll()
         for fd in (*fds, *also):
             poll.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(max(0.0, timeout_s) * 1000)}
+        rang = set()
         for fd in ready.intersection(fds):
             with suppress(BlockingIOError):  # another who waits was faster
                 os.read(fd, 65536)
+                rang.add(fds[fd])
+        return rang
 
     def close(self) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,6 +31,8 @@ _LEASE_LIMIT = 64
 _LONGEST_WAIT_S = 0.5
 _WORKER_IDLE_S = 10.0
 _BUS_DOWN_WAIT_S = 1.0
+# In a burst messages come one by one: those of so long are leased, and settled, together.
+_GATHER_S = 0.02
 # How soon a process takes over what another leased and died over.
 _RECLAIM_EVERY_S = 2.0
 # Answers that tell of the far end, not of the message: others would be answered the same.
@@ -86,6 +89,8 @@ class Runner:
         self._running: dict[tuple[int, int], Leased] = {}
         self._settlements: list[_Settlement] = []
         self._is_stopping = False
+        self._stops = Event()
+        self._looks = _Looks(handlers)
         self._fault: Exception | None = None
         self._wake = -1
 
@@ -116,8 +121,7 @@ class Runner:
                         reclaim_at_s = now_s + _RECLAIM_EVERY_S
                     self._tell_news()
                     if not self._lease():
-                        self._bus.wait(self._open_topics(), self._wait_s(), also=[wake_read])
-                        _drain(wake_read)
+                        self._await_work(wake_read)
                 except AxiomError as error:
                     log.error("the queue cannot be used now", extra={"reason": str(error)})
                     until.wait(_BUS_DOWN_WAIT_S)
@@ -144,8 +148,22 @@ class Runner:
 
     # ---- leasing -----------------------------------------------------------------------------
 
+    def _await_work(self, wake: int) -> None:
+        """Return when there may be something to lease, and then not too soon after the last."""
+        rang = self._bus.wait(self._open_topics(), self._wait_s(), also=[wake])
+        is_woken = _drain(wake)
+        left_s = self._looks.gathers_for_s()
+        if rang and not is_woken and left_s > 0:
+            self._bus.wait([], left_s, also=[wake])
+            is_woken = _drain(wake)
+            rang |= self._bus.wait(self._open_topics(), 0)
+        self._looks.look_at(rang if rang and not is_woken else self._handlers)
+
     def _lease(self) -> bool:
         """Fill the lanes that have room; True if more is sure to be due."""
+        topics = [topic for topic in self._open_topics() if topic in self._looks.topics]
+        if not topics:
+            return False
         now_s = self._clock.monotonic_s()
         offered: dict[tuple[str, str], int] = {}
 
@@ -153,9 +171,8 @@ class Runner:
             offered[topic, lane] = self._room(topic, lane, now_s)
             return offered[topic, lane]
 
-        leased = self._bus.lease(
-            self._open_topics(), limit=_LEASE_LIMIT, lease_s=self._lease_s, lane_room=room
-        )
+        leased = self._bus.lease(topics, limit=_LEASE_LIMIT, lease_s=self._lease_s, lane_room=room)
+        self._looks.looked()
         taken = Counter((message.topic, message.lane) for message in leased)
         with self._lock:
             for key, most in offered.items():
@@ -240,7 +257,8 @@ class Runner:
                     self._judge(lane, leased, answer, budget_s)
                 if not self._running:
                     self._is_idle.notify()
-                if lane.may_have_more and lane.room(self._clock.monotonic_s()):
+                may_lease = lane.may_have_more and lane.room(self._clock.monotonic_s())
+                if may_lease or lane.has_news:
                     self._wake_up()
 
     def _next(self, lane: Lane) -> Leased | None:
@@ -346,6 +364,8 @@ class Runner:
                     if self._is_stopping and not self._running:
                         return
                     self._has_settlements.wait()
+            self._stops.wait(_GATHER_S)
+            with self._lock:
                 settlements, self._settlements = self._settlements, []
             try:
                 self._settle(settlements)
@@ -384,6 +404,7 @@ class Runner:
     def _stop(self) -> None:
         with self._lock:
             self._is_stopping = True
+            self._stops.set()
             for lane in self._lanes.values():
                 self._hand_back(lane)
                 lane.has_work.notify_all()
@@ -401,6 +422,34 @@ class Runner:
         if self._wake >= 0:
             with suppress(BlockingIOError):  # full: it wakes already
                 os.write(self._wake, b"\0")
+
+
+class _Looks:
+    """Which topics to lease from next. Leasing costs more than most messages do: only those are
+    looked at to which something was published, and all of them now and then, for what is due again.
+
+    Real seconds: it is about what this machine has to do.
+    """
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._all = frozenset(topics)
+        self.topics = self._all
+        self._looked_s = self._looked_at_all_s = 0.0
+
+    def look_at(self, topics: Collection[str]) -> None:
+        """Next, look at these, or at all of them if that is due."""
+        is_due = time.monotonic() - self._looked_at_all_s >= _LONGEST_WAIT_S
+        self.topics = self._all if is_due else frozenset(topics)
+
+    def looked(self) -> None:
+        """It was looked at them."""
+        self._looked_s = time.monotonic()
+        if self.topics == self._all:
+            self._looked_at_all_s = self._looked_s
+
+    def gathers_for_s(self) -> float:
+        """How long to let messages gather before the next look."""
+        return self._looked_s + _GATHER_S - time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +483,8 @@ def _retry_after_s(fields: Mapping[str, str]) -> float:
     return 0.0
 
 
-def _drain(fd: int) -> None:
+def _drain(fd: int) -> bool:
+    """Empty a pipe; True if there was anything in it."""
     with suppress(BlockingIOError):
-        os.read(fd, 65536)
+        return bool(os.read(fd, 65536))
+    return False
