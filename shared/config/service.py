@@ -375,7 +375,12 @@ class ConfigurationService:
         plain = _plain(configuration)
         for kind in KINDS:
             for entity in plain[kind.name] if kind.secrets else ():
-                places = entity.get("credentials") or {}, entity.get("tls") or {}
+                # A database's `tls` is a word.
+                places = [
+                    place
+                    for place in (entity.get("credentials"), entity.get("tls"))
+                    if isinstance(place, dict)
+                ]
                 for given, field in product(places, _SECRET_FIELDS):
                     clear = given.pop(field, None)
                     if clear:

@@ -94,7 +94,7 @@ class Directory:
 
     def users(self, *, limit: int = 100, cursor: str | None = None) -> Page:
         """Users by name. Raises: ValueError for a foreign cursor."""
-        return self._documents.query(USERS, order_by="name", limit=limit, cursor=cursor)
+        return self._documents.query(USERS, limit=limit, cursor=cursor)
 
     def create_user(self, user: User, *, by: str) -> Mapping[str, Any]:
         """Raises: DocumentExistsError."""
@@ -148,7 +148,7 @@ class Directory:
 
     def roles(self, *, limit: int = 100, cursor: str | None = None) -> Page:
         """Custom roles by name. Raises: ValueError for a foreign cursor."""
-        return self._documents.query(ROLES, order_by="name", limit=limit, cursor=cursor)
+        return self._documents.query(ROLES, limit=limit, cursor=cursor)
 
     def create_role(self, role: Role, *, by: str) -> Mapping[str, Any]:
         """Raises: DocumentExistsError."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from flask import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from shared.ports import Document, Page
 from shared.web.documents_out import json_response
@@ -23,8 +23,13 @@ def _in_utc(at: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-# A time without an offset is UTC.
-Since = Annotated[datetime, AfterValidator(_in_utc)]
+# A time without an offset is UTC; a day is its midnight.
+Since = Annotated[
+    datetime,
+    AfterValidator(_in_utc),
+    # Not format date-time (RFC 3339): more is taken.
+    WithJsonSchema({"type": "string", "examples": ["2026-11-21T10:00:00Z"]}),
+]
 
 
 class Listing(BaseModel):

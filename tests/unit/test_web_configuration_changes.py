@@ -165,6 +165,13 @@ class TestDryRun:
         assert ports.secrets.get(name) == "hush-hush"
 
 
+def test_what_is_named_like_something_with_secrets_may_be_a_word(client: FlaskClient) -> None:
+    """`tls` of a database is one."""
+    source = {"name": "ris", "type": "mysql", "host": "h", "database": "d", "tls": "require"}
+    response = client.post(f"{CONFIG}/crosswalk-sources", json=source, headers=AUTHORIZED)
+    assert (response.status_code, response.get_json()) == (201, source)
+
+
 class TestReferences:
     def test_name_what_uses_an_entity(self, client: FlaskClient) -> None:
         found = client.get(f"{CONFIG}/destinations/pacs/references", headers=AUTHORIZED)
