@@ -197,7 +197,7 @@ def faults(topics: Iterable[str] = (Topic.EXCEPTION_RAISED,)) -> list[str]:
 def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     """The whole system below one folder; `clock` is the machine's unless a test brings another."""
     # Adapters are imported where they are chosen: a process pays only for its own platform.
-    from shared.adapters.embedded.clock import SystemClock
+    from shared.adapters.embedded.clock import system_clock
     from shared.adapters.embedded.document_store import SqliteDocumentStore
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.embedded.object_store import FolderObjectStore
@@ -205,7 +205,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
 
     home = environment.home
     home.mkdir(parents=True, exist_ok=True)
-    clock = clock or SystemClock()
+    clock = clock or system_clock(os.environ)
     bus = SqliteMessageBus(home / "queue.db", home / "run", clock)
     secret_store = FileSecretStore(home / "secrets")
     ports = _wired(

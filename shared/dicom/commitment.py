@@ -8,7 +8,7 @@ the two together.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from io import BytesIO
@@ -77,7 +77,7 @@ class CommitmentRequest:
     def parse(cls, data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
         """Raises: MalformedCommitmentError."""
         dataset = _parse(data, transfer_syntax_uid)
-        references = tuple(_reference(item) for item in dataset.get("ReferencedSOPSequence") or ())
+        references = tuple(map(_reference, _items(dataset, "ReferencedSOPSequence")))
         if not references:
             raise MalformedCommitmentError("no Instance is referenced")
         return cls(_transaction_uid(dataset), references)
@@ -111,16 +111,12 @@ class CommitmentReport:
     def parse(cls, data: bytes, transfer_syntax_uid: str) -> CommitmentReport:
         """Raises: MalformedCommitmentError."""
         dataset = _parse(data, transfer_syntax_uid)
-        failed = dataset.get("FailedSOPSequence") or ()
         return cls(
             _transaction_uid(dataset),
-            tuple(_reference(item) for item in dataset.get("ReferencedSOPSequence") or ()),
+            tuple(map(_reference, _items(dataset, "ReferencedSOPSequence"))),
             tuple(
-                Failure(
-                    _reference(item),
-                    int(item.get("FailureReason") or FailureReason.PROCESSING_FAILURE),
-                )
-                for item in failed
+                Failure(_reference(item), _reason(item))
+                for item in _items(dataset, "FailedSOPSequence")
             ),
         )
 
@@ -184,6 +180,23 @@ def _transaction_uid(dataset: Dataset) -> str:
 
 def _reference(item: Dataset) -> Reference:
     return Reference(_uid(item, "ReferencedSOPClassUID"), _uid(item, "ReferencedSOPInstanceUID"))
+
+
+def _items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    from pydicom.sequence import Sequence as Items
+
+    found = dataset.get(keyword) or ()
+    if not isinstance(found, Items | tuple):
+        raise MalformedCommitmentError(f"{keyword} is no Sequence")
+    return found
+
+
+def _reason(item: Dataset) -> int:
+    try:
+        return int(item.get("FailureReason") or FailureReason.PROCESSING_FAILURE)
+    except Exception:
+        # As above; why the peer does not keep the Instance matters less than that it does not.
+        return FailureReason.PROCESSING_FAILURE
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:

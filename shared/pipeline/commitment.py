@@ -137,7 +137,8 @@ class Commitments:
         found = self._documents.get(COLLECTION, key)
         if found is None or found.data["finished_at"]:
             return None
-        if timestamp(self._clock.now()) < found.data["held_until"]:
+        # Before it was requested: the clock was set back since.
+        if found.data["requested_at"] <= timestamp(self._clock.now()) < found.data["held_until"]:
             raise NotDecidedYetError(found.data["transaction_uid"])
         inquiry = Inquiry(found.data, self._documents, self._clock, self._longest_s())
         report = inquiry.report()

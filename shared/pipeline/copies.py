@@ -21,7 +21,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -152,7 +152,7 @@ class Copies:
             now = self._clock.now()
             # Equal bytes need not wait for an attempt that has ended.
             is_free = is_ours or (is_same and earlier["is_idle"])
-            if earlier is not None and not is_free and timestamp(now) < earlier["until"]:
+            if earlier is not None and not is_free and _runs(earlier, now):
                 raise CopyInFlightError(copy.destination, copy.sop_instance_uid)
             is_uncertain = data["is_uncertain"] or (earlier is not None and not is_same)
             told = (
@@ -256,6 +256,14 @@ class Copies:
 
 
 _NOTHING: Mapping[str, Any] = {"confirmed": None, "claim": None, "is_uncertain": False}
+
+
+def _runs(claim: Mapping[str, Any], now: datetime) -> bool:
+    """False once its time is over. No claim ends later than `CLAIM_S` from now: one that seems to
+    was made before the clock was set back.
+    """
+    latest = timestamp(now + timedelta(seconds=CLAIM_S))
+    return bool(timestamp(now) < claim["until"] <= latest)
 
 
 def _age(confirmed: Mapping[str, Any]) -> tuple[str, str]:

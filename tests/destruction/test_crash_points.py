@@ -229,6 +229,16 @@ class TestStorageCommitment:
         assert request.data["finished_at"]
         assert system.ports.documents.count("exceptions") == 0
 
+    def test_is_reported_soon_if_the_clock_was_set_back(self, tmp_path: Path) -> None:
+        system = self.system(tmp_path)
+        system.receive("one")
+        system.work()
+        system.clock.set_wall_clock(6 * 3600)
+        system.ports.commitments.request(self.REQUEST, self.PEER, here_for_s=60)
+        system.clock.set_wall_clock(-6 * 3600)
+        system.work()
+        assert (tmp_path / "told").read_text() == "1.2.9 1\n"
+
     def test_of_a_destination_is_believed_once_it_is_kept(self, tmp_path: Path) -> None:
         report = CommitmentReport("1.2.9", self.REQUEST.references)
 

@@ -330,6 +330,14 @@ class TestAClaim:
         records.confirm(copy("b", "r2"))
         assert records.claim(copy("a", "r1")) == Conflict("r2", "b")
 
+    def test_is_over_if_the_clock_is_set_back_before_it_was_made(
+        self, records: Copies, clock: FakeClock
+    ) -> None:
+        """Else others would wait for as long as the clock was wrong."""
+        records.claim(copy("a", "r1"))
+        clock.set_wall_clock(-6 * 3600)
+        assert records.claim(copy("b", "r2")) == Claimed(redelivery=False)
+
     def test_replaces_older_bytes_alone(self, records: Copies) -> None:
         records.claim(copy("a", "r2", 2))
         records.confirm(copy("a", "r2", 2))

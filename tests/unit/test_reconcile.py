@@ -266,9 +266,12 @@ class TestPeople:
             assert main([*command, "--source", "CT1", "--since", "2020-01-01"]) == 0
             capsys.readouterr()
             file_of(system, "one").unlink()
-            assert main([*command, "--json"]) == 1
-            assert json.loads(capsys.readouterr().out)["missing"] == 1
-            assert main([*command, "--requeue"]) == 0
+            assert main([*command, "--no-requeue", "--json"]) == 1
+            told = json.loads(capsys.readouterr().out)
+            assert (told["missing"], told["requeued"]) == (1, 0)
+            assert main([*command, "--json"]) == 0
+            told = json.loads(capsys.readouterr().out)
+            assert (told["missing"], told["requeued"]) == (1, 1)
             system.clock.advance(1000 * DAY)  # the command goes by the machine's clock
             system.work()
             assert main(command) == 0

@@ -87,6 +87,7 @@ def keep(instance: Instance, state: str, ports: Ports) -> None:
         "sop_instance_uid": instance.sop_instance_uid,
         "series_instance_uid": instance.series_instance_uid,
         "state": state,
+        "received_at": f"2026-11-21T10:00:0{instance.version}Z",
         "file": {"object_name": ""},
     }
     ports.documents.create("instances", receipt_id, data)
@@ -159,6 +160,8 @@ def test_a_later_version_supersedes_and_an_earlier_one_does_not(
     ledger: Ledger, inboxes: Mapping[str, Inbox], ports: Ports, tmp_path: Path
 ) -> None:
     first, second = versions(Kind.CORRECTED, ledger, tmp_path)
+    keep(first, "routed", ports)
+    keep(second, "routed", ports)
     deliver(second, inboxes[LATEST])
     verdict = verdict_of(ledger, inboxes, ports, tmp_path / "home")
     assert verdict.instances == {DELIVERED: 1, SUPERSEDED: 1}

@@ -23,7 +23,12 @@ from infra.local.terminal import CommandFailedError, Terminal
     metavar="TIME",
     help="Of what was received since, as 2026-11-21 or 2026-11-21T08:00Z.  [default: all]",
 )
-@click.option("--requeue", is_flag=True, help="Deliver anew what is missing.")
+@click.option(
+    "--requeue/--no-requeue",
+    default=True,
+    show_default=True,
+    help="Deliver anew what is missing, or only tell.",
+)
 @json_option
 def command(source: str, destination: str, since: str | None, requeue: bool, as_json: bool) -> int:
     """Compare what was received with what a destination holds, by asking it (C-FIND, QIDO-RS, or a

@@ -27,7 +27,9 @@ _PAUSE_S = (0.2, 2.5)
 _FULL_S = (0.5, 2.0)
 _DELAY_MS = 3000
 _CRASH_PROBABILITY = 0.01
-_CRASH_POINTS_AT_ONCE = 3
+_CRASH_POINTS_AT_ONCE = 4
+# How far off the wall clock is set, every few seconds.
+_JUMPS_S = 6 * 3600.0
 
 
 class Chaos:
@@ -53,10 +55,11 @@ class Chaos:
             self.operator.act: 4,
         }
 
-    def crash_points(self) -> str:
-        """Some crash points, for the next life of the system."""
+    def start(self) -> None:
+        """Start the system for a life with some crash points, in which its clock jumps."""
         chosen = self._random.sample(crash_points.NAMES, _CRASH_POINTS_AT_ONCE)
-        return " ".join(f"{name}:{_CRASH_PROBABILITY}" for name in chosen)
+        points = " ".join(f"{name}:{_CRASH_PROBABILITY}" for name in chosen)
+        self._system.start(points, jumps_s=_JUMPS_S)
 
     def run(self, until_s: float) -> None:
         """Go on until that time of the monotonic clock."""
@@ -64,7 +67,7 @@ class Chaos:
             time.sleep(min(self._random.uniform(*_PAUSE_S), max(0.0, until_s - time.monotonic())))
             if not self._system.runs:
                 # The supervisor gave up on a part that died while it started.
-                self._system.start(self.crash_points())
+                self.start()
             (deed,) = self._random.choices(list(self._deeds), list(self._deeds.values()))
             deed()
 
@@ -88,7 +91,7 @@ class Chaos:
 
     def _kill_supervisor(self) -> None:
         self._system.kill()
-        self._system.start(self.crash_points())
+        self.start()
 
     def _change_configuration(self) -> None:
         self._try_to_apply(0)

@@ -73,14 +73,10 @@ class Inbox:
         with self._lock:
             return len(self._right)
 
-    def has_later_than(self, instance: Instance) -> bool:
-        """True if a later version of it is there."""
-        later = [
-            one
-            for one in self._ledger.find(instance.sop_instance_uid)
-            if one.version > instance.version
-        ]
-        return any(one in self for one in later)
+    def versions(self, instance: Instance) -> Collection[str]:
+        """The Series Instance UIDs of the versions of it that are there."""
+        known = self._ledger.find(instance.sop_instance_uid)
+        return {one.series_instance_uid for one in known if one in self}
 
     @property
     def wrong(self) -> Collection[str]:

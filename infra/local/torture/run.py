@@ -163,7 +163,7 @@ class _Run:
         ways = senders_here()
         self._tell(f"{self._plan.seconds:.0f} s of havoc; sending by {', '.join(ways)}")
         self._system.stop()
-        self._system.start(self._chaos.crash_points())
+        self._chaos.start()
         senders = [
             Sender(
                 self._system,

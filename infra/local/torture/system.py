@@ -19,6 +19,7 @@ from infra.local import heartbeat
 from infra.local.addresses import claim_port
 from infra.local.part import PART_NAMES
 from infra.local.terminal import CommandFailedError
+from shared.adapters.embedded import clock
 from shared.crash_points import VARIABLE
 
 AE_TITLE = "AXIOM"
@@ -58,8 +59,8 @@ class System:
         """True while the supervisor's process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, crash_points: str = "", *, attempts: int = 20) -> None:
-        """Start it and wait until it says that it is up.
+    def start(self, crash_points: str = "", *, jumps_s: float = 0, attempts: int = 20) -> None:
+        """Start it and wait until it says that it is up; its wall clock jumps by up to `jumps_s`.
 
         A start that a crash point ends is tried again. Raises: CommandFailedError.
         """
@@ -80,6 +81,7 @@ class System:
                         "AXIOM_AE_TITLE": AE_TITLE,
                         "AXIOM_API_KEY": _API_KEY,
                         VARIABLE: crash_points,
+                        clock.VARIABLE: str(jumps_s or ""),
                     },
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -89,6 +89,12 @@ class Books:
             and series == instance.series_instance_uid
         )
 
+    def newest(self, instance: Instance) -> str:
+        """The Series Instance UID of the version that was received last by the system's clock."""
+        records = self._records.get(instance.sop_instance_uid, ())
+        last = max(records, key=lambda r: (r["received_at"], r["receipt_id"]), default=None)
+        return "" if last is None else str(last["series_instance_uid"])
+
     def cleaned_up(self) -> int:
         """How many received files were deleted because they were needed no more."""
         return sum(swept["files"] for swept in _all(self._ports, "clean-ups"))
@@ -180,7 +186,7 @@ def fill(inbox: Inbox, folder: Path) -> None:
 def _place(instance: Instance, destination: str, inbox: Inbox, books: Books) -> str:
     if instance in inbox:
         return DELIVERED
-    if instance.kind is Kind.CORRECTED and inbox.has_later_than(instance):
+    if instance.kind is Kind.CORRECTED and books.newest(instance) in inbox.versions(instance):
         return SUPERSEDED
     if instance.kind is Kind.DOUBTED and books.is_quarantined(instance):
         return QUARANTINED
