@@ -24,6 +24,7 @@ COMMANDS = {
     "config": "Apply and export the configuration; compare and restore versions.",
     "rules": "Test, check, try out and explain rulesets.",
     "sources": "List and show the sources that are polled; poll one now.",
+    "pull": "Fetch Studies from a source on demand; pause and resume.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",
     "standardize": "Measure how well raw values become standard terms.",
     "instances": "List and show what was received, and where it went.",

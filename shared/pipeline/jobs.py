@@ -20,7 +20,7 @@ from shared.errors import (
     TransientError,
 )
 from shared.messages import JobRequested, Topic, encode
-from shared.pipeline import instance_actions, reconcile
+from shared.pipeline import instance_actions, pulls, reconcile
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.ports import Ports
 from shared.pipeline.selections import Selection, was_done
@@ -143,6 +143,10 @@ def run(message: JobRequested, ports: Ports) -> None:
     """
     if message.job_id.startswith(reconcile.ID_PREFIX):
         reconcile.work(message.job_id, ports)
+        return
+    if message.job_id.startswith(pulls.ID_PREFIX):
+        if not pulls.work(message.job_id, ports, for_s=_AT_A_TIME_S):
+            _ask_for(message.job_id, ports)
         return
     if not work(message.job_id, ports, for_s=_AT_A_TIME_S):
         _ask_for(message.job_id, ports)

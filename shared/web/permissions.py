@@ -51,7 +51,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         standardize.list_reviews standardize.standardize_report standardize.list_synonyms
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
         destinations.list_states destinations.read_state
-        sources.list_states sources.read_state
+        sources.list_states sources.read_state pulls.read_pull pulls.list_pull_rows
         reconciliations.list_reconciliations reconciliations.read_reconciliation
     """,
     frozenset({P.OPERATIONS_ACT}): """
@@ -62,7 +62,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         studies.complete_study reconciliations.start_reconciliation
         standardize.approve_review standardize.correct_review standardize.reject_review
         standardize.revert_review standardize.ask_review_again standardize.delete_synonym
-        sources.poll
+        sources.poll pulls.start_pull pulls.pause_pull pulls.resume_pull
     """,
     frozenset({P.INSTANCES_STORE}): "dicomweb.store_instances dicomweb.store_study_instances",
     frozenset({P.AUDIT_READ}): "audit.list_audit audit.export_audit",

@@ -26,6 +26,7 @@ from shared.web import (
     jobs,
     login,
     problems,
+    pulls,
     reconciliations,
     rules,
     sources,
@@ -90,6 +91,7 @@ def create_app(
         app.register_api(jobs.blueprint(ports))
         app.register_api(destinations.blueprint(ports))
         app.register_api(sources.blueprint(ports))
+        app.register_api(pulls.blueprint(ports))
         app.register_api(audit.blueprint(ports))
         app.register_api(users.blueprint(identity, ports.clock))
         app.register_api(users.own_blueprint(identity, ports.clock))
