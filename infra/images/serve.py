@@ -1,0 +1,45 @@
+"""Serves the one function that FUNCTION_TARGET names, as Cloud Run starts it:
+`python -m infra.images.serve`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from shared import logs
+from shared.web.server import Server
+
+_FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
+
+
+def main() -> None:
+    """Serve until SIGTERM on the port that the platform says.
+
+    Raises: SystemExit naming the setting that is wrong.
+    """
+    target = os.environ.get("FUNCTION_TARGET", "")
+    if not target.isidentifier() or not (_FUNCTIONS / target / "main.py").is_file():
+        raise SystemExit("FUNCTION_TARGET is not the name of a function")
+    logs.configure(target)
+    Server(
+        "0.0.0.0",  # noqa: S104 (what is before it lets nobody in whom IAM does not)
+        int(os.environ.get("PORT") or 8080),
+        lambda: application(target),
+        threads=int(os.environ.get("AXIOM_THREADS") or 16),
+        http2=os.environ.get("AXIOM_HTTP2", "").lower() == "true",
+    ).run()
+
+
+def application(target: str) -> Any:
+    """The function as a WSGI application."""
+    import functions_framework
+
+    return functions_framework.create_app(  # type: ignore[no-untyped-call]
+        target, str(_FUNCTIONS / target / "main.py"), signature_type="http"
+    )
+
+
+if __name__ == "__main__":
+    main()
