@@ -1,7 +1,8 @@
 """Run one part as a child of the supervisor: `python -m infra.local.part NAME MODULE`.
 
-Around the part's own `main` it adds what every child needs: a sign of life each second, and an end
-of its own when the supervisor is gone, however that ended.
+Around the part's own `main` it adds what every child needs: a sign of life each second, its metrics
+where all can be read together, and an end of its own when the supervisor is gone, however that
+ended.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.heartbeat import Heartbeat
+from shared.metrics_folder import MetricsFolder
 
 # Holds the number of the pipe's end that stays open as long as the supervisor lives.
 LIFELINE_VARIABLE = "AXIOM_LIFELINE_FD"
@@ -50,7 +52,9 @@ def main() -> None:
     lifeline = os.environ.pop(LIFELINE_VARIABLE, None)
     if lifeline is not None:
         _end_with_supervisor(int(lifeline))
-    Heartbeat(name, Path(os.environ["AXIOM_HOME"]) / "run").start()
+    run_dir = Path(os.environ["AXIOM_HOME"]) / "run"
+    Heartbeat(name, run_dir).start()
+    MetricsFolder(run_dir / "metrics").keep(name)
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

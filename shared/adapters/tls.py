@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared import metrics
 from shared.config.tls import ListenerTls, PeerTls, TlsProfile
 from shared.errors import SecretMissingError
 
@@ -112,6 +113,7 @@ class TlsContexts:
         if known.expires is None:
             return
         left_s = (known.expires - self._clock.now()).total_seconds()
+        metrics.PROCESS.gauge(metrics.CERTIFICATE_SECONDS, owner, value=left_s)
         is_due = known.warned_s is None or now_s - known.warned_s >= _WARN_EVERY_S
         if left_s > _WARN_BEFORE_S or not is_due:
             return

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from shared import crash_points
+from shared import crash_points, metrics
 from shared.config.entities import OnConflict
 from shared.dicom import original_attributes
 from shared.dicom.changes import Change
@@ -209,3 +209,15 @@ def _record(
     }
     key = delivery_key(receipt.receipt_id, message.destination)
     ports.documents.put(COLLECTION, key, data)
+    _count(data)
+
+
+def _count(data: Mapping[str, Any]) -> None:
+    destination, state = data["destination"], data["state"]
+    metrics.PROCESS.count(metrics.DELIVERIES, destination, state)
+    if state == DELIVERED:
+        for metric, took_ms in (
+            (metrics.DELIVERY_SECONDS, data["delivery_ms"]),
+            (metrics.END_TO_END_SECONDS, data["since_received_ms"]),
+        ):
+            metrics.PROCESS.observe(metric, destination, seconds=took_ms / 1000)

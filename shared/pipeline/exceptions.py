@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from shared import metrics
 from shared.errors import (
     AxiomError,
     DestinationRefusedError,
@@ -104,6 +105,7 @@ class ExceptionLog:
         The same message a second time changes nothing.
         """
         data = _document(raised)
+        metrics.PROCESS.count(metrics.EXCEPTIONS, data["category"], data["stage"], data["code"])
         try:
             self._documents.create(COLLECTION, raised.exception_id, data)
         except DocumentExistsError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shared import crash_points
+from shared import crash_points, metrics
 from shared.errors import (
     AxiomError,
     CopyInFlightError,
@@ -108,6 +108,20 @@ def answer(
     Nothing is read for a caller who may not call. A PermanentError is published to the exception
     log with what a retry needs; if even that fails the message is delivered again.
     """
+    with metrics.PROCESS.timed(metrics.STAGE_SECONDS, stage):
+        response = _answer(request, kind, stage, topic, run, ports)
+    metrics.PROCESS.count(metrics.STAGE, stage, str(response[1]))
+    return response
+
+
+def _answer(
+    request: Pushed,
+    kind: type[M],
+    stage: Stage,
+    topic: Topic,
+    run: Callable[[M], None],
+    ports: Ports,
+) -> PushResponse:
     attempt, data = 1, b""
     try:
         _let_in(request, ports)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from shared import crash_points
+from shared import crash_points, metrics
 from shared.config.entities import Settings
 from shared.config.service import ConfigurationService
 from shared.dicom.header import (
@@ -221,6 +221,9 @@ class Staging:
         )
         self._receiver._publish(receipt)
         crash_points.reached(crash_points.AFTER_PUBLISH)
+        origin = self.source.type, self.source.name
+        metrics.PROCESS.count(metrics.RECEIVED, *origin)
+        metrics.PROCESS.count(metrics.RECEIVED_BYTES, *origin, amount=stored.size)
         return receipt
 
     def refuse(self, error: AxiomError) -> None:
@@ -236,6 +239,7 @@ class Staging:
             study_instance_uid=self._named("StudyInstanceUID"),
         )
         self._receiver._exceptions.publish(raised)
+        metrics.PROCESS.count(metrics.REFUSED, self.source.type, self.source.name, error.code)
         log.warning("refused", extra={"code": error.code, "exception_id": raised.exception_id})
 
     def discard(self) -> None:

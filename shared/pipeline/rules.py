@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared import crash_points
+from shared import crash_points, metrics
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -138,10 +138,13 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         standardized={answer.standardizer: answer for answer in message.standardized},
         asks=True,
     )
-    decision = program.evaluate(header, facts)
+    with metrics.PROCESS.timed(metrics.RULES_SECONDS):
+        decision = program.evaluate(header, facts)
     if decision.ask is not None:
         return decision.ask
     record_failures(decision, receipt, ports)
+    for rule in decision.matched_rules:
+        metrics.PROCESS.count(metrics.RULE_MATCHES, rule)
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
         raise RejectedByRuleError(decision.reason)
