@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import pydicom.config
 
@@ -25,6 +26,7 @@ from scp_gateway.workers import BEAT, BEAT_S, CHANGE, LISTEN
 from shared import bootstrap, logs
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
+from shared.metrics_folder import MetricsFolder
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ def main() -> None:
         lambda listener: shared[listener.name],
         TlsContexts(ports.secrets, ports.clock),
     )
+    if home := os.environ.get("AXIOM_HOME"):
+        MetricsFolder(Path(home) / "run" / "metrics").keep(f"gateway-{row}")
     places = SharedPlaces(places_fd, row=row, rows=rows)
     follow(socket.socket(fileno=control_fd), gateway, places, shared)
     gateway.stop(_GRACE_S)
