@@ -248,7 +248,11 @@ def cloud(environment: Environment, clock: Clock | None = None) -> Ports:
         storage_root=settings.storage_root,
         first=platform.first_configuration(settings),
     )
-    return replace(ports, check_caller=platform.caller_check(settings, clock))
+    return replace(
+        ports,
+        check_caller=platform.caller_check(settings, clock),
+        begin_upload=platform.begin_upload(settings),
+    )
 
 
 def _wired(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shared.pipeline.rulebook import RuleBook
     from shared.pipeline.shadow import ShadowLog
     from shared.pipeline.standardizers import Standardizers
+    from shared.pipeline.uploads import BeginSession
 
 # Says None when the part works, or in a few words what is wrong with it.
 HealthCheck = Callable[[], str | None]
@@ -66,4 +67,6 @@ class Ports:
     check_caller: Callable[[HeaderFields], None] | None = None
     # Asks a source. Raises: SourceMisconfiguredError; None where nobody polls.
     open_source: Callable[[AnySource], SourceReader] | None = None
+    # Begins an upload into a landing bucket; None where there is none.
+    begin_upload: BeginSession | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)

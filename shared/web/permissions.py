@@ -64,7 +64,9 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         standardize.revert_review standardize.ask_review_again standardize.delete_synonym
         sources.poll pulls.start_pull pulls.pause_pull pulls.resume_pull
     """,
-    frozenset({P.INSTANCES_STORE}): "dicomweb.store_instances dicomweb.store_study_instances",
+    frozenset({P.INSTANCES_STORE}): """
+        dicomweb.store_instances dicomweb.store_study_instances uploads.begin_upload
+    """,
     frozenset({P.AUDIT_READ}): "audit.list_audit audit.export_audit",
     frozenset({P.USERS_READ}): """
         users.list_users users.read_user users.list_user_keys

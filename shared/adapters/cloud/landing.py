@@ -31,6 +31,21 @@ def landed_object(client: storage.Client, landed: Landed) -> Iterator[Iterator[b
     yield _pieces(blob)
 
 
+def begin_upload(client: storage.Client, bucket: str, name: str, size: int | None) -> str:
+    """The address of a resumable session for one object that is not there yet; whoever knows it
+    may send the object, and nothing else. Raises: StorageUnavailableError.
+    """
+    with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
+        address: str = (
+            client.bucket(bucket)
+            .blob(name)
+            .create_resumable_upload_session(
+                content_type="application/dicom", size=size, if_generation_match=0
+            )
+        )
+    return address
+
+
 def _pieces(blob: storage.Blob) -> Iterator[bytes]:
     offset, size = 0, int(blob.size)
     while offset < size:

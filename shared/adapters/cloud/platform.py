@@ -11,6 +11,7 @@ from shared.adapters.cloud.environment import CloudEnvironment, Oidc
 from shared.adapters.cloud.lazily import lazily
 from shared.pipeline.dicom_store_name import StoredInstanceName
 from shared.pipeline.ingest import Landed, Pieces, Places
+from shared.pipeline.uploads import BeginSession
 from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ def places(environment: CloudEnvironment) -> Places:
         return landed_object(storage(), one)
 
     return Places(frozenset(environment.landing_buckets), landed, instance)
+
+
+def begin_upload(environment: CloudEnvironment) -> BeginSession | None:
+    """Begins uploads into the first landing bucket; None if there is none."""
+    if not environment.landing_buckets:
+        return None
+    bucket = environment.landing_buckets[0]
+
+    def begin(name: str, size: int | None) -> str:
+        from shared.adapters.cloud import landing
+        from shared.adapters.cloud.clients import storage_client
+
+        return landing.begin_upload(storage_client(environment), bucket, name, size)
+
+    return begin
 
 
 def caller_check(environment: CloudEnvironment, clock: Clock) -> TokenCheck | None:
