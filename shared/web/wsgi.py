@@ -32,6 +32,7 @@ from shared.web import (
     sources,
     standardize,
     studies,
+    uploads,
     users,
     versions,
 )
@@ -92,6 +93,7 @@ def create_app(
         app.register_api(destinations.blueprint(ports))
         app.register_api(sources.blueprint(ports))
         app.register_api(pulls.blueprint(ports))
+        app.register_api(uploads.blueprint(ports))
         app.register_api(audit.blueprint(ports))
         app.register_api(users.blueprint(identity, ports.clock))
         app.register_api(users.own_blueprint(identity, ports.clock))
