@@ -71,6 +71,8 @@ def _print(terminal: Terminal, outcome: Outcome) -> None:
         ["poisoned messages, recorded", outcome.poisoned],
         ["received files deleted once they were needed no more", verdict.cleaned_up],
         ["released, discarded or retried by hand", outcome.by_hand],
+        ["requests for storage commitment", outcome.committed[0]],
+        ["Instances committed", outcome.committed[1]],
         ["received files without a receipt (their senders were not answered)", verdict.orphans],
         *([f"exception: {code}", count] for code, count in sorted(verdict.entries.items())),
     ]

@@ -16,8 +16,9 @@ import requests
 from infra.local.terminal import CommandFailedError
 from infra.local.torture import fairness
 from infra.local.torture.chaos import Chaos, Queue
+from infra.local.torture.commitments import Committer, Promises
 from infra.local.torture.configuration import configuration, folders
-from infra.local.torture.instances import DESTINATIONS, PACS, WEB, Instance, Kind, Maker
+from infra.local.torture.instances import ARCHIVE, DESTINATIONS, PACS, WEB, Instance, Kind, Maker
 from infra.local.torture.ledger import Inbox, Ledger
 from infra.local.torture.moods import Temper
 from infra.local.torture.scp import MisbehavingScp
@@ -74,6 +75,8 @@ class Outcome:
     crashes: int
     poisoned: int
     by_hand: int
+    # Requests for storage commitment, and Instances that were committed.
+    committed: tuple[int, int]
     seconds: float
     # Speed beside a hostile sender as a share of the speed without; None where not measured.
     fairness: float | None
@@ -130,7 +133,10 @@ class _Run:
         self._ledger = Ledger()
         self._inboxes = {name: Inbox(self._ledger) for name in DESTINATIONS}
         self._tempers = [Temper(self._lot()), Temper(self._lot())]
-        self._scp = MisbehavingScp(self._ledger, self._inboxes[PACS], self._tempers[0])
+        self._promises = Promises(self._ledger, self._inboxes)
+        self._scp = MisbehavingScp(
+            self._ledger, self._inboxes[PACS], self._tempers[0], self._promises.take
+        )
         self._web = MisbehavingStowServer(self._inboxes[WEB], self._tempers[1])
         self._system = System(folder / "home", folder / "log.jsonl")
         self._maker = Maker(folder / "sent", self._lot())
@@ -164,7 +170,7 @@ class _Run:
         self._tell(f"{self._plan.seconds:.0f} s of havoc; sending by {', '.join(ways)}")
         self._system.stop()
         self._chaos.start()
-        senders = [
+        senders: list[Sender | Committer] = [
             Sender(
                 self._system,
                 self._ledger,
@@ -177,6 +183,7 @@ class _Run:
             for way in ways.values()
             for _ in range(_SENDERS)
         ]
+        senders.append(Committer(self._system, self._ledger, self._promises, self._lot()))
         watcher = threading.Thread(target=self._watch_queue, args=(over := threading.Event(),))
         watcher.start()
         for sender in senders:
@@ -233,6 +240,14 @@ class _Run:
             faults.append(f"{verdict.wrong} Instances arrived with wrong bytes")
         if verdict.false_alarms:
             faults.append(f"{verdict.false_alarms} exceptions are about Instances that arrived")
+        untrue = self._promises.lies | {
+            i for i in self._promises.committed if i not in self._inboxes[ARCHIVE]
+        }
+        if untrue:
+            faults.append(f"{len(untrue)} Instances were committed and not delivered")
+        asked, untold = self._promises.counts
+        if untold > verdict.untold:
+            faults.append(f"{untold} requests for storage commitment were not reported")
         poison_recorded = verdict.entries["malformed-message"]
         if poison_recorded < self._chaos.poisoned:
             faults.append(f"{self._chaos.poisoned} messages poisoned, {poison_recorded} recorded")
@@ -247,6 +262,7 @@ class _Run:
             self._system.crashes(),
             self._chaos.poisoned,
             self._chaos.operator.done,
+            (asked, len(self._promises.committed)),
             seconds,
             ratio,
             tuple(faults),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 from infra.local.torture.instances import Kind
 from infra.local.torture.ledger import Inbox, Ledger
 from infra.local.torture.moods import Deed, Mood, Temper
 from infra.local.torture.peers import STALL_S, Peer, read_exactly
-from shared.adapters.destinations import upper_layer
+from shared.adapters.destinations import command_set, upper_layer
 from shared.adapters.destinations.upper_layer import (
     A_ASSOCIATE_RQ,
     A_RELEASE_RQ,
@@ -30,10 +31,14 @@ _REJECTED_TRANSIENT = struct.pack(">BxLxBBB", 3, 4, 2, 3, 1)  # temporary conges
 
 
 class MisbehavingScp(Peer):
-    """Accepts every Presentation Context; keeps what it stores in `inbox`."""
+    """Accepts every Presentation Context; keeps what it stores in `inbox`, and hands on what it is
+    told of storage commitment.
+    """
 
-    def __init__(self, ledger: Ledger, inbox: Inbox, temper: Temper) -> None:
-        self._ledger, self._inbox = ledger, inbox
+    def __init__(
+        self, ledger: Ledger, inbox: Inbox, temper: Temper, take_report: Callable[[bytes], None]
+    ) -> None:
+        self._ledger, self._inbox, self._take_report = ledger, inbox, take_report
         super().__init__(temper)
 
     def serve(self, connection: socket.socket) -> None:
@@ -71,6 +76,14 @@ class MisbehavingScp(Peer):
     def _act(
         self, connection: socket.socket, deed: Deed, number: int, command: bytes, data_set: bytes
     ) -> bool:
+        taken = command_set.event_report_answer(command)
+        if taken is not None and deed in (Deed.STORE, Deed.LOSE_ANSWER):
+            self._take_report(data_set)
+            header = upper_layer.pdata_header(number, COMMAND | LAST, len(taken))
+            connection.sendall(header + taken if deed is Deed.STORE else b"")
+            return deed is Deed.STORE
+        if taken is not None:
+            return False
         elements = _elements(command)
         sop_class_uid = elements[0x0002]
         sop_instance_uid = elements[0x1000].decode("ascii").rstrip("\0")

@@ -11,6 +11,7 @@ from typing import Any
 from infra.local.torture.chaos import Queue
 from infra.local.torture.instances import Instance, Kind, data_set_of
 from infra.local.torture.ledger import Inbox, Ledger
+from shared.messages import Stage
 from shared.pipeline.ports import Ports
 from shared.ports import Filter
 
@@ -35,6 +36,8 @@ class Verdict:
     false_alarms: int = 0
     # Received files that were deleted because they were needed no more.
     cleaned_up: int = 0
+    # Entries about requests for storage commitment that cannot be reported.
+    untold: int = 0
     # Received files that no record knows: their senders were not answered.
     orphans: int = 0
     entries: Counter[str] = field(default_factory=Counter)
@@ -165,6 +168,7 @@ def judge(ledger: Ledger, inboxes: Mapping[str, Inbox], books: Books) -> Verdict
             verdict.trails.append(books.trail(instance))
     for entry in books.entries:
         verdict.entries[entry["code"]] += 1
+        verdict.untold += entry["stage"] == Stage.COMMITMENT
         inbox = inboxes.get(entry["destination"])
         if inbox is not None and entry["status"] == "open":
             about = ledger.find(entry["sop_instance_uid"])
