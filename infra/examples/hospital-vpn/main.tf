@@ -136,7 +136,11 @@ resource "google_kms_crypto_key" "this" {
   key_ring        = google_kms_key_ring.this.id
   name            = "axiom"
   rotation_period = "7776000s" # 90 days
-  deletion_policy = "PREVENT"
+
+  # Whatever it encrypted is lost with it.
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 # ---- the system
