@@ -1,4 +1,4 @@
-"""GET /health: whether every part of the system works."""
+"""Whether the system works: /health, /ready and /health/dicom-processing."""
 
 from __future__ import annotations
 
@@ -55,8 +55,22 @@ class HealthReport:
             return dict(self._faults)
 
 
-def blueprint(report: HealthReport) -> APIBlueprint:
-    """The route /health."""
+# What each check of /health/dicom-processing is made of. Where a platform runs a part elsewhere, as
+# the cloud does its functions, there is nothing here that could be wrong with it.
+_DICOM_PROCESSING: Mapping[str, tuple[str, ...]] = {
+    "listeners": ("gateway",),
+    "workers": ("stages", "delivery", "polling"),
+    "storage": ("documents", "objects"),
+    "queue": ("queue",),
+}
+# What a request of the API needs.
+_FOR_REQUESTS = frozenset({"documents", "objects"})
+
+
+def blueprint(report: HealthReport, queue: HealthCheck = lambda: None) -> APIBlueprint:
+    """The routes of health, which need no key. `queue` says whether work keeps up with what comes:
+    a part that works may be behind.
+    """
     routes = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
 
     @routes.get(
@@ -66,17 +80,47 @@ def blueprint(report: HealthReport) -> APIBlueprint:
     )
     def show() -> Response:
         """200 when every part works, 503 when one does not. Needs no key."""
-        faults = report.faults()
-        checks: dict[str, Any] = {}
-        for name, fault in faults.items():
-            checks[name] = {"status": HEALTHY if fault is None else DEGRADED}
-            if fault is not None and is_authenticated():
-                checks[name]["detail"] = fault
-        degraded = any(fault is not None for fault in faults.values())
-        body = {"status": DEGRADED if degraded else HEALTHY, "checks": checks}
-        return json_response(body, 503 if degraded else 200)
+        return _response(report.faults())
+
+    @routes.get(
+        "/ready",
+        operation_id="ready",
+        responses={200: SystemHealth, 503: SystemHealth},
+    )
+    def show_ready() -> Response:
+        """200 when this process can answer requests, whatever other parts do. Needs no key."""
+        return _response({k: v for k, v in report.faults().items() if k in _FOR_REQUESTS})
+
+    @routes.get(
+        "/health/dicom-processing",
+        operation_id="dicom_processing",
+        responses={200: SystemHealth, 503: SystemHealth},
+    )
+    def show_dicom_processing() -> Response:
+        """Whether Instances come in, are worked on and go out; degraded, with 503, when any of that
+        is not healthy. Needs no key.
+        """
+        faults = {**report.faults(), "queue": _run(queue)}
+        return _response(
+            {
+                name: "; ".join(f"{part}: {faults[part]}" for part in parts if faults.get(part))
+                or None
+                for name, parts in _DICOM_PROCESSING.items()
+            }
+        )
 
     return routes
+
+
+def _response(faults: Mapping[str, str | None]) -> Response:
+    checks: dict[str, Any] = {}
+    for name, fault in faults.items():
+        checks[name] = {"status": HEALTHY if fault is None else DEGRADED}
+        if fault is not None and is_authenticated():
+            checks[name]["detail"] = fault
+    degraded = any(fault is not None for fault in faults.values())
+    body = {"status": DEGRADED if degraded else HEALTHY, "checks": checks}
+    return json_response(body, 503 if degraded else 200)
 
 
 def _run(check: HealthCheck) -> str | None:

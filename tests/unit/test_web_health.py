@@ -73,3 +73,44 @@ class TestHealth:
         client = client_over(fake_ports(tmp_path, FakeReception()))
         response = client.head("/health")
         assert (response.status_code, response.data) == (200, b"")
+
+
+class TestReady:
+    def test_looks_at_what_a_request_needs_alone(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"documents": works, "objects": works, "delivery": broken}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        assert client.get("/health").status_code == 503
+        response = client.get("/ready")
+        assert response.status_code == 200
+        assert set(response.get_json()["checks"]) == {"documents", "objects"}
+
+    def test_is_503_without_it(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"documents": broken}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        assert client.get("/ready").status_code == 503
+
+
+class TestDicomProcessing:
+    def test_has_four_checks(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"documents": works, "gateway": works, "stages": works}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        response = client.get("/health/dicom-processing")
+        assert response.status_code == 200
+        assert response.get_json() == {
+            "status": "healthy",
+            "checks": {
+                name: {"status": "healthy"} for name in ("listeners", "workers", "storage", "queue")
+            },
+        }
+
+    def test_is_degraded_when_any_is_not_healthy(self, tmp_path: Path) -> None:
+        checks: dict[str, HealthCheck] = {"gateway": broken, "stages": works, "delivery": works}
+        client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
+        response = client.get("/health/dicom-processing", headers=AUTHORIZED)
+        body = response.get_json()
+        assert (response.status_code, body["status"]) == (503, "degraded")
+        assert body["checks"]["listeners"] == {
+            "status": "degraded",
+            "detail": "gateway: /var/axiom is full",
+        }
+        assert body["checks"]["workers"] == {"status": "healthy"}
