@@ -311,7 +311,7 @@ class ConfigurationService:
         reason: str,
         only: tuple[str, str] | None = None,
         *,
-        dry_run: bool,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Apply `change` to the newest version; somebody else's change meanwhile starts it anew.
 

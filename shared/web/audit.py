@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
@@ -12,6 +12,8 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.pipeline.audit import AuditLog
+from shared.pipeline.audit_message import audit_message
+from shared.web.access import acting
 from shared.web.listing import Listing, Since, described_page, fetch, page_response
 from shared.web.problems import PROBLEM_RESPONSES
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
 
 URL_PREFIX = "/api/v1/audit"
-JSON_LINES = "application/x-ndjson"
+JSON_LINES, XML_LINES = "application/x-ndjson", "text/plain"
 
 _EXPORT_PAGE = 500
 _LINES: dict[str, Any] = {
-    "description": "One JSON object a line",
-    "content": {JSON_LINES: {"schema": {"type": "string"}}},
+    "description": "One entry a line",
+    "content": {name: {"schema": {"type": "string"}} for name in (JSON_LINES, XML_LINES)},
 }
 
 
@@ -40,6 +42,9 @@ class ExportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     since: Since | None = Field(default=None, description="At or after this")
+    format: Literal["json", "dicom"] = Field(
+        default="json", description="JSON, or an audit message of PS3.15 A.5 in XML"
+    )
 
 
 def blueprint(ports: Ports) -> APIBlueprint:
@@ -64,18 +69,26 @@ def blueprint(ports: Ports) -> APIBlueprint:
 
     @routes.get("/export", operation_id="export_audit", responses={200: _LINES})
     def export_audit(query: ExportQuery) -> Response:
-        """All entries as JSON lines, newest first; they are read as they are sent."""
+        """All entries, one a line, newest first; they are read as they are sent."""
+        log.add(who=acting(), what="audit.export", id=query.format)
+
+        is_dicom = query.format == "dicom"
+        line_of = audit_message if is_dicom else _as_json
 
         def lines() -> Iterator[str]:
             cursor = None
             while True:
                 page = log.list(since=query.since, limit=_EXPORT_PAGE, cursor=cursor)
                 for document in page.documents:
-                    yield json.dumps(document.data, ensure_ascii=False) + "\n"
+                    yield line_of(document.data) + "\n"
                 cursor = page.cursor
                 if cursor is None:
                     return
 
-        return Response(lines(), mimetype=JSON_LINES)
+        return Response(lines(), mimetype=XML_LINES if is_dicom else JSON_LINES)
 
     return routes
+
+
+def _as_json(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False)

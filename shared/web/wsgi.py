@@ -16,6 +16,7 @@ from shared.web import (
     audit,
     clean_ups,
     configuration,
+    content_encoding,
     crosswalks,
     destinations,
     dicomweb,
@@ -73,6 +74,7 @@ def create_app(
     app.url_map.merge_slashes = False
     problems.install(app)
     access.install(app, identity, lambda: ports.configuration.get().settings, ports.clock)
+    content_encoding.install(app)
     if proxies := identity.settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
@@ -92,8 +94,8 @@ def create_app(
         app.register_api(jobs.blueprint(ports))
         app.register_api(destinations.blueprint(ports))
         app.register_api(sources.blueprint(ports))
-        app.register_api(pulls.blueprint(ports))
         app.register_api(uploads.blueprint(ports))
+        app.register_api(pulls.blueprint(ports))
         app.register_api(audit.blueprint(ports))
         app.register_api(users.blueprint(identity, ports.clock))
         app.register_api(users.own_blueprint(identity, ports.clock))
