@@ -417,7 +417,7 @@ class InstanceConflictError(PermanentError):
     code = "instance-conflict"
     category = Category.STORAGE
     hint = "Compare the two: a corrected header may be wanted, changed pixels need a new UID."
-    template = "{}: stored {}, received {}"
+    template = "{}: other bytes are there (their CRC32C or digest differs): stored {}, received {}"
 
 
 class CopyInFlightError(TransientError):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from infra.local.terminal import CommandFailedError
+from infra.local.yaml_documents import parse_yaml
 from shared.config.kinds import KIND_NAMES
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -17,6 +18,8 @@ _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """The document in the file, or of all files in the folder (not below) merged in name order.
+
+    In a folder, a file that is a ruleset by itself is one of its rulesets.
 
     Raises: CommandFailedError naming the file, and the line where the text itself is wrong.
     """
@@ -29,8 +32,14 @@ def read_configuration(path: Path) -> dict[str, Any]:
         )
     merged: dict[str, Any] = {}
     for file in files:
-        _merge(merged, _read(file), file)
+        document = _read(file)
+        _merge(merged, {"rulesets": [document]} if is_ruleset(document) else document, file)
     return merged
+
+
+def is_ruleset(document: Mapping[str, Any]) -> bool:
+    """True for one ruleset as the API takes it, and not a configuration that has some."""
+    return "rules" in document and not any(part in document for part in (*KIND_NAMES, "settings"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -61,9 +70,7 @@ def _parsed(text: str, *, is_json: bool) -> object:
     """Raises: ValueError or YAMLError in words; RecursionError, also for what is within itself."""
     if is_json:
         return json.loads(text, object_pairs_hook=_unique_names)
-    document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    _raise_if_endless(document, ())
-    return document
+    return parse_yaml(text)
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,17 +80,6 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{name!r} is there twice")
         document[name] = value
     return document
-
-
-def _raise_if_endless(value: object, within: tuple[int, ...]) -> None:
-    """An alias can name a part that it is in."""
-    if id(value) in within:
-        raise RecursionError
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            _raise_if_endless(item, (*within, id(value)))
 
 
 def _merge(merged: dict[str, Any], document: Mapping[str, Any], file: Path) -> None:
@@ -105,24 +101,3 @@ def _merge(merged: dict[str, Any], document: Mapping[str, Any], file: Path) -> N
             raise CommandFailedError(
                 f"{file}: {name} cannot be merged with that of another file", code="unreadable"
             )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it here: an unquoted date is text, a key given twice is a fault."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}

@@ -236,6 +236,25 @@ class ConfigurationService:
         after = self._change(swapped, by, reason, only=(kind, new_name), dry_run=dry_run)
         return _named(after, kind, new_name)
 
+    def put(
+        self, kind: str, document: Mapping[str, Any], *, by: str, reason: str = ""
+    ) -> dict[str, Any]:
+        """Put an entity in the place of the one of its name, or add it.
+
+        Raises: InvalidConfigurationError.
+        """
+        name = _name_of(document)
+
+        def with_it(plain: dict[str, Any]) -> dict[str, Any]:
+            entities = plain[kind]
+            if not any(entity["name"] == name for entity in entities):
+                return {**plain, kind: [*entities, dict(document)]}
+            placed = [dict(document) if entity["name"] == name else entity for entity in entities]
+            return {**plain, kind: placed}
+
+        after = self._change(with_it, by, reason, only=(kind, name), dry_run=False)
+        return _named(after, kind, name)
+
     def patch(
         self,
         kind: str,
@@ -410,7 +429,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     for kind in KINDS:
         seen: set[str] = set()
         for i, name in enumerate(_names(document.get(kind.name))):
-            if name in seen:
+            if name and name in seen:
                 faults.append(Fault(f"{kind.name}[{i}].name", f"{name!r} is there twice"))
             seen.add(name)
         faults += kind.faults(document)

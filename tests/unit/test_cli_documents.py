@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.documents import read_configuration
+from infra.local.documents import is_ruleset, read_configuration
 from infra.local.terminal import CommandFailedError
 
 
@@ -25,6 +25,16 @@ def test_a_folder_is_merged_as_one(tmp_path: Path) -> None:
         "destinations": [{"name": "pacs"}, {"name": "cloud"}],
         "settings": {"a": 1, "b": 2},
     }
+
+
+def test_a_ruleset_by_itself_is_known_as_one(tmp_path: Path) -> None:
+    ruleset = {"name": "r", "rules": []}
+    (tmp_path / "a.json").write_text('{"name": "r", "rules": []}')
+    assert is_ruleset(read_configuration(tmp_path / "a.json"))
+    assert not is_ruleset({"rulesets": [ruleset], "rules": []})
+    (tmp_path / "b.yaml").write_text("rulesets: [{name: s, rules: []}]\n")
+    both = {"rulesets": [ruleset, {"name": "s", "rules": []}]}
+    assert read_configuration(tmp_path) == both
 
 
 def test_a_setting_in_two_files_is_a_fault(tmp_path: Path) -> None:
@@ -54,6 +64,7 @@ def test_a_name_given_twice_in_json_is_a_fault(tmp_path: Path) -> None:
     [
         ("a.json", "[" * 100_000),
         ("a.yaml", "a: " + "[" * 3_000),
+        ("a.yaml", "- " * 200_000 + "a"),
         ("a.yaml", "a: &x [*x]\n"),
         ("a.yaml", "a: &x {b: *x}\n"),
     ],

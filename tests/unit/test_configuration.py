@@ -134,6 +134,32 @@ class TestConfiguration:
             "destinations[1].ae_titel: is no field here (did you mean ae_title?)",
         }
 
+    @pytest.mark.parametrize(
+        ("document", "words"),
+        [
+            ({"destinations": [{**ARCHIVE, "name": "a b"}]}, "must be of letters, digits and"),
+            ({"destinations": [{**ARCHIVE, "path": ""}]}, "path: must not be empty"),
+            ({"destinations": [{**ARCHIVE, "timeout_s": 0}]}, "timeout_s: must be more than 0"),
+            ({"destinations": [{**ARCHIVE, "on_conflict": "x"}]}, "must be 'keep_first', 'repl"),
+            ({"rulesets": ["a", "b"]}, r"rulesets\[1\]: must be an object$"),
+            ({"settings": {"default_route": "a"}}, "default_route: must be a list"),
+        ],
+    )
+    def test_says_what_is_allowed(
+        self, service: ConfigurationService, document: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(InvalidConfigurationError, match=words):
+            service.apply(document, by="test")
+
+    def test_puts_an_entity_in_the_place_of_its_namesake(
+        self, service: ConfigurationService
+    ) -> None:
+        service.apply({"destinations": [ARCHIVE], "rulesets": [RULESET]}, by="test")
+        service.put("rulesets", {**RULESET, "name": "other"}, by="test")
+        service.put("rulesets", {**RULESET, "description": "new"}, by="test")
+        found = [(one["name"], one.get("description")) for one in service.list("rulesets")]
+        assert found == [("ct", "new"), ("other", None)]
+
     def test_does_not_lose_a_destination_that_is_in_use(
         self, service: ConfigurationService
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,15 +33,20 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
     """Apply FILE, or all *.yaml, *.yml and *.json files in a folder as one.
 
     Each part that is named (listeners, destinations, rulesets, settings) replaces what was there;
-    parts that are not named stay. If anything is wrong, everything wrong is listed and nothing is
+    parts that are not named stay. A FILE that is one ruleset by itself replaces the ruleset of its
+    name, or is added. If anything is wrong, everything wrong is listed and nothing is
     changed. A running system follows within a second.
     """
-    from infra.local.documents import read_configuration
+    from infra.local.documents import is_ruleset, read_configuration
 
     terminal = Terminal(as_json)
     document = read_configuration(path)
     service = open_ports(create=True).configuration
-    applied = service.apply(document, by=principal(), reason=reason)
+    if is_ruleset(document):
+        ruleset = service.put("rulesets", document, by=principal(), reason=reason)
+        applied: dict[str, Any] = {"rulesets": [ruleset]}
+    else:
+        applied = service.apply(document, by=principal(), reason=reason)
     terminal.document(applied)
     terminal.table(
         ["part", "now"],
