@@ -52,3 +52,8 @@ output "delivery_member" {
   description = "IAM member that deliveries are made as: what stores of other projects let in."
   value       = module.functions["deliver-instance"].member
 }
+
+output "running" {
+  description = "The images that run: what a roll-back goes back to."
+  value       = var.images
+}
