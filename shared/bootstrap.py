@@ -202,6 +202,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.embedded.object_store import FolderObjectStore
     from shared.adapters.embedded.secret_store import FileSecretStore
+    from shared.metrics_folder import MetricsFolder
 
     home = environment.home
     home.mkdir(parents=True, exist_ok=True)
@@ -220,7 +221,9 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         first=first_configuration(),
     )
     ports.configuration.current()  # makes the first one, before anybody looks into the home
-    return replace(ports, waiting=_waiting_in(bus))
+    return replace(
+        ports, waiting=_waiting_in(bus), metrics=MetricsFolder(home / "run" / "metrics").total
+    )
 
 
 def cloud(environment: Environment, clock: Clock | None = None) -> Ports:

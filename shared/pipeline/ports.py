@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from shared.metrics import PROCESS, Snapshot
 from shared.ports import (
     Clock,
     DocumentStore,
@@ -69,4 +70,6 @@ class Ports:
     open_source: Callable[[AnySource], SourceReader] | None = None
     # Begins an upload into a landing bucket; None where there is none.
     begin_upload: BeginSession | None = None
+    # What all processes of this machine counted.
+    metrics: Callable[[], Snapshot] = PROCESS.snapshot
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
