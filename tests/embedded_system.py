@@ -20,9 +20,10 @@ from shared.messages import (
     Receipt,
     Source,
     Stage,
+    StandardizationRequested,
     Topic,
 )
-from shared.pipeline import deliver, jobs, report_commitment, rules, validate
+from shared.pipeline import deliver, jobs, report_commitment, rules, standardize, validate
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import PushRequest, PushResponse, answer
 from shared.pipeline.retention import Cleaner, Swept
@@ -34,6 +35,11 @@ SOURCE = Source("dimse", "main", calling_ae_title="CT1", peer_address="10.1.2.3"
 STAGES: dict[Topic, tuple[Any, Stage, Any]] = {
     Topic.INSTANCE_RECEIVED: (InstanceReceived, Stage.VALIDATE, validate.run),
     Topic.INSTANCE_ACCEPTED: (InstanceAccepted, Stage.RULES, rules.run),
+    Topic.STANDARDIZATION_REQUESTED: (
+        StandardizationRequested,
+        Stage.STANDARDIZE,
+        standardize.run,
+    ),
     Topic.DELIVERY_REQUESTED: (DeliveryRequested, Stage.DELIVER, deliver.run),
     Topic.JOB_REQUESTED: (JobRequested, Stage.JOB, jobs.run),
     Topic.COMMITMENT_REQUESTED: (CommitmentRequested, Stage.COMMITMENT, report_commitment.run),

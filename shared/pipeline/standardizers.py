@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.dicom.standardized import Standardized
+from shared.errors import DocumentMissingError
 from shared.messages import Receipt
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.standardization_counts import StandardizationCounts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ProviderFactory = Callable[["AnyProvider", Mapping[str, "Vocabulary"]], "Standardizer"]
 
 BY: Final = "standardize_attributes"
+MIN_THRESHOLD: Final = 1e-9  # of a chain, which has judged already
 _MARGIN_S: Final = 15.0  # that a claim lasts longer than its providers may take
 _REGION: Final = "AnatomicRegionSequence[0]"
 
@@ -37,6 +39,7 @@ class _Compiled:
     entity: Entity
     chain: Chain
     kept: KeptDecisions
+    links: tuple[tuple[str, Standardizer, float], ...]  # type, provider, threshold
     longest_s: float  # that its providers may take together
 
 
@@ -80,6 +83,27 @@ class Standardizers:
             details.append(told_of(data, made))
         hold = f"{', '.join(waiting)}: a person has to decide ({name})" if waiting else ""
         return Standardized(name, tuple(edits), hold, tuple(details))
+
+    def provider(self, name: str) -> tuple[Standardizer, float]:
+        """Whom to measure, and how sure it must be: the chain of the standardizer of this name, one
+        provider of it (NAME/vertex), or the first provider of a type (vertex).
+
+        Raises: DocumentMissingError.
+        """
+        from shared.standardize.chain import ChainProvider
+
+        wanted, _, type_ = name.partition("/")
+        for entity in self._configuration.get().standardizers:
+            types = [one.type for one in entity.providers]
+            if entity.enabled and (entity.name == wanted or (not type_ and wanted in types)):
+                found = self._compiled(entity.name)
+                assert found is not None
+                if entity.name == name:
+                    return ChainProvider(name, found.chain), MIN_THRESHOLD
+                link = next((one for one in found.links if one[0] == (type_ or wanted)), None)
+                if link is not None:
+                    return link[1], link[2]
+        raise DocumentMissingError("standardizers", name)
 
     def waits_apart(self, name: str) -> bool:
         """True if the standardizer asks over the network, so that others should not wait for it."""
@@ -133,8 +157,11 @@ class Standardizers:
             found = configuration.vocabulary(name)
             assert found is not None  # checked when it was configured
             site[attribute] = read_site_vocabulary(name, found.edition, found.csv)
+        links = tuple(
+            (one.type, self._make_provider(one, site), one.threshold) for one in entity.providers
+        )
         chain = Chain(
-            [Link(self._make_provider(one, site), one.threshold) for one in entity.providers],
+            [Link(provider, threshold) for _, provider, threshold in links],
             when_unsure=Policy(entity.when_unsure),
             when_down=Policy(entity.when_down),
             site=site,
@@ -143,7 +170,7 @@ class Standardizers:
         longest_s = sum(
             one.attempts * one.timeout_s for one in entity.providers if one.type != "embedded"
         )
-        return _Compiled(entity, chain, KeptDecisions(chain, self._documents), longest_s)
+        return _Compiled(entity, chain, KeptDecisions(chain, self._documents), links, longest_s)
 
     def _decision(
         self, found: _Compiled, attribute: str, header: Header, receipt: Receipt

@@ -142,6 +142,23 @@ class Chain:
         return False
 
 
+class ChainProvider:
+    """A Standardizer that proposes what a chain is sure of."""
+
+    def __init__(self, name: str, chain: Chain) -> None:
+        self.name, self._chain = name, chain
+
+    def propose(self, question: Question) -> Proposal:
+        """Raises: ProviderFailedError if nobody is sure and a provider of the chain failed."""
+        decision = self._chain.decide(question)
+        if decision.is_certain and decision.proposal is not None:
+            return decision.proposal
+        if decision.failed:
+            raise ProviderFailedError(decision.failed[0], "unavailable")
+        evidence = decision.proposal.evidence if decision.proposal else ()
+        return Proposal(None, 0.0, evidence, self.name, "", "", "")
+
+
 def vocabulary_of(attribute: str) -> Vocabulary:
     """The built-in vocabulary. Raises: UnknownVocabularyError."""
     if attribute not in BUILT_IN:

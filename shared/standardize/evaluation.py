@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.errors import Fault, InvalidConfigurationError
-from shared.standardize.proposals import Proposal, Question, Standardizer
+from shared.errors import Fault, InvalidConfigurationError, TransientError
+from shared.standardize.proposals import Evidence, Proposal, Question, Standardizer
 
 UNDETERMINED = "UNDETERMINED"
 KEEP = "keep"
@@ -51,11 +51,14 @@ class LabelledSeries:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A labelled series and what the provider proposed; `answer` is None if not sure enough."""
+    """A labelled series and what the provider proposed; `answer` is None if not sure enough, or if
+    the provider `failed`, for this reason.
+    """
 
     series: LabelledSeries
     proposal: Proposal
     answer: str | None
+    failed: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -88,6 +91,7 @@ class Score:
             "keep_changed": sum(one.changes_a_right_value for one in self.outcomes),
             "abstain": sum(one.series.kind == ABSTAIN for one in self.outcomes),
             "abstain_guessed": sum(one.is_guess for one in self.outcomes),
+            "failed": sum(bool(one.failed) for one in self.outcomes),
         }
 
     def by_kind(self) -> dict[str, dict[str, int]]:
@@ -134,10 +138,20 @@ def _labelled(row: Mapping[str, str | None], number: int) -> LabelledSeries:
 
 
 def evaluate(provider: Standardizer, series: list[LabelledSeries], *, threshold: float) -> Score:
-    """Ask about every series; a proposal below `threshold` counts as "not known"."""
+    """Ask about every series; a proposal below `threshold`, no term, or no answer at all counts as
+    "not known".
+
+    Raises: UnknownVocabularyError.
+    """
     outcomes = []
     for one in series:
-        proposal = provider.propose(one.question)
+        try:
+            proposal = provider.propose(one.question)
+        except TransientError as error:
+            reason = str(error)
+            nothing = Proposal(None, 0.0, (Evidence("", "", reason),), provider.name, "", "", "")
+            outcomes.append(Outcome(one, nothing, None, reason))
+            continue
         is_sure = proposal.value is not None and proposal.confidence >= threshold
         outcomes.append(Outcome(one, proposal, proposal.value if is_sure else None))
     return Score(tuple(outcomes))

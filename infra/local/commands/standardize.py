@@ -1,45 +1,68 @@
-"""`axiom standardize`: measure how well raw values become standard terms."""
+"""`axiom standardize`: measure how well raw values become standard terms, and decide for people."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option
+from infra.local.options import json_option, open_ports, principal
 from infra.local.terminal import CommandFailedError, Terminal
 
 if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
+    from shared.pipeline.standardization_reviews import Settled
     from shared.standardize.evaluation import Outcome, Score
+    from shared.standardize.proposals import Standardizer
+
+_STATES = (
+    "open",
+    "all",
+    "applied",
+    "kept",
+    "unknown",
+    "down",
+    "proposed",
+    "held",
+    "approved",
+    "corrected",
+    "rejected",
+    "reverted",
+)
+
+always_option = click.option(
+    "--always", is_flag=True, help="From now on: the phrase becomes a synonym of the site."
+)
+reason_option = click.option("--reason", default="", help="Kept with the decision.")
 
 
-@click.group("standardize", help="Measure how well raw values become standard terms.")
+@click.group("standardize", help="Measure how raw values become standard terms; decide about them.")
 def command() -> None:
-    """Needs no home and no running system."""
+    """`evaluate` with the embedded provider needs no home; nothing here needs a running system."""
 
 
 @command.command("evaluate")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--provider",
-    type=click.Choice(["embedded"]),
+    metavar="WHO",
     default="embedded",
     show_default=True,
-    help="Who is asked.",
+    help="embedded, or of the configuration: a standardizer's NAME (its whole chain), NAME/vertex, "
+    "or vertex or openai for the first of its kind.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
     default=None,
-    help='A proposal less sure than this counts as "not known".  [default: 0.7]',
+    help='A proposal less sure than this counts as "not known".  [default: 0.7, or as configured]',
 )
 @json_option
 def evaluate_file(file: Path, provider: str, threshold: float | None, as_json: bool) -> None:
     """Score a provider on FILE, a CSV of labelled series."""
-    from shared.errors import InvalidConfigurationError
-    from shared.standardize.chain import DEFAULT_THRESHOLD
-    from shared.standardize.embedded import EmbeddedStandardizer
+    from shared.errors import InvalidConfigurationError, UnknownVocabularyError
     from shared.standardize.evaluation import evaluate, read_labelled
 
     try:
@@ -48,8 +71,14 @@ def evaluate_file(file: Path, provider: str, threshold: float | None, as_json: b
         raise CommandFailedError(f"{file.name} is not UTF-8", code="bad-file") from None
     except InvalidConfigurationError as error:
         raise CommandFailedError(f"{file.name}: {error}", code="bad-file") from None
-    least = DEFAULT_THRESHOLD if threshold is None else threshold
-    score = evaluate(EmbeddedStandardizer(), series, threshold=least)
+    asked, least = _provider(provider)
+    least = least if threshold is None else threshold
+    try:
+        score = evaluate(asked, series, threshold=least)
+    except UnknownVocabularyError as error:
+        raise CommandFailedError(
+            f"{file.name}: {error}", hint=error.hint, code=error.code
+        ) from None
     terminal = Terminal(as_json)
     terminal.document(
         {
@@ -63,6 +92,205 @@ def evaluate_file(file: Path, provider: str, threshold: float | None, as_json: b
     )
     if not as_json:
         _show(score, terminal)
+
+
+@command.command("reviews")
+@click.option(
+    "--state",
+    type=click.Choice(_STATES),
+    default="open",
+    show_default=True,
+    help="open: what waits for a person.",
+)
+@click.option("--series", "series_uid", default="", metavar="UID", help="Series Instance UID.")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@json_option
+def reviews(state: str, series_uid: str, limit: int, as_json: bool) -> None:
+    """List decisions about Series, the newest first."""
+    from shared.pipeline import standardization_reviews
+    from shared.pipeline.series_decisions import OPEN
+
+    states = {"open": OPEN, "all": ()}.get(state, (state,))
+    page = standardization_reviews.find(
+        open_ports(), states=states, series_instance_uid=series_uid, limit=limit
+    )
+    found = [standardization_reviews.summary(one.data) for one in page.documents]
+    terminal = Terminal(as_json)
+    terminal.document(found)
+    terminal.table(
+        ["key", "state", "attribute", "proposed", "confidence", "provider", "series"],
+        [
+            [
+                one["key"],
+                one["state"],
+                one["attribute"],
+                one["value"] or one["proposed"] or "",
+                one["confidence"],
+                one["provider"] or "",
+                one["series_instance_uid"],
+            ]
+            for one in found
+        ],
+        empty="Nothing waits for a person." if state == "open" else "No decisions.",
+    )
+    if page.cursor is not None and not as_json:
+        terminal.say(f"There are more than {limit}; see --limit.", style="dim")
+
+
+@command.command("show")
+@click.argument("key", metavar="KEY")
+@json_option
+def show(key: str, as_json: bool) -> None:
+    """Show one decision: what was asked, what was proposed, and on which evidence."""
+    from shared.pipeline import standardization_reviews
+
+    found = _tried(lambda ports: standardization_reviews.read(key, ports, by=principal()))
+    terminal = Terminal(as_json)
+    terminal.document(found)
+    rows = [[name, value] for name, value in found.items() if value and name not in _IN_PARTS]
+    rows += [[name, value] for name, value in (found["context"] or {}).items()]
+    rows += [["evidence", _in_words(one)] for one in found["evidence"]]
+    terminal.table(["", ""], rows)
+
+
+@command.command("approve")
+@click.argument("key", metavar="KEY")
+@always_option
+@json_option
+def approve(key: str, always: bool, as_json: bool) -> None:
+    """What was proposed is right: all Instances of the Series get it."""
+    from shared.pipeline import standardization_reviews as people
+
+    _settle(lambda ports: people.approve(key, ports, by=principal(), always=always), as_json)
+
+
+@command.command("correct")
+@click.argument("key", metavar="KEY")
+@click.argument("value", metavar="TERM")
+@always_option
+@reason_option
+@json_option
+def correct(key: str, value: str, always: bool, reason: str, as_json: bool) -> None:
+    """TERM is right, also in place of one that was applied; what was delivered is sent again."""
+    from shared.pipeline import standardization_reviews as people
+
+    _settle(
+        lambda ports: people.correct(
+            key, value, ports, by=principal(), always=always, reason=reason
+        ),
+        as_json,
+    )
+
+
+@command.command("reject")
+@click.argument("key", metavar="KEY")
+@reason_option
+@json_option
+def reject(key: str, reason: str, as_json: bool) -> None:
+    """What was proposed is wrong: the Instances go on as they came."""
+    from shared.pipeline import standardization_reviews as people
+
+    _settle(lambda ports: people.reject(key, ports, by=principal(), reason=reason), as_json)
+
+
+@command.command("revert")
+@click.argument("key", metavar="KEY")
+@reason_option
+@json_option
+def revert(key: str, reason: str, as_json: bool) -> None:
+    """Take back what was applied: the Instances are delivered again as they came."""
+    from shared.pipeline import standardization_reviews as people
+
+    _settle(lambda ports: people.revert(key, ports, by=principal(), reason=reason), as_json)
+
+
+@command.command("ask-again")
+@click.argument("key", metavar="KEY")
+@json_option
+def ask_again(key: str, as_json: bool) -> None:
+    """Have the providers decide anew, as when one was down."""
+    from shared.pipeline import standardization_reviews as people
+
+    _settle(lambda ports: people.ask_again(key, ports, by=principal()), as_json)
+
+
+@command.command("report")
+@json_option
+def report(as_json: bool) -> None:
+    """Count what each provider decided, and what people made of it; in Series."""
+    from shared.pipeline import standardization_report
+
+    found = standardization_report.report(open_ports())
+    terminal = Terminal(as_json)
+    terminal.document(found)
+    columns = standardization_report.COLUMNS
+    terminal.table(
+        ["standardizer", "attribute", "provider", *columns],
+        [
+            [
+                *(one[name] for name in ("standardizer", "attribute", "provider")),
+                *(one[column] for column in columns),
+            ]
+            for one in found["series"]
+        ],
+        empty="Nothing was decided yet.",
+    )
+    for provider, number in found["discarded"].items():
+        terminal.say(f"{provider}: {number} answers were no term and were discarded")
+    for provider, reasons in found["failed"].items():
+        told = ", ".join(f"{reason} {number}" for reason, number in reasons.items())
+        terminal.say(f"{provider}: no usable answer: {told}")
+
+
+def _provider(name: str) -> tuple[Standardizer, float]:
+    from shared.errors import DocumentMissingError
+    from shared.standardize.chain import DEFAULT_THRESHOLD
+    from shared.standardize.embedded import EmbeddedStandardizer
+
+    if name == "embedded":
+        return EmbeddedStandardizer(), DEFAULT_THRESHOLD
+    try:
+        return open_ports().standardizers.provider(name)
+    except DocumentMissingError:
+        raise CommandFailedError(
+            f"no standardizer of the configuration is, or asks, {name}",
+            hint="See `axiom config export`, or leave --provider out.",
+            code="no-provider",
+        ) from None
+
+
+def _tried(do: Callable[[Ports], Any]) -> Any:
+    from shared.errors import AxiomError
+
+    try:
+        return do(open_ports())
+    except AxiomError as error:
+        raise CommandFailedError(str(error), hint=error.hint, code=error.code) from None
+
+
+def _settle(do: Callable[[Ports], Settled], as_json: bool) -> None:
+    from shared.pipeline.standardization_reviews import summary
+
+    settled: Settled = _tried(do)
+    decision = summary(settled.decision)
+    terminal = Terminal(as_json)
+    terminal.document({"decision": decision, "again": settled.again, "gone": settled.gone})
+    if as_json:
+        return
+    told = f" as {decision['value']}" if decision["value"] else ""
+    terminal.say(
+        f"{decision['attribute']} of series {decision['series_instance_uid']}: "
+        f"{decision['state']}{told}; {settled.again} Instances are decided about anew"
+    )
+    if settled.gone:
+        terminal.say(f"{settled.gone} cannot be sent again: their received files are gone")
+
+
+_IN_PARTS = frozenset({"evidence", "context", "history"})
+
+
+def _in_words(evidence: dict[str, str]) -> str:
+    return " ".join(filter(None, (evidence["source"], evidence["phrase"], f"({evidence['how']})")))
 
 
 def _show(score: Score, terminal: Terminal) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,6 +16,10 @@ from shared.errors import ProviderFailedError
 from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
 
 NAME: Final = "vertex"
+
+# They say at INFO what they do at every request.
+for _talkative in ("httpx2", "google_genai"):
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 _MAX_OUTPUT_TOKENS: Final = 1_024
 _STOPPED_FOR_SAFETY: Final = frozenset(

@@ -7,8 +7,44 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+TOKEN_PATH = "/token"
+_TOKEN = json.dumps(
+    {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"}
+).encode()
+
+
+@cache
+def _private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return pem.decode()
+
+
+def service_account(url: str) -> str:
+    """Credentials of Google Cloud, as a file holds them, whose tokens come from this server."""
+    return json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "p",
+            "private_key_id": "1",
+            "private_key": _private_key(),
+            "client_email": "axiom@p.iam.gserviceaccount.com",
+            "client_id": "1",
+            "token_uri": url + TOKEN_PATH,
+        }
+    )
+
 
 # What one request is answered: status, header fields, body; or None to say nothing for a while.
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -25,7 +61,7 @@ class ModelServer:
             "value": "TSPINE",
             "confidence": 0.97,
             "source": "SeriesDescription",
-            "phrase": "rygg",
+            "phrase": "hatgerinc",
         }
     )
     behaviour: Behaviour | None = None
@@ -115,10 +151,15 @@ def model_server() -> Iterator[ModelServer]:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == TOKEN_PATH:
+                self._send(200, {"Content-Type": "application/json"}, _TOKEN)
+                return
             state.paths.append(self.path)
             state.bodies.append(data.decode())
             state.headers.append({name.lower(): text for name, text in self.headers.items()})
-            status, fields, body = state.answer(self.path, json.loads(data))
+            self._send(*state.answer(self.path, json.loads(data)))
+
+        def _send(self, status: int, fields: Mapping[str, str], body: bytes) -> None:
             try:
                 self.send_response(status)
                 for name, text in fields.items():

@@ -22,7 +22,9 @@ from tests.fakes import FakeClock
 from tests.unit.standardize import model_server as servers
 from tests.unit.standardize.model_server import Behaviour, ModelServer, model_server
 
-QUESTION = Question("BodyPartExamined", "RYGG", {"SeriesDescription": "rygg sag", "Modality": "MR"})
+QUESTION = Question(
+    "BodyPartExamined", "HATGERINC", {"SeriesDescription": "hatgerinc sag", "Modality": "MR"}
+)
 # Long enough that no slow machine meets it where an answer comes.
 TIMEOUT_S = 20.0
 KINDS = ["vertex", "openai"]
@@ -83,7 +85,7 @@ class TestAModel:
         assert (proposal.value, proposal.provider, proposal.model) == ("TSPINE", kind, "gemini-x")
         assert proposal.confidence == 0.9  # it may be sure of anything
         (evidence,) = proposal.evidence
-        assert (evidence.source, evidence.phrase) == ("SeriesDescription", "rygg")
+        assert (evidence.source, evidence.phrase) == ("SeriesDescription", "hatgerinc")
 
     def test_is_bound_to_the_vocabulary_and_to_no_fancy(
         self, kind: str, server: ModelServer
