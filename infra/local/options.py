@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,23 @@ from infra.local.terminal import CommandFailedError
 if TYPE_CHECKING:
     from shared.bootstrap import Environment
     from shared.pipeline.ports import Ports
+
+
+class Moment(click.ParamType[datetime]):
+    """A date or a time; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """The time, timezone-aware. Raises: click.BadParameter."""
+        try:
+            found = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail("it is a date or time such as 2026-11-21T08:00Z", param, ctx)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."

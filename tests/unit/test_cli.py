@@ -7,12 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.local.cli import COMMANDS, main
+from infra.local.options import open_ports
+from shared.errors import ObjectMissingError
+from shared.messages import Stage
+from shared.pipeline.exceptions import exception_from
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,11 +240,40 @@ def test_lists_of_an_empty_home_are_empty(
     site.write_text("rulesets: []\n")
     run(capsys, "config", "apply", str(site))
     assert run_json(capsys, "instances", "list") == (0, {"instances": []})
-    assert run_json(capsys, "exceptions", "list") == (0, {"exceptions": [], "more": False})
+    nothing = {"exceptions": [], "more": False, "next_cursor": None}
+    assert run_json(capsys, "exceptions", "list") == (0, nothing)
+    assert run_json(capsys, "exceptions", "list", "--search", "x") == (0, nothing)
     status, job = run_json(capsys, "exceptions", "retry", "--all")
     assert (status, job["state"], job["total"]) == (0, "finished", 0)
     status, document = run_json(capsys, "exceptions", "show", "unknown")
     assert (status, document["error"]["code"]) == (1, "document-missing")
+
+
+def test_exceptions_are_found_by_filter_and_text_page_by_page(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("rulesets: []\n")
+    run(capsys, "config", "apply", str(site))
+    log = open_ports().exceptions
+    for number in range(5):
+        error = ObjectMissingError("needle" if number % 2 else "hay")
+        at = datetime(2026, 1, 1 + number, tzinfo=UTC)
+        log.record(exception_from(error, stage=Stage.RULES, at=at, key=str(number)))
+
+    def days(*arguments: str) -> tuple[list[int], str | None]:
+        status, document = run_json(capsys, "exceptions", "list", *arguments)
+        assert status == 0
+        return [int(e["last_at"][8:10]) for e in document["exceptions"]], document["next_cursor"]
+
+    assert days("--stage", Stage.RULES, "--since", "2026-01-03") == ([5, 4, 3], None)
+    assert days("--stage", "elsewhere") == ([], None)
+    first, cursor = days("--search", "NEEDLE", "--limit", "1")
+    assert first == [4]
+    assert cursor
+    assert days("--search", "NEEDLE", "--cursor", cursor) == ([2], None)
+    assert run(capsys, "exceptions", "list", "--cursor", "of my own")[0] == 2
+    assert run(capsys, "exceptions", "list", "--since", "yesterday")[0] == 2
 
 
 def test_retry_without_naming_any_is_usage(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from infra.local.acting import act, all_option, dry_run_option, filter_option
-from infra.local.options import json_option, open_ports
+from infra.local.options import Moment, json_option, open_ports
 from infra.local.terminal import Terminal
+
+if TYPE_CHECKING:
+    from shared.ports import Page
 
 STATUSES = ("open", "retried", "archived", "discarded")
 CATEGORIES = ("validation", "processing", "storage", "network", "resource", "configuration")
 
+_SEARCH_PAGE = 500
 # What a retry needs is no reading matter.
 _MACHINE_FIELDS = frozenset({"retry_message"})
 
@@ -28,14 +33,22 @@ def command() -> None:
 @click.option("--category", type=click.Choice(CATEGORIES))
 @click.option("--destination", metavar="NAME")
 @click.option("--study", metavar="UID", help="Only of this Study Instance UID.")
+@click.option("--stage", metavar="NAME", help="Only of this stage, as an entry names it.")
+@click.option("--since", type=Moment(), help="Only what happened since.")
+@click.option("--search", metavar="TEXT", default="", help="Only where a field holds this text.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--cursor", metavar="CURSOR", help="Go on after the page that ended with it.")
 @json_option
 def list_(
     status: str,
     category: str | None,
     destination: str | None,
     study: str | None,
+    stage: str | None,
+    since: datetime | None,
+    search: str,
     limit: int,
+    cursor: str | None,
     as_json: bool,
 ) -> None:
     """List the entries, newest first."""
@@ -45,10 +58,20 @@ def list_(
         "category": category or "",
         "destination": destination or "",
         "study_instance_uid": study or "",
+        "stage": stage or "",
     }
-    page = open_ports().exceptions.list(where=where, limit=limit)
+    log = open_ports().exceptions
+
+    def entries_of(limit: int, cursor: str | None) -> Page:
+        return log.list(where=where, since=since, limit=limit, cursor=cursor)
+
+    try:
+        page = _found(search, entries_of, limit, cursor) if search else entries_of(limit, cursor)
+    except ValueError:
+        raise click.BadParameter("it is none that this list gave", param_hint="--cursor") from None
     entries = [_readable(document.data) for document in page.documents]
-    terminal.document({"exceptions": entries, "more": page.cursor is not None})
+    more = page.cursor is not None
+    terminal.document({"exceptions": entries, "more": more, "next_cursor": page.cursor})
     terminal.table(
         ["id", "when", "status", "category", "code", "destination", "what happened"],
         [
@@ -65,8 +88,29 @@ def list_(
         ],
         empty="No exceptions." if status == "all" else f"No {status} exceptions.",
     )
-    if page.cursor is not None and not as_json:
-        terminal.say(f"There are more than {limit}; see --limit.", style="dim")
+    if more and not as_json:
+        terminal.say(f"There are more; go on with --cursor {page.cursor}", style="dim")
+
+
+def _found(
+    wanted: str, entries_of: Callable[[int, str | None], Page], limit: int, cursor: str | None
+) -> Page:
+    """The entries that hold the text, case aside; the cursor stands behind the last of them."""
+    from shared.pipeline.exceptions import words_of
+    from shared.ports import Page
+
+    needle = wanted.casefold()
+    found = []
+    while True:
+        page = entries_of(_SEARCH_PAGE, cursor)
+        for position, document in enumerate(page.documents, start=1):
+            if any(needle in word.casefold() for word in words_of(document.data)):
+                found.append(document)
+                if len(found) == limit:
+                    return Page(found, entries_of(position, cursor).cursor)
+        cursor = page.cursor
+        if cursor is None:
+            return Page(found, None)
 
 
 @command.command("show")

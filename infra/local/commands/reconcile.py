@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import Moment, json_option, open_ports, principal
 from infra.local.terminal import CommandFailedError, Terminal
 
 
@@ -20,7 +20,7 @@ from infra.local.terminal import CommandFailedError, Terminal
 @click.option("--destination", required=True, metavar="NAME", help="Whom to ask what it holds.")
 @click.option(
     "--since",
-    metavar="TIME",
+    type=Moment(),
     help="Of what was received since, as 2026-11-21 or 2026-11-21T08:00Z.  [default: all]",
 )
 @click.option(
@@ -30,7 +30,9 @@ from infra.local.terminal import CommandFailedError, Terminal
     help="Deliver anew what is missing, or only tell.",
 )
 @json_option
-def command(source: str, destination: str, since: str | None, requeue: bool, as_json: bool) -> int:
+def command(
+    source: str, destination: str, since: datetime | None, requeue: bool, as_json: bool
+) -> int:
     """Compare what was received with what a destination holds, by asking it (C-FIND, QIDO-RS, or a
     look into the folder).
 
@@ -41,7 +43,7 @@ def command(source: str, destination: str, since: str | None, requeue: bool, as_
     ports = open_ports()
     terminal = Terminal(as_json)
     created = reconcile.create(
-        source, destination, ports, by=principal(), since=_time(since), requeue=requeue
+        source, destination, ports, by=principal(), since=since, requeue=requeue
     )
     found = reconcile.work(created["id"], ports)
     if found["state"] != reconcile.FINISHED:
@@ -69,13 +71,3 @@ def command(source: str, destination: str, since: str | None, requeue: bool, as_
         empty=" ",
     )
     return int(found["missing"] + found["failed"] > found["requeued"])
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError("--since is a date or time such as 2026-11-21T08:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
