@@ -28,7 +28,6 @@ class MetricsFolder:
 
     def keep(self, part: str) -> None:
         """Have a thread write this process's snapshots from now on."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._fold(part)
         threading.Thread(
             target=self._write_on, args=(part, threading.Event()), name="metrics", daemon=True
@@ -68,6 +67,7 @@ class MetricsFolder:
                 path.unlink(missing_ok=True)
 
     def _replace(self, name: str, snapshot: Snapshot) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         beside = self._folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
         beside.write_text(json.dumps(snapshot))
         beside.replace(self._folder / name)

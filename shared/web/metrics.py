@@ -33,10 +33,10 @@ def blueprint(ports: Ports) -> APIBlueprint:
 
     @routes.get(
         "/metrics",
-        operation_id="metrics",
+        operation_id="read_metrics",
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    def show() -> Response:
+    def read_metrics() -> Response:
         """Counters, gauges and histograms of all processes of this machine."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collector(ports))

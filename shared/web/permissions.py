@@ -50,7 +50,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         studies.list_studies studies.read_study
         standardize.list_reviews standardize.standardize_report standardize.list_synonyms
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
-        destinations.list_states destinations.read_state
+        destinations.list_states destinations.read_state metrics.read_metrics
         sources.list_states sources.read_state pulls.read_pull pulls.list_pull_rows
         reconciliations.list_reconciliations reconciliations.read_reconciliation
     """,

@@ -10,7 +10,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shared.identity.identity import Identity
 from shared.identity.settings import IdentitySettings
-from shared.pipeline.ports import Ports
+from shared.pipeline.admission import Admission
+from shared.pipeline.ports import HealthCheck, Ports
 from shared.web import (
     access,
     audit,
@@ -26,6 +27,7 @@ from shared.web import (
     instances,
     jobs,
     login,
+    metrics,
     problems,
     pulls,
     reconciliations,
@@ -79,8 +81,10 @@ def create_app(
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
         )
-    app.register_api(health.blueprint(health.HealthReport(ports.health_checks, ports.clock)))
+    report = health.HealthReport(ports.health_checks, ports.clock)
+    app.register_api(health.blueprint(report, _queue_check(ports)))
     if API in serving:
+        app.register_api(metrics.blueprint(ports))
         app.register_api(clean_ups.blueprint(ports))
         app.register_api(reconciliations.blueprint(ports))
         app.register_api(configuration.blueprint(ports.configuration))
@@ -107,3 +111,13 @@ def create_app(
             dicomweb.blueprint(ports.receiver, lambda: ports.configuration.get().settings)
         )
     return app
+
+
+def _queue_check(ports: Ports) -> HealthCheck:
+    """In words why nobody is let in, as the gateway would say it."""
+    admission = Admission(ports.objects, ports.queue, ports.clock)
+
+    def check() -> str | None:
+        return "; ".join(admission.closed(ports.configuration.get().settings)) or None
+
+    return check
