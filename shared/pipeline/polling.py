@@ -143,6 +143,8 @@ class _Poll(threading.Thread):
         self.stopped = threading.Event()
         self.tally = Tally()
         self.error: BaseException | None = None
+        # Why some Study did not come.
+        self.remark: AxiomError | None = None
         self._lease, self._ports, self._states = lease, ports, states
         self._retry = retry
         self._studies = 0
@@ -184,6 +186,7 @@ class _Poll(threading.Thread):
                 covered_until=began_at if is_whole else None,
                 error=said,
                 code=code,
+                remark=self.remark,
                 goes_on=goes_on,
             )
         counts = self.tally.as_json()
@@ -221,7 +224,7 @@ class _Poll(threading.Thread):
 
     def _pull_all(self, reader: SourceReader, puller: Puller) -> None:
         at_once = self.entity.limits.max_concurrency
-        unreachable = 0
+        unreachable, answered = 0, False
         with ThreadPoolExecutor(at_once, thread_name_prefix=self.name) as studies:
             pending: set[Future[Pulled]] = set()
             try:
@@ -234,11 +237,15 @@ class _Poll(threading.Thread):
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         for one in done:
                             pulled = one.result()
+                            self.remark = pulled.error or self.remark
+                            answered = answered or (pulled.shown > 0 and not pulled.is_unreachable)
                             unreachable = unreachable + 1 if pulled.is_unreachable else 0
                             if unreachable >= _UNREACHABLE_AFTER and pulled.error is not None:
                                 raise pulled.error
                     if self.stopped.is_set():
                         raise PollStoppedError
+                if unreachable and not answered and self.remark is not None:
+                    raise self.remark
             except BaseException:
                 self.stopped.set()
                 for one in pending:

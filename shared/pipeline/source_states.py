@@ -14,7 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.config.sources import AnySource
-from shared.errors import DocumentChangedError, DocumentExistsError, DocumentMissingError
+from shared.errors import (
+    AxiomError,
+    DocumentChangedError,
+    DocumentExistsError,
+    DocumentMissingError,
+)
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore
@@ -151,10 +156,12 @@ class SourceStates:
         covered_until: datetime | None = None,
         error: str = "",
         code: str = "",
+        remark: AxiomError | None = None,
         goes_on: bool = False,
     ) -> None:
         """The poll is over. With `covered_until` all that the source showed was looked at; with
-        `error` it could not be asked; `goes_on` if the next one is to begin at once.
+        `error` it could not be asked; `remark` is why some Study did not come; `goes_on` if
+        the next one is to begin at once.
 
         Raises: LeaseLostError.
         """
@@ -173,8 +180,8 @@ class SourceStates:
             "next_poll_at": timestamp(now + timedelta(seconds=pause_s)),
             "failures": failures,
             "failing_since": (data["failing_since"] or timestamp(now)) if error else None,
-            "last_error": error or data["last_error"],
-            "last_code": code or data["last_code"],
+            "last_error": error or (str(remark) if remark else data["last_error"]),
+            "last_code": code or (remark.code if remark else data["last_code"]),
             "holder": "",
             "held_until": "",
         }

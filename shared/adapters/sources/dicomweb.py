@@ -154,7 +154,10 @@ class DicomwebReader:
         return query
 
     def _pages(self, path: str, query: list[tuple[str, str]], key: str) -> Iterator[qido.Found]:
-        return qido.pages(self._server, path, query, key, page_size=self._page_size)
+        # Some servers say 404 where nothing fits; one that has no such service says it always.
+        return qido.pages(
+            self._server, path, query, key, page_size=self._page_size, if_none=self.check
+        )
 
     def _parts(self, path: str, expected: int, *, uid: str = "") -> Iterator[Retrieved]:
         """Raises: _NotAtOnceError, for more than one Instance, if the server does not do that."""

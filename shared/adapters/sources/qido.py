@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,12 +37,12 @@ def pages(
     key: str,
     *,
     page_size: int,
-    expected: int | None = None,
+    if_none: Callable[[], object] = lambda: None,
 ) -> Iterator[Found]:
     """What the search gives, each once by its `key`, until a page shows nothing that is new.
 
     So it ends with a server that ignores `offset`, and misses nothing with one that ignores
-    `limit` or gives fewer than asked for. `expected` is how many there are, if that is known.
+    `limit` or gives fewer than asked for. `if_none` is called where there is no such resource.
 
     Raises: SourceUnavailableError and its kin.
     """
@@ -51,6 +51,8 @@ def pages(
     for _ in range(_MOST_PAGES):
         asked = [*query, ("limit", str(page_size)), ("offset", str(offset))]
         page = server.documents(path, asked)
+        if page is None and offset == 0:
+            if_none()
         if not page:
             return
         before = len(seen)
@@ -59,7 +61,7 @@ def pages(
             if uid and uid not in seen:
                 seen.add(uid)
                 yield one
-        if len(seen) == before or (expected is not None and len(seen) >= expected):
+        if len(seen) == before:
             return
         offset += len(page)
 

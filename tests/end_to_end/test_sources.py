@@ -1,0 +1,167 @@
+"""Sources that are polled, against real peers: all comes once, whatever ends in the middle."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.data import build
+from tests.peers import LOOPBACK, OrthancPeer, StartOrthanc
+from tests.running import RunningAxiom, wait_until
+
+pytest_plugins = ("tests.peers",)
+
+# The Study Date of tests' Instances lies years back.
+LOOKBACK = "30000d"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningAxiom]:
+    with RunningAxiom(tmp_path / "home") as running:
+        yield running
+
+
+@pytest.fixture
+def archive(running: RunningAxiom, start_orthanc: StartOrthanc) -> OrthancPeer:
+    """An Orthanc that knows our listener, and lets GETTER get."""
+    return start_orthanc(
+        DicomModalities={
+            "axiom": ["AXIOM", LOOPBACK, running.dimse_port],
+            "getter": {"AET": "GETTER", "Host": LOOPBACK, "Port": 104, "AllowGet": True},
+        }
+    )
+
+
+def sources_at(archive: OrthancPeer, **more: Any) -> dict[str, dict[str, Any]]:
+    """One of each kind that asks Orthanc, by name."""
+    shared = {"poll_interval": 1, "lookback": LOOKBACK, **more}
+    query = {
+        "type": "dimse_qr",
+        "ae_title": archive.ae_title,
+        "host": LOOPBACK,
+        "port": archive.port,
+        **shared,
+    }
+    return {
+        "web": {"name": "web", "type": "dicomweb", "base_url": archive.dicomweb_url, **shared},
+        "mover": {"name": "mover", **query, "move_destination": "AXIOM"},
+        "getter": {"name": "getter", **query, "calling_ae_title": "GETTER"},
+    }
+
+
+def put(archive: OrthancPeer, instance: str, series: str, study: str) -> str:
+    """Store one more in the archive; its SOP Instance UID."""
+    data = build.ct(instance=instance, series=series, study=study)
+    requests.post(f"{archive.rest_url}/instances", data=data, timeout=60).raise_for_status()
+    return build.uid(instance)
+
+
+def came(running: RunningAxiom) -> Counter[tuple[str, str]]:
+    """How often each Instance came, by source and UID."""
+    return Counter(
+        (one["source"]["name"], one["sop_instance_uid"])
+        for one in running.get_all("/api/v1/instances")
+    )
+
+
+def states(running: RunningAxiom) -> dict[str, Any]:
+    answer = running.request("GET", "/api/v1/sources").json()
+    return {state["source"]: state for state in answer["items"]}
+
+
+@pytest.mark.peer("orthanc")
+def test_each_kind_brings_all_once_and_what_is_late(
+    running: RunningAxiom, archive: OrthancPeer
+) -> None:
+    uids = [put(archive, f"ct-{n}", f"series-{n % 2}", "study") for n in range(4)]
+    sources = sources_at(archive)
+    landing = running.home / "incoming" / "scans"
+    landing.mkdir(parents=True)
+    (landing / "one.dcm").write_bytes(build.ct(instance="landed"))
+    folder = {"name": "scans", "type": "folder", "path": "scans", "poll_interval": 1, "settle_s": 0}
+    running.configure(sources=[*sources.values(), folder])
+    wanted = {(name, uid) for name in sources for uid in uids}
+    wanted.add(("scans", build.uid("landed")))
+    wait_until(lambda: wanted <= set(came(running)), 60, "all of it")
+
+    late = put(archive, "late", "series-2", "study")
+    wanted |= {(name, late) for name in sources}
+    wait_until(lambda: wanted <= set(came(running)), 60, "what was late")
+
+    polled = {name: states(running)[name]["poll_ended_at"] for name in sources}
+    wait_until(
+        lambda: all(states(running)[n]["poll_ended_at"] > polled[n] for n in polled), 60, "a poll"
+    )
+    assert came(running) == dict.fromkeys(wanted, 1)
+    totals = states(running)["mover"]["totals"]
+    assert totals == {"found": 5, "queued": 5, "processed": 5, "failed": 0}
+    types = {one["source"]["type"] for one in running.get_all("/api/v1/instances")}
+    assert types == {"dicomweb", "dimse_qr", "folder"}
+
+
+@pytest.mark.peer("orthanc")
+def test_a_poller_that_is_killed_at_any_moment_loses_nothing(
+    running: RunningAxiom, archive: OrthancPeer
+) -> None:
+    uids = [put(archive, f"ct-{n}", f"series-{n % 3}", f"study-{n % 6}") for n in range(48)]
+    sources = sources_at(archive, limits={"max_concurrency": 2})
+    del sources["getter"]
+    running.configure(sources=list(sources.values()))
+    chance = random.Random(8)
+    for _ in range(5):
+        wait_until(lambda: (running.home / "run" / "polling.json").exists(), 30)
+        wait_until(lambda: any(s["state"] == "polling" for s in states(running).values()), 30)
+        wait_until(lambda: chance.random() < 0.5, 30, every_s=0.02)
+        beat = (running.home / "run" / "polling.json").read_text()
+        running.kill_part("polling")
+        wait_until(lambda b=beat: (running.home / "run" / "polling.json").read_text() != b, 30)
+    wanted = {(name, uid) for name in sources for uid in uids}
+    wait_until(lambda: wanted <= set(came(running)), 90, "all of it")
+    assert set(came(running)) == wanted
+
+
+@pytest.mark.peer("orthanc")
+def test_one_source_that_is_dead_leaves_the_others_alone(
+    running: RunningAxiom, archive: OrthancPeer
+) -> None:
+    uid = put(archive, "ct-1", "series", "study")
+    sources = sources_at(archive)
+    dead = {**sources["web"], "name": "dead", "base_url": "http://127.0.0.1:9/dicom-web"}
+    html = {**sources["web"], "name": "html", "base_url": f"{archive.rest_url}/app/explorer.html"}
+    stranger = {**sources["mover"], "name": "stranger", "move_destination": "NOBODY"}
+    running.configure(sources=[dead, html, stranger, sources["web"]])
+    wait_until(lambda: ("web", uid) in came(running), 60, "the other's")
+    for name in ("dead", "html", "stranger"):
+        wait_until(lambda n=name: states(running)[n]["failures"], 60, name)
+    assert "connection" in states(running)["dead"]["last_error"]
+    assert states(running)["dead"]["last_code"] == "source-unavailable"
+    polled = running.request("POST", "/api/v1/sources/web/poll")
+    assert polled.status_code == 202
+    assert running.request("POST", "/api/v1/sources/web/check").json()["answer"] == "QIDO-RS 200"
+    assert running.request("POST", "/api/v1/sources/dead/check").status_code == 503
+
+
+@pytest.mark.peer("orthanc")
+def test_a_list_is_pulled_on_demand_through_each_kind(
+    running: RunningAxiom, archive: OrthancPeer
+) -> None:
+    uids = [put(archive, f"ct-{n}", "series", f"study-{n}") for n in range(2)]
+    # Not polled by itself: no Study is of tomorrow.
+    sources = sources_at(archive, query_params={"StudyDate": "20991231"})
+    running.configure(sources=list(sources.values()))
+    for name in sources:
+        asked = {"source": name, "studies": [build.uid("study-0"), build.uid("nowhere")]}
+        started = running.request("POST", "/api/v1/pulls", json=asked)
+        assert started.status_code == 202, started.text
+        url = started.headers["Location"]
+        wait_until(lambda u=url: running.request("GET", u).json()["state"] == "finished", 60, name)
+        rows = running.get_all(f"{url}/rows")
+        assert [(row["state"], row["received"]) for row in rows] == [("done", 1), ("unknown", 0)]
+    wait_until(lambda: len(came(running)) == 3, 30)
+    assert set(came(running)) == {(name, uids[0]) for name in sources}
