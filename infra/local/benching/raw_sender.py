@@ -191,7 +191,7 @@ def _expect_success(connection: socket.socket, message_id: int) -> None:
     if kind != upper_layer.P_DATA_TF:
         raise BenchError(f"PDU type {kind:02X}H answers a C-STORE")
     command = b"".join(bytes(fragment) for _, _, fragment in upper_layer.pdvs(body))
-    (status,) = struct.unpack("<H", command[command.index(_STATUS) + 8 :][:2])
+    (status,) = struct.unpack("<H", command[command.rindex(_STATUS) + 8 :][:2])
     if status != _SUCCESS:
         raise BenchError(f"message {message_id} is answered {status:04X}H")
 
