@@ -137,6 +137,15 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Put:
+    """A document to create or overwrite, whatever is there."""
+
+    collection: str
+    key: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Some documents of a query; `cursor` continues after the last of them, None at the end."""
 
@@ -147,15 +156,26 @@ class Page:
 class DocumentStore(Protocol):
     """JSON documents in collections, each with a version that changes with every write.
 
-    Times are stored as UTC in ISO 8601 with microseconds and `Z`, so that they sort as text.
+    What `create` and `replace` get as `also` is written with the document, or neither is. Times are
+    stored as UTC in ISO 8601 with microseconds and `Z`, so that they sort as text.
     """
 
     def get(self, collection: str, key: str) -> Document | None: ...
 
-    def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+    def create(
+        self, collection: str, key: str, data: Mapping[str, Any], *, also: Sequence[Put] = ()
+    ) -> Document:
         """Raises: DocumentExistsError. Of several callers at once, exactly one wins."""
 
-    def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
+    def replace(
+        self,
+        collection: str,
+        key: str,
+        data: Mapping[str, Any],
+        version: str,
+        *,
+        also: Sequence[Put] = (),
+    ) -> Document:
         """Compare and set. Raises: DocumentChangedError (also when it was deleted)."""
 
     def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:

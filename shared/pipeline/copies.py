@@ -36,7 +36,7 @@ from shared.errors import (
 )
 from shared.messages import Receipt
 from shared.pipeline.times import timestamp
-from shared.ports import Clock, Document, DocumentStore
+from shared.ports import Clock, Document, DocumentStore, Put
 
 COLLECTION = "copies"
 
@@ -177,8 +177,8 @@ class Copies:
                 redelivery = is_same and not is_uncertain and confirmed is None
                 return Claimed(redelivery, told)
 
-    def confirm(self, copy: Copy) -> None:
-        """The destination has confirmed `copy`, which was claimed.
+    def confirm(self, copy: Copy, *, also: Sequence[Put] = ()) -> None:
+        """The destination has confirmed `copy`, which was claimed. `also` is recorded with it.
 
         Raises: CopyInFlightError if others took the claim over meanwhile: which bytes are there
         now is open, and the Delivery is to begin anew.
@@ -201,7 +201,7 @@ class Copies:
                 "claim": None,
                 "is_uncertain": False,
             }
-            if self._changed(copy, known, settled):
+            if self._changed(copy, known, settled, also):
                 return
 
     def forget(self, copy: Copy) -> None:
@@ -243,13 +243,19 @@ class Copies:
         is_ours = (claim["fingerprint"], claim["receipt_id"]) == (copy.fingerprint, copy.receipt_id)
         return known if is_ours else None
 
-    def _changed(self, copy: Copy, known: Document | None, data: Mapping[str, Any]) -> bool:
+    def _changed(
+        self,
+        copy: Copy,
+        known: Document | None,
+        data: Mapping[str, Any],
+        also: Sequence[Put] = (),
+    ) -> bool:
         """False if somebody else was faster."""
         try:
             if known is None:
-                self._documents.create(COLLECTION, copy.key, data)
+                self._documents.create(COLLECTION, copy.key, data, also=also)
             else:
-                self._documents.replace(COLLECTION, copy.key, data, known.version)
+                self._documents.replace(COLLECTION, copy.key, data, known.version, also=also)
         except (DocumentExistsError, DocumentChangedError):
             return False
         return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from shared import crash_points, metrics
@@ -39,7 +40,7 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.transcoding import in_wanted_syntax
 from shared.pipeline.validate import header_of
-from shared.ports import Document, ObjectReader
+from shared.ports import Document, ObjectReader, Put
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     instance = ports.documents.get(instance_records.COLLECTION, receipt.receipt_id)
     if message.decision < decision_of(instance.data if instance else None):
         return
-    began_s = ports.clock.monotonic_s()
+    record = partial(_record, message, mark, known, ports.clock.monotonic_s(), ports)
     try:
-        state, answer = _deliver(message, mark, ports)
+        put, is_written = _deliver(message, mark, ports, record)
     except AxiomError as error:
         state = FAILED if isinstance(error, PermanentError) else RETRYING
         if isinstance(error, InstanceConflictError) and _policy(message, ports) is (
@@ -68,14 +69,17 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
         ):
             state = QUARANTINED
             _quarantine(message, str(error), ports)
-        _record(message, mark, known, state, began_s, ports, error=str(error), code=error.code)
+        _write(record(state, error=str(error), code=error.code), ports)
         raise
-    _record(message, mark, known, state, began_s, ports, answer=answer)
+    if is_written:
+        _count(put.data)
+    else:
+        _write(put, ports)
     crash_points.reached(crash_points.AFTER_RECORD)
     if instance is not None and instance.data["state"] == QUARANTINED:
         end_quarantine(receipt.receipt_id, ports.documents)
     log.info(
-        state,
+        put.data["state"],
         extra={
             "trace_id": receipt.trace_id,
             "sop_instance_uid": receipt.sop_instance_uid,
@@ -91,8 +95,10 @@ def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: s
     return bool(delivery["state"] == DELIVERED and delivery.get("fingerprint") == mark)
 
 
-def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, str]:
-    """The state that the Delivery is in then, and the destination's answer."""
+def _deliver(
+    message: DeliveryRequested, mark: str, ports: Ports, record: Callable[..., Put]
+) -> tuple[Put, bool]:
+    """The record of the Delivery, and whether it is written already."""
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
     entity = ports.destinations.entity(message.destination)
@@ -113,11 +119,13 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
         replaces = entity.on_conflict is OnConflict.REPLACE
         claim = copies.claim(copy, replaces=replaces, corrects=message.corrects)
         if isinstance(claim, Present):
-            return DELIVERED, f"equal bytes are there already, from {claim.receipt_id}"
+            words = f"equal bytes are there already, from {claim.receipt_id}"
+            return record(DELIVERED, answer=words), False
         if isinstance(claim, Conflict):
             raise InstanceConflictError(copy.sop_instance_uid, claim.fingerprint[:8], mark[:8])
         if not isinstance(claim, Claimed):
-            return SUPERSEDED, f"bytes received later are there, from {claim.receipt_id}"
+            words = f"bytes received later are there, from {claim.receipt_id}"
+            return record(SUPERSEDED, answer=words), False
         if claim.original_attributes != told:
             header = apply_changes(received, _told_as(claim, message.changes))
         replaces = replaces or message.corrects
@@ -131,8 +139,10 @@ def _deliver(message: DeliveryRequested, mark: str, ports: Ports) -> tuple[str, 
                 copies.release(copy)
             raise
     crash_points.reached(crash_points.AFTER_SEND)
-    copies.confirm(copy)
-    return DELIVERED, answer
+    # One transaction: what a destination has, and that the Delivery is done.
+    put = record(DELIVERED, answer=answer)
+    copies.confirm(copy, also=[put])
+    return put, True
 
 
 def _told_as(claim: Claimed, changes: Sequence[Change]) -> list[Change]:
@@ -181,15 +191,21 @@ def _quarantine(message: DeliveryRequested, reason: str, ports: Ports) -> None:
         )
 
 
+def _write(put: Put, ports: Ports) -> None:
+    ports.documents.put(put.collection, put.key, put.data)
+    _count(put.data)
+
+
 def _record(
     message: DeliveryRequested,
     mark: str,
     known: Document | None,
-    state: str,
     began_s: float,
     ports: Ports,
+    state: str,
     **outcome: str,
-) -> None:
+) -> Put:
+    """The document of the Delivery as it is to be."""
     now = ports.clock.now()
     receipt = message.receipt
     data: dict[str, Any] = {
@@ -207,9 +223,7 @@ def _record(
         "since_received_ms": round(1000 * (now - receipt.received_at).total_seconds(), 1),
         **outcome,
     }
-    key = delivery_key(receipt.receipt_id, message.destination)
-    ports.documents.put(COLLECTION, key, data)
-    _count(data)
+    return Put(COLLECTION, delivery_key(receipt.receipt_id, message.destination), data)
 
 
 def _count(data: Mapping[str, Any]) -> None:

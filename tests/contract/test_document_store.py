@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.errors import DocumentChangedError, DocumentExistsError
-from shared.ports import DocumentStore, Filter
+from shared.ports import DocumentStore, Filter, Put
 
 THINGS: dict[str, dict[str, Any]] = {
     "a": {"rank": 2, "colour": "red", "mixed": 1},
@@ -54,6 +54,33 @@ class TestDocumentStore:
         assert documents.query("things").documents == []
         assert documents.count("things") == 0
         documents.delete("things", "a")
+
+    def test_what_is_written_with_a_document_is_there_with_it(
+        self, documents: DocumentStore
+    ) -> None:
+        documents.create("things", "a", {"n": 1}, also=[Put("others", "x", {"n": 1})])
+        read = documents.get("others", "x")
+        assert read is not None
+        first = documents.get("things", "a")
+        assert first is not None
+        puts = [Put("others", "x", {"n": 2}), Put("others", "y", {"n": 2})]
+        documents.replace("things", "a", {"n": 2}, first.version, also=puts)
+        for key in "xy":
+            read = documents.get("others", key)
+            assert read is not None
+            assert read.data == {"n": 2}
+
+    def test_or_neither_is(self, documents: DocumentStore) -> None:
+        first = documents.create("things", "a", {"n": 1})
+        documents.put("things", "a", {"n": 2})
+        with pytest.raises(DocumentExistsError):
+            documents.create("things", "a", {}, also=[Put("others", "x", {})])
+        with pytest.raises(DocumentChangedError):
+            documents.replace("things", "a", {}, first.version, also=[Put("others", "x", {})])
+        with pytest.raises(TypeError):
+            documents.create("things", "b", {}, also=[Put("others", "x", {"not": object()})])
+        assert documents.get("others", "x") is None
+        assert documents.get("things", "b") is None
 
     def test_creates_only_once(self, documents: DocumentStore) -> None:
         documents.create("things", "a", {"n": 1})

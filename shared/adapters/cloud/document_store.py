@@ -26,7 +26,7 @@ from shared.adapters.queries import (
     open_cursor,
 )
 from shared.errors import DocumentChangedError, DocumentExistsError
-from shared.ports import Document, Filter, Page
+from shared.ports import Document, Filter, Page, Put
 
 TERRAFORM_ADDRESS = "module.firestore.google_firestore_database.this"
 
@@ -54,23 +54,37 @@ class FirestoreDocumentStore:
             snapshot = reference.get()
         return _document(snapshot) if snapshot.exists else None
 
-    def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+    def create(
+        self, collection: str, key: str, data: Mapping[str, Any], *, also: Sequence[Put] = ()
+    ) -> Document:
         """Raises: DocumentExistsError; StorageUnavailableError."""
         reference, stored = self._reference(collection, key), _stored(key, data)
         with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
-                written = reference.create(stored)
+                batch = self._batch(also)
+                batch.create(reference, stored)
+                *_, written = batch.commit()
             except google_errors.AlreadyExists:
                 return self._if_ours(reference, stored, DocumentExistsError(collection, key))
         return Document(key, json.loads(stored[_JSON]), _version(written.update_time))
 
-    def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
+    def replace(
+        self,
+        collection: str,
+        key: str,
+        data: Mapping[str, Any],
+        version: str,
+        *,
+        also: Sequence[Put] = (),
+    ) -> Document:
         """Compare and set. Raises: DocumentChangedError; StorageUnavailableError."""
         reference, stored = self._reference(collection, key), _stored(key, data)
         with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
                 # The four fields are all there are, so an update of them replaces the document.
-                written = reference.update(stored, option=self._if_unchanged(version))
+                batch = self._batch(also)
+                batch.update(reference, stored, option=self._if_unchanged(version))
+                *_, written = batch.commit()
             except (google_errors.FailedPrecondition, google_errors.NotFound):
                 return self._if_ours(reference, stored, DocumentChangedError(collection, key))
         return Document(key, json.loads(stored[_JSON]), _version(written.update_time))
@@ -150,6 +164,13 @@ class FirestoreDocumentStore:
         with told_as_ours("Firestore", _index_address(collection)):
             ((result,),) = query.count().get()
         return int(result.value)
+
+    def _batch(self, puts: Sequence[Put]) -> Any:
+        """Writes that all happen or none, these first."""
+        batch = self._client.batch()
+        for put in puts:
+            batch.set(self._reference(put.collection, put.key), _stored(put.key, put.data))
+        return batch
 
     def _reference(self, collection: str, key: str) -> firestore.DocumentReference:
         return self._collection(collection).document(_document_id(key))

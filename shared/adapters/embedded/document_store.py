@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from shared.adapters.queries import (
     open_cursor,
 )
 from shared.errors import DocumentChangedError, DocumentExistsError
-from shared.ports import Document, Filter, Page
+from shared.ports import Document, Filter, Page, Put
 
 # The types that json_type() gives a value that compares with one of these.
 _JSON_TYPES: Mapping[type, tuple[str, ...]] = {
@@ -70,7 +70,9 @@ class SqliteDocumentStore:
             ).fetchone()
         return _document(*row) if row else None
 
-    def create(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
+    def create(
+        self, collection: str, key: str, data: Mapping[str, Any], *, also: Sequence[Put] = ()
+    ) -> Document:
         """Raises: DocumentExistsError; StorageUnavailableError."""
         table, text, version = _table(collection), _encode(data), _new_version()
 
@@ -82,11 +84,21 @@ class SqliteDocumentStore:
                 (key, text, version),
             ).rowcount:
                 raise DocumentExistsError(collection, key)
+            put_all(connection)
 
+        put_all = self._putting(also)
         self._database.write(insert)
         return _document(key, text, version)
 
-    def replace(self, collection: str, key: str, data: Mapping[str, Any], version: str) -> Document:
+    def replace(
+        self,
+        collection: str,
+        key: str,
+        data: Mapping[str, Any],
+        version: str,
+        *,
+        also: Sequence[Put] = (),
+    ) -> Document:
         """Compare and set. Raises: DocumentChangedError; StorageUnavailableError."""
         table, text, new_version = _table(collection), _encode(data), _new_version()
 
@@ -100,24 +112,18 @@ class SqliteDocumentStore:
                 ).rowcount
             ):
                 raise DocumentChangedError(collection, key)
+            put_all(connection)
 
+        put_all = self._putting(also)
         self._database.write(update)
         return _document(key, text, new_version)
 
     def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
         """Create or overwrite. Raises: StorageUnavailableError."""
-        table, text, version = _table(collection), _encode(data), _new_version()
-
-        def upsert(connection: sqlite3.Connection) -> None:
-            self._make_table(connection, collection)
-            connection.execute(
-                f"INSERT INTO {table} (key, data, version) VALUES (?, ?, ?)"  # noqa: S608
-                " ON CONFLICT (key) DO UPDATE"
-                " SET data = excluded.data, version = excluded.version",
-                (key, text, version),
-            )
-
-        self._database.write(upsert)
+        text, version = _encode(data), _new_version()
+        self._database.write(
+            lambda connection: self._upsert(connection, collection, key, text, version)
+        )
         return _document(key, text, version)
 
     def delete(self, collection: str, key: str, version: str | None = None) -> None:
@@ -186,6 +192,27 @@ class SqliteDocumentStore:
     def close(self) -> None:
         """Close the file's connections; a later call opens them again."""
         self._database.close()
+
+    def _putting(self, puts: Sequence[Put]) -> Callable[[sqlite3.Connection], None]:
+        """Writes them in a transaction of another. Raises, now: TypeError, ValueError."""
+        encoded = [(put.collection, put.key, _encode(put.data), _new_version()) for put in puts]
+
+        def put_all(connection: sqlite3.Connection) -> None:
+            for values in encoded:
+                self._upsert(connection, *values)
+
+        return put_all
+
+    def _upsert(
+        self, connection: sqlite3.Connection, collection: str, key: str, text: str, version: str
+    ) -> None:
+        self._make_table(connection, collection)
+        connection.execute(
+            f"INSERT INTO {_table(collection)} (key, data, version) VALUES (?, ?, ?)"  # noqa: S608
+            " ON CONFLICT (key) DO UPDATE"
+            " SET data = excluded.data, version = excluded.version",
+            (key, text, version),
+        )
 
     def _has_table(self, connection: sqlite3.Connection, collection: str) -> bool:
         """Tables are made on the first write, maybe by another process, and never dropped."""
