@@ -50,7 +50,7 @@ CANARIES = {
     "AccessionNumber": "CANARYACC",
     "ReferringPhysicianName": "Canaryreferrer",
 }
-UNKNOWN = {
+UNKNOWN: dict[str, Any] = {
     "BodyPartExamined": "XQZ",
     "SeriesDescription": "hatgerinc canaryfamily CANARYACC",
     "StudyDescription": "Canaryreferrer CANARYID-4711 1961-02-03",
@@ -136,7 +136,10 @@ def test_models_people_and_privacy_in_the_running_system(
         assert sorted(asked) == ["completions", "gemini-x:generateContent"]
 
         server.behaviour = stopped_for_safety
-        other = {**UNKNOWN, "BodyPartExamined": "QQQ"}  # an equal question has its answer already
+        other: dict[str, Any] = {
+            **UNKNOWN,
+            "BodyPartExamined": "QQQ",
+        }  # an equal question has its answer already
         assert stow(running, image(series="second", **other)).status_code == 200
         review = wait_until(
             lambda: running.get_all("/api/v1/standardize/reviews", state="held"), 60, "a review"

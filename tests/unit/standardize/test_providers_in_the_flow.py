@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from tests.unit.standardize.model_server import (
 from tests.unit.standardize.site import configure, delivered, image, send
 
 # What the embedded provider does not know.
-UNKNOWN = {"BodyPartExamined": "XQZ", "SeriesDescription": "hatgerinc"}
+UNKNOWN: dict[str, Any] = {"BodyPartExamined": "XQZ", "SeriesDescription": "hatgerinc"}
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ class TestWhileAModelIsAsked:
         def answer_later(server: ModelServer, path: str, body: Any) -> Answer:
             asked.set()
             server.may_answer.wait(30)
-            return spoken(path, servers.json.dumps(server.says))
+            return spoken(path, json.dumps(server.says))
 
         server.behaviour = answer_later
         openai = {"type": "openai", "base_url": server.url, "model": "m", "timeout_s": 60.0}
