@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from flask_openapi3.models.info import Info
@@ -115,9 +116,12 @@ def create_app(
 
 def _queue_check(ports: Ports) -> HealthCheck:
     """In words why nobody is let in, as the gateway would say it."""
-    admission = Admission(ports.objects, ports.queue, ports.clock)
+
+    @cache
+    def admission() -> Admission:
+        return Admission(ports.objects, ports.queue, ports.clock)
 
     def check() -> str | None:
-        return "; ".join(admission.closed(ports.configuration.get().settings)) or None
+        return "; ".join(admission().closed(ports.configuration.get().settings)) or None
 
     return check

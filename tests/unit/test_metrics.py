@@ -95,7 +95,7 @@ class TestTheRoute:
         assert delivered["primary-storage"] >= 1
         assert families["axiom_end_to_end_seconds"].type == "histogram"
         stages = {s.labels["stage"] for s in families["axiom_stage_messages"].samples}
-        assert {"validate", "rules", "deliver"} <= stages
+        assert {"validate_instance", "apply_rules", "deliver_instance"} <= stages
         assert {s.labels["topic"] for s in families["axiom_queue_messages"].samples} >= {
             "delivery-requested"
         }

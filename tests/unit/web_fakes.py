@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from pydicom.data import get_testdata_file
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.config.entities import Settings
 from shared.errors import (
@@ -143,6 +144,8 @@ def fake_ports(home: Path, reception: FakeReception, **others: Any) -> Any:
         "receiver": reception,
         "crosswalks": None,
         "exceptions": None,
+        "objects": FolderObjectStore(home / "objects"),
+        "queue": None,
         "health_checks": {},
     }
     return SimpleNamespace(**{**parts, **others})
