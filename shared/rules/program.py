@@ -166,6 +166,7 @@ class _Sieve:
             (plan.slot(subject, as_texts), table, self._all & ~needing[subject])
             for subject, table in tables.items()
         ]
+        self._masks = dict(masks)
         # Those that rule out the most come first.
         self._conditions = sorted(
             ((mask, number) for number, mask in masks.items()),
@@ -200,12 +201,11 @@ class _Sieve:
 
     def _judge_each(self, view: View, left: int, broken: int) -> tuple[list[int], set[int]]:
         """Judge the rules that are left one by one."""
-        results, tests = view.results, view.tests
+        results, tests, masks = view.results, view.tests, self._masks
         matching: list[int] = []
         unsure: set[int] = set()
-        bits = bin(left)[:1:-1]  # the character at n is the rule at position n
-        position = bits.find("1")
-        while position >= 0:
+        while left:
+            position = (left & -left).bit_length() - 1
             is_broken = broken >> position & 1 if broken else 0
             for number in self._numbers[position]:
                 result = results[number]
@@ -216,12 +216,13 @@ class _Sieve:
                         is_broken = 1
                         continue
                 if not result:
+                    left &= ~masks[number]  # it rules out others too
                     break
             else:
                 matching.append(position)
                 if is_broken:
                     unsure.add(position)
-            position = bits.find("1", position + 1)
+                left &= left - 1
         return matching, unsure
 
 
