@@ -16,7 +16,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     """Whatever is killed, refused, delayed or doubled; and a hostile sender takes from an honest
     one at most half of its speed.
     """
-    outcome = torture(tmp_path, Plan(seconds=15, seed=20), print)
+    outcome = torture(tmp_path, Plan(seconds=15, seed=20, fairness_rounds=2), print)
     trails = "\n".join(outcome.verdict.trails)
     assert not outcome.faults, f"{outcome.faults}\n{trails}"
     figures = outcome.as_json()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,9 @@ def test_an_unknown_crash_point_is_named() -> None:
     """A torture that kills nowhere proves nothing."""
     with pytest.raises(ValueError, match="after-lunch"):
         crash_points.parse("after-lunch:0.5")
+
+
+def test_each_has_its_line_in_the_docs() -> None:
+    """Whoever tortures the system has to know what there is to die at."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reliability.md").read_text()
+    assert {name for name in crash_points.NAMES if f"| `{name}` |" not in page} == set()
