@@ -120,6 +120,12 @@ TARGETS: Mapping[str, Mapping[str, Target]] = {
             "1 GB through rules and delivery: most that a process grew by, in MiB", at_most=32
         ),
     },
+    "standardize": {
+        "kept_ms": Target("embedded decision that is kept in memory, median in ms", at_most=1),
+        "kept_in_store_ms": Target("the same, kept in the store", at_most=1),
+        "not_kept_ms": Target("embedded decision that is not kept, median in ms", at_most=10),
+        "import_cpu_s": Target("import of the embedded provider, CPU seconds", at_most=0.3),
+    },
     "coldstart": {
         "spawn_to_ready_s": Target("spawn of a stage's process to its first answer", at_most=0.5),
         "stages_importing_pydicom": Target("stages that import pydicom", at_most=0),
