@@ -63,6 +63,21 @@ resource "google_logging_metric" "deliveries" {
   }
 }
 
+# Cloud Run writes a line for every request, and a push that went well says nothing with it. What
+# people ask of the API and of DICOMweb stays.
+resource "google_logging_project_exclusion" "pushes" {
+  project     = var.project
+  name        = "${var.name}-pushes-that-went-well"
+  description = "Requests of Pub/Sub and Scheduler that were answered with 2xx"
+  filter = join(" AND ", [
+    "resource.type=\"cloud_run_revision\"",
+    "logName=\"projects/${var.project}/logs/run.googleapis.com%2Frequests\"",
+    "resource.labels.service_name=~\"^${var.name}-\"",
+    "NOT resource.labels.service_name=(\"${var.name}-api\" OR \"${var.name}-dicomweb\")",
+    "httpRequest.status<300",
+  ])
+}
+
 locals {
   policies = {
     exceptions = {

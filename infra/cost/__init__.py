@@ -1,0 +1,1 @@
+"""What the system costs on Google Cloud: counted operations times prices that have a date."""
