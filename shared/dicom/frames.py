@@ -5,6 +5,7 @@ This imports the codecs: only the delivery of an Instance that is transcoded may
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,11 @@ from pydicom.pixels.encoders.base import get_encoder
 
 from shared.dicom.header import Header
 
-MAX_FRAME_BYTES: Final = 1 << 30
+# A few hundred bytes can claim to be any frame.
+MAX_FRAME_BYTES: Final = 1 << 28
+# What codecs complain of is in the FrameError, and need not be in the log as well.
+for _name in ("pydicom.pixels", "openjpeg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 _HTJ2K_LOSSLESS: Final = "1.2.840.10008.1.2.4.201"
