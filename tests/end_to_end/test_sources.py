@@ -5,41 +5,50 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from tests.data import build
-from tests.peers import LOOPBACK, OrthancPeer, StartOrthanc
+from tests.peers import LOOPBACK, OrthancPeer
 from tests.running import RunningAxiom, wait_until
-
-pytest_plugins = ("tests.peers",)
 
 # The Study Date of tests' Instances lies years back.
 LOOKBACK = "30000d"
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[RunningAxiom]:
-    with RunningAxiom(tmp_path / "home") as running:
-        yield running
-
-
-@pytest.fixture
-def archive(running: RunningAxiom, start_orthanc: StartOrthanc) -> OrthancPeer:
-    """An Orthanc that knows our listener, and lets GETTER get."""
-    return start_orthanc(
-        DicomModalities={
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningAxiom, OrthancPeer]]:
+    """A running system, and an Orthanc that knows its listener and lets GETTER get."""
+    if not OrthancPeer.is_installed():
+        pytest.skip("Orthanc is not installed")
+    folder = tmp_path_factory.mktemp("sources")
+    with RunningAxiom(folder / "home") as running:
+        modalities = {
             "axiom": ["AXIOM", LOOPBACK, running.dimse_port],
             "getter": {"AET": "GETTER", "Host": LOOPBACK, "Port": 104, "AllowGet": True},
         }
-    )
+        with OrthancPeer(folder / "orthanc", DicomModalities=modalities) as archive:
+            yield running, archive
 
 
-def sources_at(archive: OrthancPeer, **more: Any) -> dict[str, dict[str, Any]]:
-    """One of each kind that asks Orthanc, by name."""
+@pytest.fixture
+def running(system: tuple[RunningAxiom, OrthancPeer]) -> RunningAxiom:
+    """The system, without sources."""
+    system[0].configure(sources=[])
+    return system[0]
+
+
+@pytest.fixture
+def archive(system: tuple[RunningAxiom, OrthancPeer]) -> OrthancPeer:
+    """The Orthanc, empty."""
+    system[1].clear()
+    return system[1]
+
+
+def sources_at(archive: OrthancPeer, test: str, **more: Any) -> dict[str, dict[str, Any]]:
+    """One of each kind that asks Orthanc, by name; `test` tells them from those of other tests."""
     shared = {"poll_interval": 1, "lookback": LOOKBACK, **more}
     query = {
         "type": "dimse_qr",
@@ -48,11 +57,12 @@ def sources_at(archive: OrthancPeer, **more: Any) -> dict[str, dict[str, Any]]:
         "port": archive.port,
         **shared,
     }
-    return {
-        "web": {"name": "web", "type": "dicomweb", "base_url": archive.dicomweb_url, **shared},
-        "mover": {"name": "mover", **query, "move_destination": "AXIOM"},
-        "getter": {"name": "getter", **query, "calling_ae_title": "GETTER"},
-    }
+    found = (
+        {"name": f"{test}-web", "type": "dicomweb", "base_url": archive.dicomweb_url, **shared},
+        {"name": f"{test}-mover", **query, "move_destination": "AXIOM"},
+        {"name": f"{test}-getter", **query, "calling_ae_title": "GETTER"},
+    )
+    return {one["name"]: one for one in found}
 
 
 def put(archive: OrthancPeer, instance: str, series: str, study: str) -> str:
@@ -62,11 +72,12 @@ def put(archive: OrthancPeer, instance: str, series: str, study: str) -> str:
     return build.uid(instance)
 
 
-def came(running: RunningAxiom) -> Counter[tuple[str, str]]:
-    """How often each Instance came, by source and UID."""
+def came(running: RunningAxiom, test: str) -> Counter[tuple[str, str]]:
+    """How often each Instance came from the test's sources, by source and UID."""
     return Counter(
         (one["source"]["name"], one["sop_instance_uid"])
         for one in running.get_all("/api/v1/instances")
+        if one["source"]["name"].startswith(f"{test}-")
     )
 
 
@@ -79,29 +90,39 @@ def states(running: RunningAxiom) -> dict[str, Any]:
 def test_each_kind_brings_all_once_and_what_is_late(
     running: RunningAxiom, archive: OrthancPeer
 ) -> None:
-    uids = [put(archive, f"ct-{n}", f"series-{n % 2}", "study") for n in range(4)]
-    sources = sources_at(archive)
+    uids = [put(archive, f"each-{n}", f"series-{n % 2}", "each-study") for n in range(4)]
+    sources = sources_at(archive, "each")
     landing = running.home / "incoming" / "scans"
     landing.mkdir(parents=True)
     (landing / "one.dcm").write_bytes(build.ct(instance="landed"))
-    folder = {"name": "scans", "type": "folder", "path": "scans", "poll_interval": 1, "settle_s": 0}
+    folder = {
+        "name": "each-scans",
+        "type": "folder",
+        "path": "scans",
+        "poll_interval": 1,
+        "settle_s": 0,
+    }
     running.configure(sources=[*sources.values(), folder])
     wanted = {(name, uid) for name in sources for uid in uids}
-    wanted.add(("scans", build.uid("landed")))
-    wait_until(lambda: wanted <= set(came(running)), 60, "all of it")
+    wanted.add(("each-scans", build.uid("landed")))
+    wait_until(lambda: wanted <= set(came(running, "each")), 60, "all of it")
 
-    late = put(archive, "late", "series-2", "study")
+    late = put(archive, "each-late", "series-2", "each-study")
     wanted |= {(name, late) for name in sources}
-    wait_until(lambda: wanted <= set(came(running)), 60, "what was late")
+    wait_until(lambda: wanted <= set(came(running, "each")), 60, "what was late")
 
     polled = {name: states(running)[name]["poll_ended_at"] for name in sources}
     wait_until(
         lambda: all(states(running)[n]["poll_ended_at"] > polled[n] for n in polled), 60, "a poll"
     )
-    assert came(running) == dict.fromkeys(wanted, 1)
-    totals = states(running)["mover"]["totals"]
+    assert came(running, "each") == dict.fromkeys(wanted, 1)
+    totals = states(running)["each-mover"]["totals"]
     assert totals == {"found": 5, "queued": 5, "processed": 5, "failed": 0}
-    types = {one["source"]["type"] for one in running.get_all("/api/v1/instances")}
+    types = {
+        one["source"]["type"]
+        for one in running.get_all("/api/v1/instances")
+        if one["source"]["name"].startswith("each-")
+    }
     assert types == {"dicomweb", "dimse_qr", "folder"}
 
 
@@ -109,59 +130,66 @@ def test_each_kind_brings_all_once_and_what_is_late(
 def test_a_poller_that_is_killed_at_any_moment_loses_nothing(
     running: RunningAxiom, archive: OrthancPeer
 ) -> None:
-    uids = [put(archive, f"ct-{n}", f"series-{n % 3}", f"study-{n % 6}") for n in range(48)]
-    sources = sources_at(archive, limits={"max_concurrency": 2})
-    del sources["getter"]
+    uids = [
+        put(archive, f"killed-{n}", f"series-{n % 3}", f"killed-study-{n % 6}") for n in range(48)
+    ]
+    sources = sources_at(archive, "killed", limits={"max_concurrency": 2})
+    del sources["killed-getter"]
     running.configure(sources=list(sources.values()))
     chance = random.Random(8)
     for _ in range(5):
         wait_until(lambda: (running.home / "run" / "polling.json").exists(), 30)
-        wait_until(lambda: any(s["state"] == "polling" for s in states(running).values()), 30)
         wait_until(lambda: chance.random() < 0.5, 30, every_s=0.02)
         beat = (running.home / "run" / "polling.json").read_text()
         running.kill_part("polling")
         wait_until(lambda b=beat: (running.home / "run" / "polling.json").read_text() != b, 30)
     wanted = {(name, uid) for name in sources for uid in uids}
-    wait_until(lambda: wanted <= set(came(running)), 90, "all of it")
-    assert set(came(running)) == wanted
+    wait_until(lambda: wanted <= set(came(running, "killed")), 90, "all of it")
+    assert set(came(running, "killed")) == wanted
 
 
 @pytest.mark.peer("orthanc")
 def test_one_source_that_is_dead_leaves_the_others_alone(
     running: RunningAxiom, archive: OrthancPeer
 ) -> None:
-    uid = put(archive, "ct-1", "series", "study")
-    sources = sources_at(archive)
-    dead = {**sources["web"], "name": "dead", "base_url": "http://127.0.0.1:9/dicom-web"}
-    html = {**sources["web"], "name": "html", "base_url": f"{archive.rest_url}/app/explorer.html"}
-    stranger = {**sources["mover"], "name": "stranger", "move_destination": "NOBODY"}
-    running.configure(sources=[dead, html, stranger, sources["web"]])
-    wait_until(lambda: ("web", uid) in came(running), 60, "the other's")
-    for name in ("dead", "html", "stranger"):
+    uid = put(archive, "dead-1", "series", "dead-study")
+    sources = sources_at(archive, "dead")
+    dead = {**sources["dead-web"], "name": "dead-off", "base_url": "http://127.0.0.1:9/dicom-web"}
+    html = {
+        **sources["dead-web"],
+        "name": "html",
+        "base_url": f"{archive.rest_url}/app/explorer.html",
+    }
+    stranger = {**sources["dead-mover"], "name": "stranger", "move_destination": "NOBODY"}
+    running.configure(sources=[dead, html, stranger, sources["dead-web"]])
+    wait_until(lambda: ("dead-web", uid) in came(running, "dead"), 60, "the other's")
+    for name in ("dead-off", "html", "stranger"):
         wait_until(lambda n=name: states(running)[n]["failures"], 60, name)
-    assert "connection" in states(running)["dead"]["last_error"]
-    assert states(running)["dead"]["last_code"] == "source-unavailable"
-    polled = running.request("POST", "/api/v1/sources/web/poll")
+    assert "connection" in states(running)["dead-off"]["last_error"]
+    assert states(running)["dead-off"]["last_code"] == "source-unavailable"
+    polled = running.request("POST", "/api/v1/sources/dead-web/poll")
     assert polled.status_code == 202
-    assert running.request("POST", "/api/v1/sources/web/check").json()["answer"] == "QIDO-RS 200"
-    assert running.request("POST", "/api/v1/sources/dead/check").status_code == 503
+    assert (
+        running.request("POST", "/api/v1/sources/dead-web/check").json()["answer"] == "QIDO-RS 200"
+    )
+    assert running.request("POST", "/api/v1/sources/dead-off/check").status_code == 503
 
 
 @pytest.mark.peer("orthanc")
 def test_a_list_is_pulled_on_demand_through_each_kind(
     running: RunningAxiom, archive: OrthancPeer
 ) -> None:
-    uids = [put(archive, f"ct-{n}", "series", f"study-{n}") for n in range(2)]
+    uids = [put(archive, f"list-{n}", "series", f"list-study-{n}") for n in range(2)]
     # Not polled by itself: no Study is of tomorrow.
-    sources = sources_at(archive, query_params={"StudyDate": "20991231"})
+    sources = sources_at(archive, "list", query_params={"StudyDate": "20991231"})
     running.configure(sources=list(sources.values()))
     for name in sources:
-        asked = {"source": name, "studies": [build.uid("study-0"), build.uid("nowhere")]}
+        asked = {"source": name, "studies": [build.uid("list-study-0"), build.uid("nowhere")]}
         started = running.request("POST", "/api/v1/pulls", json=asked)
         assert started.status_code == 202, started.text
         url = started.headers["Location"]
         wait_until(lambda u=url: running.request("GET", u).json()["state"] == "finished", 60, name)
         rows = running.get_all(f"{url}/rows")
         assert [(row["state"], row["received"]) for row in rows] == [("done", 1), ("unknown", 0)]
-    wait_until(lambda: len(came(running)) == 3, 30)
-    assert set(came(running)) == {(name, uids[0]) for name in sources}
+    wait_until(lambda: len(came(running, "list")) == 3, 30)
+    assert set(came(running, "list")) == {(name, uids[0]) for name in sources}
