@@ -115,8 +115,8 @@ def fingerprint(
         if change.by != original_attributes.BY:
             value = None if change.new_element is None else change.new_element.hex()
             digest.update(f"\n{change.path}|{change.vr}|{change.position}|{value}".encode())
-    if transcoding is not None:
-        digest.update(f"\n{transcoding.transfer_syntax_uid}|{transcoding.sends_as_is}".encode())
+    if transcoding is not None and transcoding.transfer_syntax_uid != receipt.transfer_syntax_uid:
+        digest.update(f"\n{transcoding.transfer_syntax_uid}".encode())
     return digest.hexdigest()
 
 

@@ -76,6 +76,16 @@ def test_the_default_route_takes_it_too(system: System) -> None:
     assert syntax(stored(system)) == RLE
 
 
+def test_what_has_the_transfer_syntax_already_is_the_same_as_before(system: System) -> None:
+    data = build.pydicom_file("MR_small_RLE.dcm")
+    system.receive(data)
+    system.pump()
+    apply(system, rules("pacs"))
+    receipt = system.receive(data)
+    system.pump()
+    assert "equal bytes are there already" in system.delivery(receipt)["answer"]
+
+
 def test_a_delivery_that_is_tried_again_brings_the_same_bytes(system: System) -> None:
     apply(system, rules("pacs"))
     peer = system.peers["pacs"]
