@@ -115,6 +115,15 @@ TARGETS: Mapping[str, Mapping[str, Target]] = {
             "memory of all our processes by that of naive Python's one", at_most=0.5
         ),
     },
+    "api": {
+        "ours_flowing_p95_ms": Target(
+            "GET of a ruleset, 16 connections, while Instances flow: 95th percentile in ms",
+            at_most=20,
+        ),
+        "per_s_vs_bare": Target(
+            "the same, none flowing: requests/s by those of bare Flask", at_least=0.5
+        ),
+    },
     "memory": {
         "worst_growth_mib": Target(
             "1 GB through rules and delivery: most that a process grew by, in MiB", at_most=32

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from shared import crash_points
@@ -83,6 +84,7 @@ class ConfigurationService:
         self._audit = AuditLog(documents, clock)
         self._lock = threading.Lock()
         self._known: tuple[int, Configuration] | None = None
+        self._plain: tuple[int, Mapping[str, Any]] | None = None
         self._looked_at_s = float("-inf")
 
     # ---- reading
@@ -105,16 +107,18 @@ class ConfigurationService:
 
     def export(self) -> dict[str, Any]:
         """The whole configuration as plain values; `apply` of it changes nothing."""
-        return _plain(self._fresh()[1])
+        found: dict[str, Any] = _copied(self._shown())
+        return found
 
     def list(self, kind: str) -> list[dict[str, Any]]:
         """All entities of a kind (see `kinds`) as plain values."""
-        found: list[dict[str, Any]] = self.export()[kind]
+        found: list[dict[str, Any]] = _copied(self._shown()[kind])
         return found
 
     def read(self, kind: str, name: str) -> dict[str, Any]:
         """One entity. Raises: DocumentMissingError."""
-        return _named(self.export(), kind, name)
+        found: dict[str, Any] = _copied(_named(self._shown(), kind, name))
+        return found
 
     def references(self, kind: str, name: str) -> tuple[Reference, ...]:
         """What would be wrong without this entity: what uses it. Raises: DocumentMissingError."""
@@ -304,6 +308,14 @@ class ConfigurationService:
         self._change(removed, by, reason, dry_run=dry_run)
 
     # ---- inside
+
+    def _shown(self) -> Mapping[str, Any]:
+        """The newest configuration as plain values, which everybody is shown and nobody changes."""
+        version, configuration = self._fresh()
+        known = self._plain
+        if known is None or known[0] != version:
+            known = self._plain = (version, _plain(configuration))
+        return known[1]
 
     def _fresh(self) -> tuple[int, Configuration]:
         with self._lock:
@@ -524,6 +536,11 @@ def _reference(fault: Fault, document: Mapping[str, Any]) -> Reference:
         return Reference(fault.path.partition(".")[0], None, fault.path)
     kind, index, path = place.groups()
     return Reference(kind, _names(document[kind])[int(index)], path)
+
+
+def _copied(plain: Any) -> Any:
+    """A copy of plain values, made much faster than copy.deepcopy does."""
+    return msgspec.json.decode(msgspec.json.encode(plain))
 
 
 def _plain(configuration: Configuration) -> dict[str, Any]:

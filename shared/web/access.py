@@ -33,6 +33,16 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FAILURES_PER_S: Final = 5.0
 _FAILURES_AT_ONCE: Final = 100.0
 
+# Where a response does not say otherwise itself.
+_PROTECTING_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+
 _CORS_HEADERS: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept, If-Match, "
@@ -80,12 +90,10 @@ def install(app: Flask, identity: Identity, settings: Callable[[], Settings], cl
 
     def protect(response: Response) -> Response:
         headers = response.headers
-        headers.setdefault("X-Content-Type-Options", "nosniff")
-        headers.setdefault("X-Frame-Options", "DENY")
-        headers.setdefault("Referrer-Policy", "no-referrer")
-        headers.setdefault("Cache-Control", "no-store")
-        headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        present = {name.lower() for name in headers.keys()}  # noqa: SIM118 (iterating gives pairs)
+        for name, value in _PROTECTING_HEADERS:
+            if name.lower() not in present:
+                headers.add(name, value)
         if request.is_secure:
             headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         if origin := _allowed_origin(identity):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import yaml
 from flask import Response, request
 
@@ -17,8 +18,8 @@ from shared.web.problems import ProblemError
 
 def etag_of(document: Mapping[str, Any]) -> str:
     """Equal for equal documents, whatever the order of their names."""
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    canonical = msgspec.json.encode(document, order="deterministic")
+    return hashlib.sha256(canonical).hexdigest()[:32]
 
 
 def is_what_client_knows(document: Mapping[str, Any]) -> bool:
@@ -36,7 +37,7 @@ def document_response(
     response.set_etag(etag_of(document))
     if location:
         response.headers["Location"] = location
-    if request.method in ("GET", "HEAD"):
+    if "If-None-Match" in request.headers and request.method in ("GET", "HEAD"):
         response.make_conditional(request)
     return response
 

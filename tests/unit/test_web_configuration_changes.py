@@ -232,7 +232,10 @@ class TestAudit:
         response = client.get("/api/v1/audit/export", headers=AUTHORIZED)
         assert response.mimetype == "application/x-ndjson"
         lines = [yaml.safe_load(line) for line in response.text.splitlines()]
-        assert [line["what"] for line in lines] == ["configuration.change"] * 2
+        # Who looked is in it too.
+        assert [line["what"] for line in lines] == ["audit.export", *["configuration.change"] * 2]
+        as_dicom = client.get("/api/v1/audit/export?format=dicom", headers=AUTHORIZED)
+        assert all(line.startswith("<AuditMessage>") for line in as_dicom.text.splitlines())
 
 
 def test_what_is_exported_as_yaml_and_imported_again_is_the_same(

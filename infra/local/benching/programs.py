@@ -205,14 +205,18 @@ def gateway(folder: Path) -> Iterator[Program]:
 
 
 @contextmanager
-def whole_system(home: Path, document: Mapping[str, Any]) -> Iterator[Program]:
-    """All of Axiom Flow as `axiom up` starts it, with this configuration; its port is DIMSE's."""
+def whole_system(home: Path, document: Mapping[str, Any], **settings: str) -> Iterator[Program]:
+    """All of Axiom Flow as `axiom up` starts it, with this configuration; its port is DIMSE's.
+
+    `settings` are more of its environment.
+    """
     port = free_port()
     environment = {
         "AXIOM_HOME": str(home),
         "AXIOM_DIMSE_PORT": str(port),
         "AXIOM_HTTP_PORT": "0",
         "AXIOM_AE_TITLE": "ANY",
+        **settings,
     }
     home.mkdir(parents=True)
     path = home.with_name(f"{home.name}-configuration.json")
