@@ -20,7 +20,11 @@ locals {
     AXIOM_SECRET_PREFIX = "${var.name}-"
     AXIOM_OIDC          = "platform" # Cloud Run has checked the token's signature
     AXIOM_CALLERS       = join(",", values(local.callers))
+    # Where a new system delivers to; the configuration says it from then on.
+    AXIOM_DICOM_STORE = length(local.kept_stores) == 0 ? "" : "projects/${var.project}/locations/${var.region}/datasets/${var.name}/dicomStores/${local.kept_stores[0]}"
   }
+
+  kept_stores = sort([for name, store in var.dicom_stores : name if !store.is_source])
 }
 
 data "google_project" "this" {

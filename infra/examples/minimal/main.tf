@@ -1,5 +1,5 @@
-# The least there can be: DICOM from one range of addresses, DICOMweb and the API for one group.
-# Copy the folder, change the values, apply.
+# Little more than the least: DICOM from one range of addresses, DICOMweb and the API for one group,
+# and a DICOM store that everything is delivered to.
 
 terraform {
   required_version = ">= 1.11"
@@ -17,9 +17,10 @@ module "axiom_flow" {
   region  = "europe-west1"
   images  = var.images
 
-  gateway = { modalities = ["10.1.0.0/16"] }
-  http    = { from = "anywhere", people = ["group:radiology-it@example.org"] }
-  alerts  = { emails = ["radiology-it@example.org"] }
+  gateway      = { modalities = ["10.1.0.0/16"] }
+  dicom_stores = { archive = {} }
+  http         = { from = "anywhere", people = ["group:radiology-it@example.org"] }
+  alerts       = { emails = ["radiology-it@example.org"] }
 }
 
 output "axiom_flow" {
