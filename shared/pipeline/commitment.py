@@ -126,7 +126,8 @@ class Commitments:
 
     def let_go(self, key: str) -> None:
         """The association that asked is not there to be told any more."""
-        self._change(key, held_until=timestamp(self._clock.now()))
+        # Not a time: the clock may be wrong just now, and others would wait until it is that late.
+        self._change(key, held_until="")
 
     def due(self, key: str) -> Due | None:
         """What to tell whom on a new association; None if there is nothing to tell any more.

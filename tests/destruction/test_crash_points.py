@@ -239,6 +239,19 @@ class TestStorageCommitment:
         system.work()
         assert (tmp_path / "told").read_text() == "1.2.9 1\n"
 
+    def test_is_reported_soon_if_the_clock_was_wrong_when_the_association_ended(
+        self, tmp_path: Path
+    ) -> None:
+        system = self.system(tmp_path)
+        system.receive("one")
+        system.work()
+        key = system.ports.commitments.request(self.REQUEST, self.PEER, here_for_s=60)
+        system.clock.set_wall_clock(6 * 3600)
+        system.ports.commitments.let_go(key)
+        system.clock.set_wall_clock(-6 * 3600)
+        system.work()
+        assert (tmp_path / "told").read_text() == "1.2.9 1\n"
+
     def test_of_a_destination_is_believed_once_it_is_kept(self, tmp_path: Path) -> None:
         report = CommitmentReport("1.2.9", self.REQUEST.references)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["shared", "scp_gateway", "yaml"]):
+with atheris.instrument_imports(include=["shared", "scp_gateway", "yaml", "zipfile"]):
     from tests.fuzz.targets import MOST_BYTES, TARGETS
 
 FOUND = Path(__file__).parent / "found"

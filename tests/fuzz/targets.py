@@ -7,9 +7,11 @@ other is a fault, and so is one of the claims that are asserted here.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from scp_gateway.message_reader import MessageReader, ProtocolError, Stopped
 from shared.adapters.destinations import command_set as scu_commands
 from shared.adapters.destinations import stow_answer, upper_layer
 from shared.adapters.destinations.stored_copy import compare
+from shared.adapters.sources.archives import Archive
 from shared.config.service import check
 from shared.dicom.commitment import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -32,7 +35,12 @@ from shared.dicom.commitment import (
 from shared.dicom.edit import HeaderEdit, apply_changes, revert_changes
 from shared.dicom.header import Header, HeaderIncompleteError
 from shared.dicom.validation import validate
-from shared.errors import InvalidConfigurationError, MalformedMessageError, PermanentError
+from shared.errors import (
+    InvalidConfigurationError,
+    MalformedMessageError,
+    PermanentError,
+    SourceRefusedError,
+)
 from shared.messages import DeliveryRequested, InstanceReceived, decode
 from shared.multipart import MultipartError, MultipartReader
 from shared.ports import ObjectReader
@@ -124,6 +132,36 @@ def _commitments() -> Iterator[bytes]:
     for syntax in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN):
         yield CommitmentRequest("1.9", (one, other)).encode(syntax)
         yield CommitmentReport("1.9", (one,), (Failure(other, 0x0112),)).encode(syntax)
+
+
+def archive(data: bytes) -> None:
+    """A zip archive, and those within it: no more is unpacked than may be."""
+    unpacked = 0
+    try:
+        with Archive(BytesIO(data), "fuzz", max_members=100, max_bytes=1 << 20) as found:
+            for member in found.members():
+                for piece in found.chunks(member):
+                    unpacked += len(piece)
+    except SourceRefusedError:
+        pass
+    assert unpacked <= 1 << 20
+
+
+def _archives() -> Iterator[bytes]:
+    inner = BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("1.dcm", b"x" * 50)
+    for method in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+        zipfile.ZIP_BZIP2,
+        zipfile.ZIP_LZMA,
+    ):
+        outer = BytesIO()
+        with zipfile.ZipFile(outer, "w", method) as file:
+            file.writestr("a/1.dcm", b"y" * 100)
+            file.writestr("a/2.zip", inner.getvalue())
+        yield outer.getvalue()
 
 
 # ---- the network ---------------------------------------------------------------------------
@@ -347,6 +385,7 @@ def _queued() -> Iterator[bytes]:
 TARGETS: Mapping[str, Target] = {
     "header": Target(header, _files),
     "commitment": Target(commitment, _commitments),
+    "archive": Target(archive, _archives),
     "pdu": Target(pdu, _pdus),
     "association": Target(association, _associations),
     "multipart": Target(multipart, _multiparts),

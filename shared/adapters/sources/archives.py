@@ -6,11 +6,13 @@ but an archive within an archive, which goes to a temporary file. No name is use
 
 from __future__ import annotations
 
+import lzma
+import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Final, Self
@@ -22,6 +24,20 @@ _PIECE_BYTES: Final = 1 << 18
 _IN_MEMORY_BYTES: Final = 16 << 20
 _DEEPEST: Final = 3
 _ENCRYPTED: Final = 0x1
+# What zipfile and its decompressors raise about bytes that they cannot make sense of.
+_STUMBLES: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,7 @@ class Member:
 class Archive:
     """An open archive; used by one thread. A context manager.
 
-    Every method raises SourceRefusedError beyond a limit, and zipfile.BadZipFile.
+    Every method raises SourceRefusedError, beyond a limit and for what is damaged.
     """
 
     def __init__(self, file: IO[bytes], source: str, *, max_members: int, max_bytes: int) -> None:
@@ -48,7 +64,8 @@ class Archive:
         self._max_members, self._max_bytes = max_members, max_bytes
         self._unpacked = self._count = 0
         self._stack = ExitStack()
-        self._archive = self._stack.enter_context(zipfile.ZipFile(file))
+        with self._whole("it cannot be read as one"):
+            self._archive = self._stack.enter_context(zipfile.ZipFile(file))
 
     def members(self) -> Iterator[Member]:
         """All files, those of archives within in their place."""
@@ -57,16 +74,20 @@ class Archive:
 
     def chunks(self, member: Member) -> Iterator[Buffer]:
         """Its bytes, in pieces."""
-        try:
-            with member.archive.open(member.info) as file:
-                while piece := file.read(_PIECE_BYTES):
-                    self._unpacked += len(piece)
-                    if self._unpacked > self._max_bytes:
-                        raise self._refused(f"more than {self._max_bytes} bytes are unpacked")
-                    yield piece
-        except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-            # Encrypted, damaged, or compressed by other means; the text may quote a name.
-            raise self._refused("a member cannot be unpacked") from None
+        # Encrypted, damaged, or compressed by other means.
+        why = "a member cannot be unpacked"
+        with ExitStack() as stack:
+            with self._whole(why):
+                file = stack.enter_context(member.archive.open(member.info))
+            while True:
+                with self._whole(why):
+                    piece = file.read(_PIECE_BYTES)
+                if not piece:
+                    return
+                self._unpacked += len(piece)
+                if self._unpacked > self._max_bytes:
+                    raise self._refused(f"more than {self._max_bytes} bytes are unpacked")
+                yield piece
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +102,7 @@ class Archive:
 
     def _members(self, archive: zipfile.ZipFile, prefix: str, depth: int) -> Iterator[Member]:
         for number, info in enumerate(archive.infolist()):
-            if info.is_dir():
+            if info.filename.endswith("/"):  # a folder; a name may be empty
                 continue
             self._count += 1
             if self._count > self._max_members:
@@ -99,8 +120,22 @@ class Archive:
                 for piece in self.chunks(member):
                     inner.write(piece)
                 inner.seek(0)
-                with zipfile.ZipFile(inner) as opened:
+                with ExitStack() as stack:
+                    with self._whole("one within it cannot be read"):
+                        opened = stack.enter_context(zipfile.ZipFile(inner))
                     yield from self._members(opened, f"{member.path}.", depth + 1)
+
+    @contextmanager
+    def _whole(self, why: str) -> Iterator[None]:
+        """Whatever zipfile stumbles over, its own text left out, which may quote a name."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is not None:
+                raise  # the disk's
+            raise self._refused(why) from None
+        except _STUMBLES:
+            raise self._refused(why) from None
 
     def _refused(self, why: str) -> SourceRefusedError:
         return SourceRefusedError(self._source, f"an archive: {why}")

@@ -7,7 +7,6 @@ are never used as paths.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,18 +184,16 @@ class FilesReader:
         if opened is None:
             yield None
             return
-        with opened:
-            try:
-                with Archive(
-                    opened,
-                    self._name,
-                    max_members=self._limits.max_archive_members,
-                    max_bytes=self._limits.max_archive_bytes,
-                ) as archive:
-                    yield archive
-            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-                # Its text may quote a name.
-                raise SourceRefusedError(self._name, "the archive cannot be read") from error
+        with (
+            opened,
+            Archive(
+                opened,
+                self._name,
+                max_members=self._limits.max_archive_members,
+                max_bytes=self._limits.max_archive_bytes,
+            ) as archive,
+        ):
+            yield archive
 
 
 def is_no_instance(name: str) -> bool:
