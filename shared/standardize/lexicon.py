@@ -217,6 +217,9 @@ class Lexicon:
     def _misspelt(self, word: str) -> str | None:
         if len(word) < _LEAST_MISSPELT:
             return None
+        swapped = self._with_swapped_letters(word)
+        if swapped is not None:
+            return swapped
         near = process.extract(
             word, self._spelt, scorer=fuzz.ratio, score_cutoff=_LEAST_RATIO, limit=4
         )
@@ -226,6 +229,14 @@ class Lexicon:
         best, score, _ = near[0]
         rivals = {self._single[one] for one, other, _ in near if score - other < _CLEAR_LEAD}
         return best if len(rivals) == 1 else None
+
+    def _with_swapped_letters(self, word: str) -> str | None:
+        """The known word that `word` is but for two neighbours that changed places."""
+        swaps = (
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1)
+        )
+        known = [one for one in swaps if one in self._single]
+        return self._only(known) if known else None
 
     def _only(self, candidates: Iterable[str]) -> str | None:
         found = list(candidates)

@@ -38,7 +38,7 @@ def find_side(question: Question) -> Finding:
     ]
     for source, text in texts:
         if text.strip():
-            found = _side_in(source, text, modality)
+            found = _side_in(source, text, modality, source == question.attribute)
             if found is not None:
                 return found
     return Finding(None, 0, (Evidence("", "", "no text tells a side"),))
@@ -50,11 +50,12 @@ def _lexicon() -> Lexicon:
 
 
 @lru_cache(maxsize=4096)
-def _side_in(source: str, text: str, modality: str) -> Finding | None:
+def _side_in(source: str, text: str, modality: str, is_own: bool) -> Finding | None:
+    """The side that `text` tells; in the Attribute itself (`is_own`) an abbreviation is one."""
     mentions = _lexicon().find(text)
     # A side is a short word: one that had to be guessed is none.
     told = [one for one in mentions if one.match in (Match.EXACT, Match.STEM)]
-    if not _is_of_a_paired_part(text, modality):
+    if not is_own and not _is_of_a_paired_part(text, modality):
         told = [one for one in told if not _is_abbreviated(one)]
     sides = {one.meaning for one in told}
     if sides:

@@ -284,3 +284,35 @@ def test_a_new_question_takes_few_milliseconds() -> None:
         PROVIDER.propose(Question("BodyPartExamined", f"unsre{number}", context))
         took.append(time.process_time() - start)
     assert sorted(took)[25] < 0.01
+
+
+class TestMoreWaysToWriteIt:
+    """Found with labels of our own, made before it was asked: what general rules were missing."""
+
+    @pytest.mark.parametrize(
+        ("raw", "term"),
+        [
+            ("PELIVS", "PELVIS"),
+            ("CHSET", "CHEST"),
+            ("ABDOMNE", "ABDOMEN"),
+            ("bassin de face", "PELVIS"),
+            ("AC JT", "ACJOINT"),
+            ("FNGR", "FINGER"),
+        ],
+    )
+    def test_swapped_letters_and_shortened_words(self, raw: str, term: str) -> None:
+        question = Question("BodyPartExamined", raw, {"Modality": "CR"})
+        assert EmbeddedStandardizer().propose(question).value == term
+
+    @pytest.mark.parametrize("raw", ["XYZ", "STEP", "AP", "UNKNOWN", "N/A", "TRAUMA"])
+    def test_what_says_nothing_is_not_known(self, raw: str) -> None:
+        question = Question("BodyPartExamined", raw, {"Modality": "CR"})
+        assert EmbeddedStandardizer().propose(question).value is None
+
+    def test_a_side_in_its_own_attribute_may_be_short(self) -> None:
+        """Elsewhere `re` and `sag` are other words."""
+        for raw, side in (("re", "R"), ("li", "L"), ("LT", "L")):
+            question = Question("Laterality", raw, {"Modality": "CR"})
+            assert EmbeddedStandardizer().propose(question).value == side
+        told = Question("Laterality", "", {"Modality": "MR", "SeriesDescription": "re t2 sag"})
+        assert EmbeddedStandardizer().propose(told).value is None

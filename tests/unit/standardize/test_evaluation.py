@@ -48,6 +48,7 @@ def test_wrong_overwrites_and_guesses_are_counted_apart() -> None:
         "keep_changed": 1,
         "abstain": 2,
         "abstain_guessed": 1,
+        "failed": 0,
     }
     assert [one.series.row_id for one in score.wrong()] == ["4", "6"]
 

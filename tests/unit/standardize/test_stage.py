@@ -11,6 +11,7 @@ import pytest
 from shared.messages import InstanceAccepted, StandardizationRequested, Topic, decode, encode
 from shared.pipeline import standardize
 from shared.pipeline.explaining import explain_instance
+from shared.standardize.embedded import MODEL
 from tests.data import build
 from tests.unit.operating import System, running_system
 from tests.unit.standardize.site import ROUTES, STANDARDIZER, configure, delivered, image, send
@@ -41,13 +42,13 @@ class TestTheStage:
         assert (told["value"], told["provider"], told["model"]) == (
             "TSPINE",
             "embedded",
-            "lexicon-1",
+            MODEL,
         )
         assert told["evidence"]
         assert told["edition"]
         (entry,) = [one for one in system.audit() if one["what"] == "standardize.applied"]
         assert (entry["after"], entry["provider"]) == ("TSPINE", "embedded")
-        assert entry["model"] == "lexicon-1"
+        assert entry["model"] == MODEL
         assert entry["evidence"]
         assert "Miller" not in str(entry)
 
