@@ -129,10 +129,10 @@ locals {
       concurrency  = 1
     }
     clean-up = {
-      schedule     = "*/5 * * * *"
+      schedule     = "* * * * *"
       publishes_to = ["exception-raised"]
       objects      = "delete"
-      timeout_s    = 600
+      timeout_s    = 120
       concurrency  = 1
     }
     api = {

@@ -8,13 +8,18 @@ from __future__ import annotations
 from functools import cache
 
 from shared import bootstrap
+from shared.bootstrap import Environment, Platform
 from shared.pipeline.push import Pushed, PushResponse, tick
 from shared.pipeline.retention import Cleaner
+
+# How long a call works: Cloud Scheduler makes one a minute, the embedded mode one every few seconds.
+_FOR_S = {Platform.EMBEDDED: 2.0, Platform.CLOUD: 50.0}
 
 
 def clean_up(request: Pushed) -> PushResponse:
     """Answer one call: 204, or 503 if the stores cannot be asked now. The next call goes on."""
-    return tick(request, lambda: _cleaner().run(), bootstrap.from_environment())
+    for_s = _FOR_S[Environment.read().platform]
+    return tick(request, lambda: _cleaner().run(for_s=for_s), bootstrap.from_environment())
 
 
 @cache
