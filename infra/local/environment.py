@@ -21,6 +21,7 @@ from typing import IO, NoReturn
 # Commands that need the checks and the test peers besides what Axiom Flow imports itself.
 DEVELOPMENT_COMMANDS = frozenset({"test", "bench"})
 
+_PACKAGES = ("functions", "infra", "scp_gateway", "shared")
 _UNFINISHED = "installing\n"
 
 # Prints "ok" if every pinned distribution is there. Not under `with`, not importing ours: it runs
@@ -201,7 +202,10 @@ class Environment:
             installed = _run(command)
             if installed.ok:
                 # uv does not, and where the environment forbids it, neither does Python itself.
-                _run([self.python, "-m", "compileall", "-q", "-j", "0", str(self.folder / "lib")])
+                # Our own packages too: the first start of each process is not to pay for it.
+                ours = [str(locks[0].parent / name) for name in _PACKAGES]
+                folders = [str(self.folder / "lib"), *ours]
+                _run([self.python, "-m", "compileall", "-q", "-j", "0", *folders])
                 _say(f"ready after {time.monotonic() - started_s:.0f} s")
                 return
             failures.append(f"{name}: {installed.output.strip()}")

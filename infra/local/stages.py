@@ -1,5 +1,5 @@
-"""The `stages` process: validation, rules, standard terms, the exception log and jobs, on messages of
-the queue, and Studies and the clean-up, on timers.
+"""The `stages` process: validation, rules, standard terms, the exception log and jobs, on messages
+of the queue, and Studies and the clean-up, on timers.
 """
 
 from __future__ import annotations
