@@ -12,7 +12,7 @@ from shared.bootstrap import Environment, Platform
 from shared.pipeline.push import Pushed, PushResponse, tick
 from shared.pipeline.retention import Cleaner
 
-# How long a call works: Cloud Scheduler makes one a minute, the embedded mode one every few seconds.
+# How long a call works: Cloud Scheduler makes one a minute, the embedded mode one in a few seconds.
 _FOR_S = {Platform.EMBEDDED: 2.0, Platform.CLOUD: 50.0}
 
 
