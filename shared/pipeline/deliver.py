@@ -89,9 +89,9 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
 
 
 def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: str) -> bool:
-    if delivery["state"] == GIVEN_UP:
-        given_up = delivery.get("decision", 0), delivery.get("order", 0)
-        return (message.decision, message.order) <= given_up
+    if delivery["state"] in (GIVEN_UP, SUPERSEDED):
+        settled = delivery.get("decision", 0), delivery.get("order", 0)
+        return (message.decision, message.order) <= settled
     return bool(delivery["state"] == DELIVERED and delivery.get("fingerprint") == mark)
 
 

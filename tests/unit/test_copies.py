@@ -20,6 +20,7 @@ from shared.errors import (
 from shared.messages import Topic
 from shared.pipeline import copies
 from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, Superseded
+from shared.ports import Outgoing
 from tests.data import build
 from tests.fakes import FakeClock
 from tests.unit.operating import System, running_system
@@ -192,6 +193,14 @@ class TestOtherBytes:
         system.pump()
         assert list(peer.stored.values()) == [OTHER]
         assert system.delivery(older)["state"] == "superseded"
+        # So it is settled: the message may come again after the received file was deleted.
+        system.ports.objects.delete(older.file.object_name)
+        system.ports.bus.publish(
+            [Outgoing(Topic.DELIVERY_REQUESTED, held_up[0].data, lane=held_up[0].lane)]
+        )
+        system.pump()
+        assert system.delivery(older)["state"] == "superseded"
+        assert not system.entries()
 
     def test_are_set_aside_with_an_entry_of_category_storage(self, system: System) -> None:
         system.on_conflict("quarantine")

@@ -171,8 +171,11 @@ def judge(ledger: Ledger, inboxes: Mapping[str, Inbox], books: Books) -> Verdict
         verdict.untold += entry["stage"] == Stage.COMMITMENT
         inbox = inboxes.get(entry["destination"])
         if inbox is not None and entry["status"] == "open":
-            about = ledger.find(entry["sop_instance_uid"])
-            verdict.false_alarms += any(i in inbox for i in about if books.is_about(entry, i))
+            about = [i for i in ledger.find(entry["sop_instance_uid"]) if books.is_about(entry, i)]
+            verdict.false_alarms += any(
+                _place(i, entry["destination"], inbox, books) in (DELIVERED, SUPERSEDED)
+                for i in about
+            )
     verdict.cleaned_up = books.cleaned_up()
     verdict.duplicates = sum(inbox.duplicates for inbox in inboxes.values())
     verdict.wrong = sum(len(inbox.wrong) for inbox in inboxes.values())
