@@ -112,7 +112,13 @@ class Puller:
         self.tally = tally or Tally()
         self._stopped = stopped or threading.Event()
         self._source = Source(entity.type, entity.name)
-        self._ledger = Ledger(ports.documents, ports.clock, entity.name, entity.address)
+        self._ledger = Ledger(
+            ports.documents,
+            ports.clock,
+            entity.name,
+            entity.address,
+            ae_title=getattr(entity, "ae_title", ""),
+        )
         self._intake = Intake(ports, self._source, entity.limits.max_waiting, self._stopped)
         self._units = ThreadPoolExecutor(
             entity.limits.max_concurrency, thread_name_prefix=f"source-{entity.name}"

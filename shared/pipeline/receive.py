@@ -104,7 +104,8 @@ class Receiver:
                 entity.type == "dimse_qr"
                 and entity.enabled
                 and entity.ae_title == source.calling_ae_title.strip()
-                and entity.calling_ae_title == move_originator
+                # Some name themselves there.
+                and move_originator in (entity.calling_ae_title, entity.ae_title)
             ):
                 return replace(source, type=entity.type, name=entity.name)
         return source

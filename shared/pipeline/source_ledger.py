@@ -78,9 +78,18 @@ def mark(instance: FoundInstance) -> bytes:
 class Ledger:
     """The ledger of one source at one address."""
 
-    def __init__(self, documents: DocumentStore, clock: Clock, source: str, address: str) -> None:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        clock: Clock,
+        source: str,
+        address: str,
+        *,
+        ae_title: str = "",
+    ) -> None:
+        """`ae_title` is what the source calls itself when it sends to a listener of ours."""
         self._documents, self._clock = documents, clock
-        self._source, self._address = source, address
+        self._source, self._address, self._ae_title = source, address, ae_title
 
     def read(self, study: str) -> Entry:
         """What is known of a Study; an empty entry for one that is new."""
@@ -136,17 +145,23 @@ class Ledger:
         """
         found: dict[str, bool] = {}
         for data in self._all(EXCEPTIONS, study):
-            source = data.get("source") or {}
             if (
-                source.get("name") == self._source
+                self._is_ours(data.get("source"))
                 and data["last_at"] >= since
                 and data["stage"] in _BEFORE_DELIVERY
             ):
                 found[data["sop_instance_uid"]] = False
         for data in self._all(INSTANCES, study):
-            if data["source"]["name"] == self._source and data["received_at"] >= since:
+            if self._is_ours(data["source"]) and data["received_at"] >= since:
                 found[data["sop_instance_uid"]] = True
         return found
+
+    def _is_ours(self, source: Mapping[str, Any] | None) -> bool:
+        """True if an Instance came from here. Not every peer says whose request it moves for."""
+        if source is None:
+            return False
+        caller = str(source["calling_ae_title"]).strip()
+        return source["name"] == self._source or bool(caller and caller == self._ae_title)
 
     def _all(self, collection: str, study: str) -> Iterator[Mapping[str, Any]]:
         where = [Filter("study_instance_uid", "==", study)]

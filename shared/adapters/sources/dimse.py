@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal
 
+import pydicom.config
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
@@ -103,6 +104,8 @@ class DimseReader:
     unit: Literal["study", "series"] = "study"
 
     def __init__(self, entity: DimseQrSource, clock: Clock) -> None:
+        # Values are looked at here and not judged: no warnings that quote them.
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         self._entity, self._clock = entity, clock
         self.moves = entity.move_destination is not None
 
