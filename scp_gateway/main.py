@@ -14,11 +14,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pydicom.config
 
 from scp_gateway.gateway import Gateway
+from scp_gateway.health_port import HealthPort
 from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
 from shared.adapters.tls import TlsContexts
@@ -26,9 +30,12 @@ from shared.bootstrap import Environment
 from shared.config.entities import Configuration, Listener
 from shared.errors import AxiomError
 from shared.pipeline.ports import Ports
+from shared.pipeline.presence import Presence
 
 log = logging.getLogger(__name__)
 
+# A gateway that has not looked after itself for so long hangs.
+_HANGS_AFTER_S = 30.0
 # How soon a changed configuration is noticed.
 _LOOK_EVERY_S = 1.0
 _GRACE_S = 5.0
@@ -44,8 +51,21 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.set())
     environment = Environment.read()
     ports = bootstrap.from_environment()
+    state = _State()
     try:
-        _run(_gateway(environment, ports), environment, ports, stopped)
+        with ExitStack() as stack:
+            if environment.health_port is not None:
+                stack.enter_context(
+                    HealthPort(environment.dimse_host, environment.health_port, state.fault)
+                )
+            _run(
+                _gateway(environment, ports),
+                environment,
+                ports,
+                stopped,
+                state,
+                bootstrap.presence(ports),
+            )
     except WorkersLostError as error:
         log.error("the gateway ends", extra={"reason": str(error)})
         sys.exit(1)
@@ -61,8 +81,31 @@ def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
     return Gateway(ports.receiver, ports.commitments, tls=tls)
 
 
+@dataclass(slots=True)
+class _State:
+    """What the health port tells of the loop below."""
+
+    words: str = "it is starting"
+    looked_at_s: float = float("inf")
+
+    def fault(self) -> str:
+        """What is wrong, "" for nothing."""
+        if time.monotonic() - self.looked_at_s > _HANGS_AFTER_S:
+            return "it hangs"
+        return self.words
+
+    def tell(self, words: str) -> None:
+        """The loop turns; `words` is wrong."""
+        self.words, self.looked_at_s = words, time.monotonic()
+
+
 def _run(
-    gateway: Gateway | Workers, environment: Environment, ports: Ports, stopped: threading.Event
+    gateway: Gateway | Workers,
+    environment: Environment,
+    ports: Ports,
+    stopped: threading.Event,
+    state: _State,
+    presence: Presence | None,
 ) -> None:
     """Follow the configuration until stopped. Raises: WorkersLostError."""
     known: Configuration | None = None
@@ -73,15 +116,22 @@ def _run(
         except AxiomError:
             # The listeners that there are go on; the next look may work.
             log.exception("the configuration cannot be read")
+            state.tell("" if known else "the configuration cannot be read")
         else:
             if configuration is not known or failed:
                 faults = gateway.apply(listeners(configuration, environment))
                 if faults and str(faults) != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
                 known, failed = configuration, str(faults) if faults else ""
+            state.tell("some listeners cannot listen" if failed else "")
+            if presence is not None:
+                presence.look_after()
         if stopped.wait(_LOOK_EVERY_S):
             break
         gateway.look_after()
+    state.tell("it is stopping")
+    if presence is not None:
+        presence.withdraw()
     gateway.stop(_GRACE_S)
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.standardizers import Providers
     from shared.config.sources import AnySource
+    from shared.pipeline.presence import Presence
     from shared.ports import SourceReader
 
 # Fields that queries ask for, by collection.
@@ -108,6 +109,7 @@ class Environment:
     api_key: str | None
     instance: str
     gateway_processes: int
+    health_port: int | None = None  # of the gateway
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -126,6 +128,9 @@ class Environment:
             api_key=_api_key(environ),
             instance=environ.get("AXIOM_INSTANCE") or "",
             gateway_processes=_number(environ, "AXIOM_GATEWAY_PROCESSES", 1, most=64),
+            health_port=(
+                _port(environ, "AXIOM_HEALTH_PORT", 0) if environ.get("AXIOM_HEALTH_PORT") else None
+            ),
         )
 
 
@@ -182,6 +187,26 @@ def places() -> Places:
     from shared.adapters.cloud.environment import CloudEnvironment
 
     return platform.places(CloudEnvironment.read())
+
+
+def presence(ports: Ports) -> Presence | None:
+    """What keeps the name that the gateways share; None where they have a fixed address.
+
+    Raises: ValueError naming the setting that is missing; StorageUnavailableError if nobody says
+    which address we have.
+    """
+    from shared.pipeline.presence import Presence
+
+    zone, name = os.environ.get("AXIOM_DNS_ZONE"), os.environ.get("AXIOM_DNS_NAME")
+    if not zone or not name:
+        return None
+    from shared.adapters.cloud.clients import authorized_session
+    from shared.adapters.cloud.environment import CloudEnvironment
+    from shared.adapters.cloud.name_record import CloudDnsRecord, own_address
+
+    settings = CloudEnvironment.read()
+    record = CloudDnsRecord(authorized_session(settings), settings.project, zone, name)
+    return Presence(own_address(), ports.documents, record, ports.clock)
 
 
 def faults(topics: Iterable[str] = (Topic.EXCEPTION_RAISED,)) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -80,6 +81,15 @@ def answers(url: str) -> bool:
     return True
 
 
+def is_well(url: str) -> bool:
+    """True if 200 is what is answered there."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 class TestFunctions:
     def test_answers_a_push_from_nothing_but_the_image(
         self, functions_tree: Path, tmp_path: Path
@@ -117,6 +127,28 @@ class TestGateway:
         assert stage.entry_point == ["python", "-m", "scp_gateway.main"]
         process = inside(tmp_path, "-c", "import scp_gateway.main")
         said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+
+    def test_takes_associations_and_says_so(self, tmp_path: Path) -> None:
+        stage = build("gateway", tmp_path / "tree")
+        health, dimse = free_port(), free_port()
+        settings = {
+            "AXIOM_HOME": str(tmp_path / "home"),
+            "AXIOM_DIMSE_HOST": "127.0.0.1",
+            "AXIOM_DIMSE_PORT": str(dimse),
+            "AXIOM_HEALTH_PORT": str(health),
+        }
+        process = inside(tmp_path / "tree", *stage.entry_point[1:], **settings)
+        try:
+            wait_until(
+                lambda: process.poll() is not None or is_well(f"http://127.0.0.1:{health}/health"),
+                within_s=60,
+            )
+            with socket.create_connection(("127.0.0.1", dimse), timeout=30):
+                pass
+        finally:
+            process.terminate()
+            said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said
 
 

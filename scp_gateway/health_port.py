@@ -1,0 +1,60 @@
+"""A small HTTP port that says whether this gateway takes associations, for whoever hosts it.
+
+The port of DICOM is no place to ask: a peer that connects and says nothing is a failed association.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+_SILENT_FOR_S = 5.0
+
+# What is wrong, in a few words; "" for nothing.
+Fault = Callable[[], str]
+
+
+class HealthPort:
+    """Answers `GET /health` with 200, or with 503 and what is wrong. A context manager."""
+
+    def __init__(self, host: str, port: int, fault: Fault) -> None:
+        """Port 0 chooses a free one. Raises: OSError if it cannot listen."""
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _SILENT_FOR_S
+
+            def do_GET(self) -> None:
+                words = fault() if self.path == "/health" else "there is /health alone"
+                status = 200 if not words else 503 if self.path == "/health" else 404
+                body = json.dumps({"status": "ok" if not words else "failed", "fault": words})
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing: it is asked every few seconds, and clients write the request line."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="health", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
