@@ -10,6 +10,7 @@ from typing import Final
 import requests
 import urllib3
 
+from shared.adapters.guarded_http import guarded_session
 from shared.errors import ProviderFailedError
 from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
 
@@ -47,14 +48,17 @@ class ChatCompletionsModel:
         headers = {"Authorization": f"Bearer {self._token()}"} if self._token else {}
         until_s = time.monotonic() + self._timeout_s
         try:
-            with requests.post(
-                self._url,
-                json=document,
-                headers=headers,
-                timeout=self._timeout_s,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
+            with (
+                guarded_session() as session,
+                session.post(
+                    self._url,
+                    json=document,
+                    headers=headers,
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                    stream=True,
+                ) as answer,
+            ):
                 if answer.status_code != 200:
                     raise _failed_by_status(answer)
                 body = _body(answer, until_s)

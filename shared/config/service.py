@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,6 +20,7 @@ import msgspec
 from pydantic import ValidationError
 
 from shared import crash_points
+from shared.addresses import hosts_of, policy
 from shared.config.crosswalks import outlines
 from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
@@ -437,6 +438,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
             field_fault(_path(fault["loc"]), fault)
             for fault in error.errors(include_url=False, include_input=False)
         ]
+    faults += _refused_addresses(document)
     destinations = _names(document.get("destinations"))
     for kind in KINDS:
         seen: set[str] = set()
@@ -478,6 +480,25 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
     if faults:
         raise InvalidConfigurationError(*(_relative(f, document, only) for f in faults))
     return configuration
+
+
+def _refused_addresses(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Where the document would have us connect to, and we do not (see `shared.addresses`)."""
+    refuses = policy().refusal_of
+    for kind in KINDS:
+        entities = document.get(kind.name)
+        for i, entity in enumerate(entities if isinstance(entities, list | tuple) else ()):
+            if not isinstance(entity, Mapping):
+                continue
+            # A listener's own host is where we listen; its peers are where we connect to.
+            names = (
+                entity if kind.is_remote else {"commitment_peers": entity.get("commitment_peers")}
+            )
+            for path, host in hosts_of(names, f"{kind.name}[{i}]"):
+                reason = refuses(host)
+                if reason is not None:
+                    hint = "AXIOM_ALLOWED_NETWORKS names exceptions."
+                    yield Fault(path, f"is refused: {reason}", hint)
 
 
 def merged(document: Any, patch: Any) -> Any:

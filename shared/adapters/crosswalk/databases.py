@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
+from shared.addresses import AddressRefusedError, policy
 from shared.config.crosswalks import MssqlSource, MysqlSource, PostgresqlSource, SqliteSource
 from shared.ports import SecretStore
 
@@ -68,6 +70,8 @@ def engine_for(
         case SqliteSource():
             event.listen(engine, "connect", partial(_limit_sqlite, timeout_s))
             event.listen(engine, "before_cursor_execute", _start_sqlite_time)
+    if not isinstance(source, SqliteSource) and not source.host.startswith("/"):
+        event.listen(engine, "do_connect", partial(_check_address, source.host, source.port))
     if not isinstance(source, SqliteSource) and source.credentials.password_secret:
         password = partial(secrets.get, source.credentials.password_secret)
         event.listen(engine, "do_connect", partial(_give_password, password))
@@ -142,6 +146,15 @@ def _tls_context(source: MysqlSource) -> Any:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _check_address(host: str, port: int, *_: Any) -> None:
+    try:
+        policy().check_host(host, port)
+    except AddressRefusedError as error:
+        raise OperationalError("connect", None, error) from error
+    except OSError:
+        return  # what is wrong with the name, the driver says
 
 
 def _give_password(

@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from shared.addresses import AddressRefusedError
 from shared.errors import (
     CrosswalkMisconfiguredError,
     CrosswalkUnavailableError,
@@ -118,6 +119,8 @@ def _verdict(error: SQLAlchemyError) -> tuple[bool, str]:
         return True, "all connections are busy"
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False, f"the SQL cannot be made ({type(error).__name__})"
+    if isinstance(error.orig, AddressRefusedError):
+        return False, str(error.orig)
     driver = type(error.orig).__module__.partition(".")[0]
     reader = _READERS.get(driver, _of_mssql)
     return reader(error)

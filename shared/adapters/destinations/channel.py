@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.addresses import policy
+
 # Linux; elsewhere exchanges are the same, only slower.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -58,6 +60,7 @@ def connect(address: tuple[str, int], within_s: float, security: Security | None
     """A connection, whose certificate was checked where it is encrypted. Raises: OSError."""
     connection = socket.create_connection(address, within_s)
     try:
+        policy().check_peer(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if security is None:
             return ClearChannel(connection)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from shared.adapters.destinations import authorization as sign_in
 from shared.adapters.destinations import outcomes, stow_answer
@@ -25,6 +24,7 @@ from shared.adapters.destinations.multipart import MultipartBody
 from shared.adapters.destinations.outcomes import Outcome, Verdict
 from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
+from shared.adapters.guarded_http import GuardedAdapter
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import AxiomError, InstanceConflictError, SecretMissingError
 from shared.ports import SecretStore
@@ -78,7 +78,7 @@ class DicomwebDestination:
         # A server's cookies are nothing to us, and threads share the session.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-flow"
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=max_connections)
+        adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 

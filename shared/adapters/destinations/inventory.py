@@ -194,11 +194,10 @@ class _QueryScp:
 
 @contextmanager
 def _qido(entity: DicomwebDestination, secrets: SecretStore) -> Iterator[Inventory]:
-    import requests
-
     from shared.adapters.destinations.dicomweb import authorization
+    from shared.adapters.guarded_http import guarded_session
 
-    with requests.Session() as session:
+    with guarded_session() as session:
         session.auth = authorization(entity, secrets)
         session.headers["Accept"] = "application/dicom+json"
         yield _Qido(entity, session)

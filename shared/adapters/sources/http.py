@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
 from shared.adapters.destinations.dicomweb import retry_after_s
 from shared.adapters.destinations.outcomes import Outcome, Verdict
+from shared.adapters.guarded_http import GuardedAdapter
 from shared.adapters.sources.failures import failure
 from shared.errors import SecretMissingError, SourceUnavailableError
 
@@ -52,7 +52,7 @@ class SourceServer:
         self._session = session or requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-flow"
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=max_connections)
+        adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 

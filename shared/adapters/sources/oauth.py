@@ -12,6 +12,7 @@ from requests import PreparedRequest
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.authorization import Authorization
 from shared.adapters.destinations.outcomes import Outcome, Verdict
+from shared.adapters.guarded_http import guarded_session
 from shared.adapters.sources.failures import failure
 
 # A token that ends sooner is not begun with any more.
@@ -60,14 +61,15 @@ class ClientCredentials(Authorization):
         if self._scope:
             form["scope"] = self._scope
         try:
-            response = requests.post(
-                self._token_url,
-                data=form,
-                auth=(self._client_id, self._client_secret()),
-                headers={"Accept": "application/json"},
-                timeout=self._timeout_s,
-                allow_redirects=False,
-            )
+            with guarded_session() as session:
+                response = session.post(
+                    self._token_url,
+                    data=form,
+                    auth=(self._client_id, self._client_secret()),
+                    headers={"Accept": "application/json"},
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                )
             answer = response.json() if response.ok else {}
         except requests.JSONDecodeError:
             answer = {}
