@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
 _RENEW_EVERY_S = 2.0
+_TRY_EVERY_S = 0.2
 # A source that gives nothing of so many Studies in a row cannot be asked now.
 _UNREACHABLE_AFTER = 3
 _GRACE_S = 10.0
@@ -53,18 +54,21 @@ class Poller:
             finally:
                 self._end_all()
 
-    def poll(self, name: str, *, retry: bool = False) -> dict[str, int]:
+    def poll(self, name: str, *, retry: bool = False, wait_s: float = 0.0) -> dict[str, int]:
         """Poll one source now, whatever its interval and schedule; what was counted.
 
-        `retry` tries what failed lately, too. Raises: SourceMisconfiguredError, also if it is not
-        there, not enabled or being polled; what keeps it from being asked.
+        `retry` tries what failed lately, too; somebody else's poll is waited for. Raises:
+        SourceMisconfiguredError, also if there is none, it is not enabled or being polled; what
+        keeps it from being asked.
         """
         entity = self._ports.configuration.get().source(name)
         if entity is None or not entity.enabled:
             raise SourceMisconfiguredError(name, "there is no enabled source of this name")
-        lease = self._states.take(entity)
-        if lease is None:
-            raise SourceMisconfiguredError(name, "it is being polled")
+        until_s = time.monotonic() + wait_s
+        while (lease := self._states.take(entity)) is None:
+            if time.monotonic() >= until_s:
+                raise SourceMisconfiguredError(name, "it is being polled")
+            time.sleep(_TRY_EVERY_S)
         poll = _Poll(entity, lease, self._ports, self._states, retry=retry)
         poll.start()
         try:

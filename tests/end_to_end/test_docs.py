@@ -44,6 +44,7 @@ def system(running: RunningAxiom) -> RunningAxiom:
     """As a new home is configured, whatever the page before did."""
     running.configure(
         listeners=[],
+        sources=[],
         destinations=[{"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}],
         rulesets=[],
         settings={"default_route": ["primary-storage"], "min_free_bytes": 0},

@@ -8,6 +8,9 @@ from infra.local.options import json_option, open_ports
 from infra.local.terminal import CommandFailedError, Terminal
 from shared.errors import DocumentMissingError
 
+# How long the running system's own poll of a source is waited for.
+_WAIT_S = 60.0
+
 
 @click.group("sources", help="List and show the sources that are polled; poll one now.")
 def command() -> None:
@@ -74,7 +77,7 @@ def poll(name: str, failed: bool, as_json: bool) -> int:
     ports = open_ports()
     if ports.configuration.get().source(name) is None:
         raise _missing(name)
-    counts = Poller(ports).poll(name, retry=failed)
+    counts = Poller(ports).poll(name, retry=failed, wait_s=_WAIT_S)
     terminal.document({"source": name, **counts})
     terminal.table(["", "Instances"], [[key, value] for key, value in counts.items()])
     return int(counts["failed"] > 0 or counts["processed"] < counts["found"])
