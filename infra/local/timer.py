@@ -47,7 +47,12 @@ def is_worked_off(bus: SqliteMessageBus) -> bool:
     looks quiet and is not.
     """
     depth = bus.depth()
-    return not {Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED} & depth.keys()
+    before_rules = {
+        Topic.INSTANCE_RECEIVED,
+        Topic.INSTANCE_ACCEPTED,
+        Topic.STANDARDIZATION_REQUESTED,
+    }
+    return not before_rules & depth.keys()
 
 
 def _call(

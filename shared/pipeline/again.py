@@ -19,6 +19,7 @@ from shared.messages import (
     InstanceAccepted,
     InstanceReceived,
     Receipt,
+    StandardizationRequested,
     Topic,
     decode,
     encode,
@@ -128,6 +129,9 @@ def _known(
         return failed.receipt, warnings, failed
     if topic == Topic.INSTANCE_ACCEPTED:
         accepted = decode(data, InstanceAccepted)
+        return accepted.receipt, accepted.warnings, None
+    if topic == Topic.STANDARDIZATION_REQUESTED:
+        accepted = decode(data, StandardizationRequested).accepted
         return accepted.receipt, accepted.warnings, None
     if topic == Topic.INSTANCE_RECEIVED:
         return decode(data, InstanceReceived).receipt, (), None

@@ -63,7 +63,12 @@ _SHORT_BELOW = 1.25
 _BATCH = 200
 # Looking for orphans reads the queue; one that is this deep is left for another day.
 _DEEPEST_QUEUE = 10_000
-_QUEUE = (Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED, Topic.EXCEPTION_RAISED)
+_QUEUE = (
+    Topic.INSTANCE_RECEIVED,
+    Topic.INSTANCE_ACCEPTED,
+    Topic.STANDARDIZATION_REQUESTED,
+    Topic.EXCEPTION_RAISED,
+)
 
 Data = Mapping[str, Any]
 
@@ -305,6 +310,12 @@ class Cleaner:
                 lambda job: job.data["state"] == jobs.FINISHED,
             )
             yield from self._expire(studies.STUDIES, "opened_at", cutoff, self._forget_study)
+            yield from self._expire(
+                "standardization-series",
+                "updated_at",
+                cutoff,
+                lambda decision: decision.data["state"] != "held",
+            )
             for collection, field_name in _FINISHED:
                 yield from self._expire(collection, field_name, cutoff, lambda document: True)
         if settings.audit_retention_s:
@@ -426,6 +437,8 @@ _FINISHED = (
     # Of a Study that its source has not shown for so long.
     ("source-ledger", "checked_at"),
     ("pull-rows", "created_at"),
+    ("standardization-counts", "at"),
+    ("standardization-hits", "at"),
     # Of a ruleset that is a shadow no more, or to which nothing came for so long.
     (shadow.COLLECTION, "until"),
 )

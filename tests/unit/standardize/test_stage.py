@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from shared.errors import UnknownVocabularyError
 from shared.messages import InstanceAccepted, StandardizationRequested, Topic, decode, encode
-from shared.pipeline import standardize
+from shared.pipeline import again, standardize
 from shared.pipeline.explaining import explain_instance
 from shared.standardize.embedded import MODEL
 from tests.data import build
+from tests.embedded_system import DAY
+from tests.embedded_system import System as EmbeddedSystem
 from tests.unit.operating import System, running_system
 from tests.unit.standardize.site import ROUTES, STANDARDIZER, configure, delivered, image, send
 
@@ -228,3 +231,46 @@ def test_a_site_may_name_its_own_procedures(system: System) -> None:
     (receipt,) = send(system, image(StudyDescription="Knie links MR"))
     assert delivered(system, receipt, "pacs").StudyDescription == "MR KNEE LEFT"
     assert build.uid("series") == receipt.series_instance_uid
+
+
+def test_a_file_that_waits_for_a_standardizer_is_not_cleaned_up(tmp_path: Path) -> None:
+    """Nothing but the message knows of it yet, and it may wait long."""
+    system = EmbeddedSystem(tmp_path / "home")
+    ruleset = {**ROUTES, "rules": ROUTES["rules"][:1]}  # type: ignore[index]
+    system.ports.configuration.apply(
+        {"standardizers": [STANDARDIZER], "rulesets": [ruleset]}, by="test"
+    )
+    system.clock.advance(1)
+    receipt = system.receive()
+    system.work(Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED)
+    for _ in range(3):
+        system.later(10 * DAY)
+    assert system.has(receipt)
+    system.work()
+    assert system.state(receipt) == "routed"
+
+
+@pytest.mark.parametrize("retry", ["decided_anew", "elsewhere", "same_again"])
+def test_what_failed_in_the_stage_can_be_retried(
+    system: System, monkeypatch: pytest.MonkeyPatch, retry: str
+) -> None:
+    configure(system)
+
+    def fail(*_: Any) -> None:
+        raise UnknownVocabularyError("BodyPartExamined")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(system.ports.standardizers, "answer", fail)
+        (receipt,) = send(system, image())
+    (entry,) = system.entries()
+    assert (entry["stage"], entry["code"]) == ("standardize_attributes", "unknown-vocabulary")
+    documents = system.ports.documents
+    message = {
+        "decided_anew": lambda: again.decided_anew(entry, documents),
+        "elsewhere": lambda: again.elsewhere(entry, "spare", documents),
+        "same_again": lambda: again.same_again(entry, documents),
+    }[retry]()
+    system.bus.publish([message])
+    system.pump()
+    found = delivered(system, receipt, "spare")
+    assert found.BodyPartExamined == ("BWS" if retry == "elsewhere" else "TSPINE")
