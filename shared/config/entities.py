@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
+from shared.config.schedules import NamedSchedule
 from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
 from shared.config.tls import ListenerTls, PeerTls
@@ -316,6 +317,7 @@ class Configuration(BaseModel):
     sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
     rulesets: tuple[dict[str, Any], ...] = ()
+    schedules: tuple[NamedSchedule, ...] = ()
     crosswalk_sources: tuple[CrosswalkSource, ...] = ()
     crosswalk_maps: tuple[CrosswalkMap, ...] = ()
     vocabularies: tuple[Vocabulary, ...] = ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config import crosswalks, entities, sources, standardizers
+from shared.config import crosswalks, entities, schedules, sources, standardizers
 from shared.errors import Fault
 
 
@@ -66,6 +66,14 @@ KINDS: tuple[Kind, ...] = (
         has_types=True,
         secrets="destination",
         faults=entities.destination_faults,
+    ),
+    Kind(
+        "schedules",
+        "schedule",
+        "Schedule",
+        schedules.NamedSchedule,
+        ("schedules",),
+        is_remote=False,
     ),
     Kind("rulesets", "ruleset", "Ruleset", dict[str, Any], ("rulesets",), is_remote=False),
     Kind(

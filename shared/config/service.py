@@ -26,6 +26,7 @@ from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
 from shared.config.faults import field_fault
 from shared.config.kinds import KIND_NAMES, KINDS
+from shared.config.schedules import readable
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -447,7 +448,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
                 faults.append(Fault(f"{kind.name}[{i}].name", f"{name!r} is there twice"))
             seen.add(name)
         faults += kind.faults(document)
-    crosswalks = outlines(document)
+    crosswalks, schedules = outlines(document), readable(document)
     rulesets = document.get("rulesets")
     for i, ruleset in enumerate(rulesets if isinstance(rulesets, list | tuple) else ()):
         if isinstance(ruleset, Mapping):
@@ -457,6 +458,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
                     destinations=destinations,
                     crosswalks=crosswalks,
                     standardizers=_names(document.get("standardizers")),
+                    schedules=schedules,
                     study_rules=True,
                 )
             except InvalidConfigurationError as error:

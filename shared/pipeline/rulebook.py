@@ -16,6 +16,7 @@ from shared.errors import InvalidConfigurationError, RulesUnavailableError
 from shared.rules import Facts, Program, Refusal, RuleSet, compile_rulesets, parse_ruleset
 from shared.rules.crosswalk import CrosswalkLookup
 from shared.rules.ruleset import Mode, Stage
+from shared.rules.schedules import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,11 @@ class RuleBook:
     def read(self, configuration: Configuration) -> list[RuleSet]:
         """All its rulesets. Raises: InvalidConfigurationError."""
         maps = {one.name: one.outline for one in configuration.crosswalk_maps}
-        return [parse_ruleset(document, crosswalks=maps) for document in configuration.rulesets]
+        schedules = _schedules(configuration)
+        return [
+            parse_ruleset(document, crosswalks=maps, schedules=schedules)
+            for document in configuration.rulesets
+        ]
 
     def read_candidate(self, document: Mapping[str, Any]) -> RuleSet:
         """A ruleset that may go live here. Raises: InvalidConfigurationError with every fault."""
@@ -87,6 +92,7 @@ class RuleBook:
             destinations=[destination.name for destination in configuration.destinations],
             crosswalks={one.name: one.outline for one in configuration.crosswalk_maps},
             standardizers=[one.name for one in configuration.standardizers],
+            schedules=_schedules(configuration),
         )
 
     def compile(self, rulesets: Sequence[RuleSet]) -> Program:
@@ -128,7 +134,8 @@ class RuleBook:
         if not documents:
             return None
         try:
-            return self.compile([parse_ruleset(document) for document in documents])
+            schedules = _schedules(configuration)
+            return self.compile([parse_ruleset(one, schedules=schedules) for one in documents])
         except InvalidConfigurationError:
             # Rules of an older version may be wrong by now. To take what they would refuse would be
             # a guess, and what is refused for good is lost with many senders.
@@ -143,3 +150,7 @@ def _edition(document: Mapping[str, Any]) -> str:
 def _asks_at_reception(document: Mapping[str, Any]) -> bool:
     is_live = document.get("enabled", True) is True and document.get("mode", "live") == Mode.LIVE
     return is_live and document.get("stage") == Stage.RECEPTION
+
+
+def _schedules(configuration: Configuration) -> dict[str, Schedule]:
+    return {one.name: one.schedule for one in configuration.schedules}

@@ -17,6 +17,7 @@ from shared.rules.decision import Decision
 from shared.rules.examples import Example, ExampleInstance, Expected, Rows
 from shared.rules.program import Program, compile_rulesets
 from shared.rules.ruleset import ExecutionMode, Level, RuleSet, parse_ruleset
+from shared.rules.schedules import Schedule
 from shared.rules.studies import Collected, StudyDecision, StudyRule, compile_study_rules
 
 # Pseudonyms in tests are made with this key, so that a test may name them.
@@ -42,6 +43,7 @@ def check_ruleset(
     destinations: Collection[str] | None = None,
     crosswalks: Mapping[str, CrosswalkOutline | None] | None = None,
     standardizers: Collection[str] | None = None,
+    schedules: Mapping[str, Schedule] | None = None,
     study_rules: bool = False,
 ) -> RuleSet:
     """Read a ruleset that is about to go live: as `parse_ruleset`, and then it must be possible to
@@ -51,7 +53,11 @@ def check_ruleset(
     every fault; a failed test is one, at `tests[n]`.
     """
     ruleset = parse_ruleset(
-        document, destinations=destinations, crosswalks=crosswalks, standardizers=standardizers
+        document,
+        destinations=destinations,
+        schedules=schedules,
+        crosswalks=crosswalks,
+        standardizers=standardizers,
     )
     faults = [
         *_impossible(ruleset, study_rules),
