@@ -138,8 +138,13 @@ class System:
         return [one.data for one in self.ports.exceptions.list(where=where, limit=500).documents]
 
     def audit(self) -> list[Mapping[str, Any]]:
+        """The whole audit log, oldest first."""
         page = self.ports.documents.query("audit", order_by="when", limit=500)
         return [one.data for one in page.documents]
+
+    def done(self) -> list[Mapping[str, Any]]:
+        """Of the audit log, all but the changes of the configuration that a test begins with."""
+        return [step for step in self.audit() if not step["what"].startswith("configuration.")]
 
 
 def running_system(

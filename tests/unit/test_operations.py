@@ -189,7 +189,7 @@ class TestADiscard:
         assert system.delivery(receipt)["state"] == "discarded"
         with pytest.raises(WrongStateError):
             system.ports.exceptions.retry(entry["id"], by="test")
-        (step,) = system.audit()
+        (step,) = system.done()
         assert (step["what"], step["id"]) == ("exceptions.discard", entry["id"])
         assert (step["before"], step["after"]) == ("open", "discarded")
         assert (step["reason"], step["who"]) == ("a phantom", "preset (key preset)")
@@ -256,7 +256,7 @@ class TestWhatWaits:
         assert system.instance(receipt)["reason"] == "sent twice"
         (entry,) = system.entries()
         assert entry["status"] == "discarded"
-        assert [step["what"] for step in system.audit()] == [
+        assert [step["what"] for step in system.done()] == [
             "exceptions.discard",
             "instances.discard",
         ]
