@@ -14,9 +14,9 @@ from shared.web.access import acting
 from shared.web.configuration import URL_PREFIX
 from shared.web.documents_in import change_reason, received_document
 from shared.web.documents_out import document_response, json_response
-from shared.web.listing import described
+from shared.web.listing import described, described_page
 from shared.web.media_types import JSON
-from shared.web.problems import PROBLEM_RESPONSES
+from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
@@ -35,6 +35,7 @@ class VersionsQuery(BaseModel):
 
     limit: int = Field(default=100, ge=1, le=500)
     before: int | None = Field(default=None, description="Only those older than this version")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
 
 
 class DiffQuery(BaseModel):
@@ -85,12 +86,17 @@ def blueprint(ports: Ports) -> APIBlueprint:
         return ConfigurationHistory(ports.objects, ports.documents, ports.configuration)
 
     @routes.get(
-        "/versions", operation_id="list_versions", responses={200: described("Versions", _OBJECT)}
+        "/versions", operation_id="list_versions", responses={200: described_page("Versions")}
     )
     def list_versions(query: VersionsQuery) -> Response:
         """Versions of the configuration, the newest first."""
-        found = history().versions(limit=query.limit, before=query.before)
-        return json_response({"items": [one.as_json() for one in found]})
+        before = query.before
+        if query.cursor is not None:
+            before = _version_of(query.cursor)
+        found = history().versions(limit=query.limit + 1, before=before)
+        shown = found[: query.limit]
+        following = str(shown[-1].version) if len(found) > len(shown) else None
+        return json_response({"items": [one.as_json() for one in shown], "next_cursor": following})
 
     @routes.get(
         "/versions/<int:version>",
@@ -153,3 +159,9 @@ def blueprint(ports: Ports) -> APIBlueprint:
         return json_response({"items": items})
 
     return routes
+
+
+def _version_of(cursor: str) -> int:
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+        raise ProblemError(400, "invalid-cursor", "The cursor is not one that this list gave.")
+    return int(cursor)

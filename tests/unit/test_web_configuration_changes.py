@@ -207,6 +207,21 @@ class TestPages:
             cursor = page["next_cursor"]
         assert names == ["primary-storage", "pacs"]
 
+    def test_of_versions_follow_each_other(self, client: FlaskClient) -> None:
+        found: list[int] = []
+        query = {"limit": "2"}
+        while True:
+            page = client.get(
+                f"{CONFIG}/versions", query_string=query, headers=AUTHORIZED
+            ).get_json()
+            found += [one["version"] for one in page["items"]]
+            if page["next_cursor"] is None:
+                break
+            query["cursor"] = page["next_cursor"]
+        assert found == [3, 2, 1]
+        foreign = client.get(f"{CONFIG}/versions?cursor=x", headers=AUTHORIZED)
+        assert foreign.status_code == 400
+
     @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²"])
     def test_begin_at_no_foreign_cursor(self, client: FlaskClient, cursor: str) -> None:
         response = client.get(
