@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from flask_openapi3.openapi import OpenAPI
 
+from shared.identity.identity import Identity
+from shared.identity.settings import IdentitySettings
 from shared.pipeline import instance_actions
+from shared.web import access, problems, standardize
 from tests.unit.operating import System, running_system
 from tests.unit.standardize.site import configure, delivered, image, send
-from tests.unit.web_fakes import AUTHORIZED, client_over
+from tests.unit.web_fakes import AUTHORIZED, KEY, client_over
 
 API = "/api/v1/standardize"
 # Two places in one text, for which there is no one term: 0.5 sure.
@@ -27,7 +31,22 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
 
 @pytest.fixture
 def client(system: System) -> FlaskClient:
-    return client_over(system.ports)
+    """The routes of standard terms alone: to build the whole API takes longer than to use it."""
+    ports = system.ports
+    settings = IdentitySettings(preset_key=KEY)
+    identity = Identity(ports.documents, ports.secrets, ports.clock, settings)
+    app = OpenAPI(
+        "standardize",
+        doc_ui=False,
+        validation_error_status=422,
+        validation_error_model=problems.Problem,
+        validation_error_callback=problems.of_validation_error,
+    )
+    problems.install(app)
+    access.install(app, identity, lambda: ports.configuration.get().settings, ports.clock)
+    app.register_api(standardize.blueprint(ports))
+    client: FlaskClient = app.test_client()
+    return client
 
 
 def get(client: FlaskClient, path: str) -> Any:
@@ -260,6 +279,10 @@ class TestTheReport:
 class TestAsking:
     def test_needs_a_key(self, client: FlaskClient) -> None:
         assert client.get(f"{API}/reviews").status_code == 401
+
+    def test_is_a_part_of_the_whole_api(self, system: System) -> None:
+        answer = client_over(system.ports).get(f"{API}/reviews", headers=AUTHORIZED)
+        assert answer.get_json() == {"items": [], "next_cursor": None}
 
     def test_for_what_is_not_there_is_404(self, client: FlaskClient) -> None:
         for what in ("approve", "reject", "revert", "ask-again"):

@@ -236,7 +236,7 @@ def test_a_site_may_name_its_own_procedures(system: System) -> None:
 def test_a_file_that_waits_for_a_standardizer_is_not_cleaned_up(tmp_path: Path) -> None:
     """Nothing but the message knows of it yet, and it may wait long."""
     system = EmbeddedSystem(tmp_path / "home")
-    ruleset = {**ROUTES, "rules": ROUTES["rules"][:1]}  # type: ignore[index]
+    ruleset = {**ROUTES, "rules": ROUTES["rules"][:1]}
     system.ports.configuration.apply(
         {"standardizers": [STANDARDIZER], "rulesets": [ruleset]}, by="test"
     )
