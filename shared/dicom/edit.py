@@ -39,7 +39,15 @@ from shared.dicom.splicing import (
     with_item,
     without,
 )
-from shared.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS, LONG_VRS, Value, as_text, encode
+from shared.dicom.values import (
+    CHARACTER_SET_VRS,
+    KNOWN_VRS,
+    LONG_VRS,
+    Value,
+    as_text,
+    decode,
+    encode,
+)
 from shared.errors import MalformedHeaderError
 
 
@@ -189,6 +197,14 @@ class HeaderEdit:
     def _level(self, path: AttributePath) -> EditedDataSet:
         return self._meta if path.steps[0].tag >> 16 == FILE_META_GROUP else self._data_set
 
+    def _first(self, path: AttributePath) -> tuple[DataSet, int] | None:
+        step = path.steps[0]
+        if len(path.steps) > 1 or step.creator or step.item is not None:
+            return next(self._find(path), None)
+        tag = step.tag  # the usual question
+        data_set = self._level(path).view(tag)
+        return (data_set, tag) if tag in data_set.entries else None
+
     def _find(self, path: AttributePath) -> Iterator[tuple[DataSet, int]]:
         level = self._level(path)
         first = path.steps[0]
@@ -300,7 +316,11 @@ class HeaderEdit:
                 meant = choose_vr(data_set, step, tag, vr)
                 raw = _encode_values(data_set, meant, values)
                 self._delete_duplicates(target, by)
-                self._replace(target, encode_element(data_set, tag, meant, raw), meant, by)
+                element = encode_element(data_set, tag, meant, raw)
+                # In Explicit VR it is read as it is written, so there is no need to.
+                is_plain = not data_set.is_implicit_vr and meant in _READ_AS_WRITTEN
+                shown_new = _shown(data_set, meant, raw) if is_plain else None
+                self._replace(target, element, meant, by, shown_new=shown_new)
                 self._follow_in_file_meta(target, raw, by)
                 return
             items = self._items_to_extend(target, data_set, tag)
@@ -413,13 +433,16 @@ class HeaderEdit:
         vr: str,
         by: str,
         shown: tuple[str, ...] | None = None,
+        *,
+        shown_new: tuple[str, ...] | None = None,
     ) -> bool:
         """Put one encoded Data Element in place of what is there and record it.
 
-        Returns False if that changes nothing. `shown` are its Values, old and new, if known.
+        Returns False if that changes nothing. `shown` are its Values, old and new, if known;
+        `shown_new` the new ones.
         """
         old_element, old_vr, old = None, "", None
-        found = next(self._find(path), None)
+        found = self._first(path)
         if found is not None:
             data_set, tag = found
             entry = data_set.entries[tag]
@@ -429,13 +452,15 @@ class HeaderEdit:
             return False
         position = replace_at(self._level(path), path.steps, old_element, new)
         self._result = None
-        after = next(self._find(path), None) if new is not None else None
+        if new is not None and shown_new is None:
+            after = self._first(path)
+            shown_new = None if after is None else shown or shown_values(*after)
         self._changes.append(
             Change(
                 path=str(path),
                 vr=vr or old_vr,
                 old=old,
-                new=None if after is None else shown or shown_values(*after),
+                new=shown_new,
                 old_element=old_element,
                 new_element=new,
                 by=by,
@@ -518,10 +543,17 @@ def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
 FILE_META_GROUP: Final = 0x0002
 # What File Meta Information repeats of the data set (PS3.10 7.1).
 FILE_META_OF: Final = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
+# UN may mean another VR, and SQ has Items.
+_READ_AS_WRITTEN: Final = KNOWN_VRS - {"UN", "SQ"}
 _MAX_SHOWN_CHARACTERS: Final = 1024
 _MAX_SHOWN_ITEMS: Final = 20
 _MAX_SHOWN_ITEM_CHARACTERS: Final = 256
 _MAX_SHOWN_BYTES: Final = 64
+
+
+def _shown(data_set: DataSet, vr: str, raw: bytes) -> tuple[str, ...]:
+    values = decode(vr, raw, data_set.is_little_endian, data_set.character_set)
+    return tuple(map(_shown_value, values))
 
 
 def _shown_value(value: Value) -> str:
