@@ -115,6 +115,16 @@ TARGETS: Mapping[str, Mapping[str, Target]] = {
             "memory of all our processes by that of naive Python's one", at_most=0.5
         ),
     },
+    "pull": {
+        "wado_vs_curl": Target(
+            "1,000 CT from Orthanc by QIDO-RS and WADO-RS: Instances/s by those of curl",
+            at_least=0.8,
+        ),
+        "move_vs_movescu": Target(
+            "the same by C-FIND and C-MOVE: by those of movescu and storescp", at_least=0.8
+        ),
+        "growth_mib": Target("either way: growth of memory in MiB", at_most=32),
+    },
     "api": {
         "ours_flowing_p95_ms": Target(
             "GET of a ruleset, 16 connections, while Instances flow: 95th percentile in ms",

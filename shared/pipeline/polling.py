@@ -92,26 +92,24 @@ class Poller:
                 del self._running[poll.entity.name]
                 continue
             unchanged = poll.entity in sources and poll.entity.name in names
-            window = poll.entity.window
+            window = None if poll.is_requested else poll.entity.window
             if not unchanged or (window is not None and not window.is_active(now)):
                 poll.stopped.set()
             poll.renew()
         for entity in sources:
             if entity.name in self._running:
                 continue
-            window = entity.window
+            is_requested = self._states.is_requested(entity.name)
+            window = None if is_requested else entity.window
             if not entity.enabled:
                 self._states.rest(entity, OFF)
-            elif (
-                window is not None
-                and not window.is_active(now)
-                and not self._states.is_requested(entity.name)
-            ):
+            elif window is not None and not window.is_active(now):
                 self._states.rest(entity, CLOSED)
             elif self._states.is_due(entity):
                 lease = self._states.take(entity)
                 if lease is not None:
                     poll = _Poll(entity, lease, self._ports, self._states)
+                    poll.is_requested = is_requested
                     self._running[entity.name] = poll
                     poll.start()
         return bool(self._running)
@@ -145,6 +143,8 @@ class _Poll(threading.Thread):
         super().__init__(name=f"poll-{entity.name}", daemon=True)
         self.entity = entity
         self.stopped = threading.Event()
+        # Somebody asked for it: its schedule does not count.
+        self.is_requested = False
         self.tally = Tally()
         self.error: BaseException | None = None
         # Why some Study did not come.

@@ -29,7 +29,13 @@ _SETTLED_AFTER_S = 2.0
 # Of dcmtk, and of who develops Python programs: neither is how a system is installed.
 _NOT_HANDED_ON = {"TCP_NODELAY", "PYTHONDONTWRITEBYTECODE"}
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PACKAGES = {"storescp": "dcmtk", "storescu": "dcmtk", "Orthanc": "orthanc"}
+_PACKAGES = {
+    "storescp": "dcmtk",
+    "storescu": "dcmtk",
+    "movescu": "dcmtk",
+    "Orthanc": "orthanc",
+    "curl": "curl",
+}
 
 
 class BenchError(Exception):

@@ -121,6 +121,24 @@ class TestWhen:
         asking.poll()
         assert len(asking.pacs.searched_since) == 1
 
+    def test_outside_its_schedule_when_somebody_asks_for_it(self, tmp_path: Path) -> None:
+        night = {"start": "22:00", "end": "06:00", "timezone": "UTC"}
+        asking = Asking(tmp_path / "home", schedule=night)
+        asking.pacs.put("one")
+        looks = threading.Semaphore(0)
+        look = asking.poller._start_due
+
+        def counted() -> bool:
+            runs = look()
+            looks.release()
+            return runs
+
+        asking.poller._start_due = counted  # type: ignore[method-assign]
+        # Until whoever watches has looked at the clock while it is polled.
+        asking.pacs.before = lambda uid: [looks.acquire(timeout=30) for _ in range(2)]
+        request_poll("pacs", asking.ports)
+        assert asking.poll()["processed"] == 1
+
     def test_a_poll_pauses_when_its_schedule_ends_and_goes_on_when_it_begins(
         self, tmp_path: Path
     ) -> None:
