@@ -43,6 +43,9 @@ class CloudEnvironment:
     pubsub_emulator: str
     secret_manager_endpoint: str
     healthcare_endpoint: str
+    # Where Gemini is asked, and which; "" for nowhere.
+    vertex_location: str
+    vertex_model: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> CloudEnvironment:
@@ -69,6 +72,8 @@ class CloudEnvironment:
             pubsub_emulator=pubsub_emulator,
             secret_manager_endpoint=environ.get("AXIOM_SECRET_MANAGER_ENDPOINT", ""),
             healthcare_endpoint=environ.get("AXIOM_HEALTHCARE_ENDPOINT") or HEALTHCARE_ENDPOINT,
+            vertex_location=environ.get("AXIOM_VERTEX_LOCATION", ""),
+            vertex_model=environ.get("AXIOM_VERTEX_MODEL", ""),
         )
 
 

@@ -39,10 +39,13 @@ def stores(environment: CloudEnvironment) -> Stores:
 
 
 def first_configuration(environment: CloudEnvironment) -> Mapping[str, Any]:
-    """What a new system starts with: everything goes to the DICOM store, or is held."""
+    """What a new system starts with: everything goes to the DICOM store, or is held. Rules may ask
+    for standard body parts, of Gemini too where there is one.
+    """
+    started = {"standardizers": [_body_parts(environment)]}
     store = environment.dicom_store
     if store is None:
-        return {}
+        return started
     destination = {
         "name": "primary-storage",
         "type": "google_healthcare",
@@ -52,7 +55,23 @@ def first_configuration(environment: CloudEnvironment) -> Mapping[str, Any]:
         "dicom_store_id": store.dicom_store_id,
         "base_url": f"{environment.healthcare_endpoint.rstrip('/')}/v1",
     }
-    return {"destinations": [destination], "settings": {"default_route": ["primary-storage"]}}
+    route = {"default_route": ["primary-storage"]}
+    return {**started, "destinations": [destination], "settings": route}
+
+
+def _body_parts(environment: CloudEnvironment) -> Mapping[str, Any]:
+    providers: list[Mapping[str, Any]] = [{"type": "embedded"}]
+    if environment.vertex_location and environment.vertex_model:
+        providers.append(
+            {
+                "type": "vertex",
+                "project": environment.project,
+                "location": environment.vertex_location,
+                "model": environment.vertex_model,
+                "threshold": 0.8,
+            }
+        )
+    return {"name": "body-parts", "attributes": ["BodyPartExamined"], "providers": providers}
 
 
 def places(environment: CloudEnvironment) -> Places:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from shared.adapters.cloud.environment import CloudEnvironment
+from shared.adapters.cloud.platform import first_configuration
 from shared.config.service import check
 from shared.errors import InvalidConfigurationError
 from shared.rules import check_ruleset
@@ -136,3 +138,30 @@ class TestARule:
         }
         with pytest.raises(InvalidConfigurationError, match="must be text"):
             check_ruleset({**ROUTES, "tests": [test]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "types"),
+    [
+        ({}, ["embedded"]),
+        (
+            {"AXIOM_VERTEX_LOCATION": "europe-west4", "AXIOM_VERTEX_MODEL": "gemini-x"},
+            ["embedded", "vertex"],
+        ),
+    ],
+)
+def test_a_new_system_in_the_cloud_goes_on_to_gemini(
+    settings: dict[str, str], types: list[str]
+) -> None:
+    environment = CloudEnvironment.read(
+        {
+            "GOOGLE_CLOUD_PROJECT": "my-project",
+            "AXIOM_BUCKET": "bucket",
+            "AXIOM_AUDIENCE": "https://axiom.example",
+            "AXIOM_CALLERS": "caller@my-project.iam.gserviceaccount.com",
+            **settings,
+        }
+    )
+    found = check(first_configuration(environment)).standardizer("body-parts")
+    assert found is not None
+    assert [one.type for one in found.providers] == types
