@@ -256,4 +256,20 @@ class _Handler(RequestHandler):
     def handle(self) -> None:
         """Start the association."""
         server = cast(ListeningServer, self.server)
-        server.start_association(cast(socket.socket, self.request), self.remote)
+        peer = _PeerAddress.from_tuple(self.client_address)
+        server.start_association(cast(socket.socket, self.request), peer)
+
+
+class _PeerAddress(AddressInformation):
+    """Of a connection that was accepted: there is no name to look up, which takes longer than all
+    else that a connection needs.
+    """
+
+    @property
+    def address(self) -> str:
+        """The IP address."""
+        return self._addr
+
+    @address.setter
+    def address(self, address: str) -> None:
+        self._addr = address

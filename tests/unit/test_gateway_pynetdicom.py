@@ -20,7 +20,12 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.transport import (
+    AddressInformation,
+    AssociationServer,
+    AssociationSocket,
+    RequestHandler,
+)
 
 
 def test_it_is_the_version_that_was_read() -> None:
@@ -81,6 +86,13 @@ def test_a_context_has_the_roles_that_negotiation_sets() -> None:
     context = PresentationContext()
     assert context._as_scu is None
     assert context._as_scp is None
+
+
+def test_an_address_keeps_what_its_setter_finds() -> None:
+    """The gateway's own setter looks nothing up."""
+    found = AddressInformation.from_tuple(("127.0.0.1", 104))
+    assert found._addr == found.address == "127.0.0.1"
+    assert isinstance(inspect.getattr_static(AddressInformation, "address"), property)
 
 
 def test_logging_of_every_pdu_can_be_switched_off() -> None:
