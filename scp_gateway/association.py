@@ -85,7 +85,6 @@ class GatewayAssociation(Association):
         self.requestor.address_info = peer
         self.acceptor.ae_title = self.listener.ae_title
         self.acceptor.maximum_length = self.listener.max_pdu_size
-        self.acceptor.implementation_class_uid = ae.implementation_class_uid
         self.acceptor.implementation_version_name = ae.implementation_version_name
         # Who its certificate says the peer is.
         self._principal = ""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_gateway.gateway import Gateway
 from scp_gateway.message_reader import AbortReason
 from shared.errors import (
@@ -115,6 +116,13 @@ class TestNegotiation:
         with running_gateway(receiver, max_pdu_size=54321) as (_, port), RawPeer(port) as peer:
             _, body = peer.associate()
             assert b"\x51\0\0\x04" + struct.pack(">L", 54321) in body
+
+    def test_the_answer_says_whose_implementation_it_is(self, receiver: MemoryReceiver) -> None:
+        """PS3.7 D.3.3.2."""
+        with running_gateway(receiver) as (_, port), RawPeer(port) as peer:
+            _, body = peer.associate()
+        assert item(0x52, IMPLEMENTATION_CLASS_UID.encode()) in body
+        assert item(0x55, IMPLEMENTATION_VERSION_NAME.encode()) in body
 
     @pytest.mark.parametrize(
         "odd",
