@@ -149,14 +149,16 @@ class Standardizers:
 
     def _compile(self, entity: Entity, configuration: Configuration) -> _Compiled:
         from shared.standardize.chain import Chain, Link, Policy
-        from shared.standardize.kept import KeptDecisions
+        from shared.standardize.kept import KeptDecisions, fingerprint
         from shared.standardize.vocabulary import read_site_vocabulary
 
         site = {}
         for attribute, name in entity.vocabularies.items():
             found = configuration.vocabulary(name)
             assert found is not None  # checked when it was configured
-            site[attribute] = read_site_vocabulary(name, found.edition, found.csv)
+            # What was decided by other terms under the same edition does not count.
+            edition = f"{found.edition}+{fingerprint(found.csv)[:8]}"
+            site[attribute] = read_site_vocabulary(name, edition, found.csv)
         links = tuple(
             (one.type, self._make_provider(one, site), one.threshold) for one in entity.providers
         )

@@ -82,8 +82,13 @@ class Chain:
 
     @property
     def identity(self) -> str:
-        """Names providers, thresholds and policies: decisions of equal chains are alike."""
-        links = ",".join(f"{one.provider.name}>={one.threshold:g}" for one in self._links)
+        """Names providers with their models, thresholds and policies: decisions of equal chains are
+        alike.
+        """
+        links = ",".join(
+            f"{one.provider.name} {getattr(one.provider, 'model', '')}>={one.threshold:g}"
+            for one in self._links
+        )
         return f"{links};{self._when_unsure};{self._when_down}"
 
     @property

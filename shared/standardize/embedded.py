@@ -28,6 +28,7 @@ class EmbeddedStandardizer:
     """A Standardizer over the built-in vocabularies, and over a site's own by Attribute."""
 
     name = "embedded"
+    model = MODEL
 
     def __init__(self, site: Mapping[str, Vocabulary] | None = None) -> None:
         """A site's vocabulary takes the place of the built-in one for its Attribute."""

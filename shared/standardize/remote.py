@@ -122,7 +122,7 @@ class RemoteStandardizer:
         site: Mapping[str, Vocabulary] | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name, self._model_name, self._model, self._guard = name, model_name, model, guard
+        self.name, self.model, self._model, self._guard = name, model_name, model, guard
         self._attempts, self._site, self._pause = attempts, dict(site or {}), pause
 
     def propose(self, question: Question) -> Proposal:
@@ -146,7 +146,7 @@ class RemoteStandardizer:
                 self._pause(pause_s)
                 continue
             self._guard.succeeded()
-            return read_answer(answer, safe, vocabulary, self.name, self._model_name)
+            return read_answer(answer, safe, vocabulary, self.name, self.model)
         raise AssertionError("the last attempt returns or raises")
 
 

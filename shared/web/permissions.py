@@ -42,13 +42,15 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.RULES_TRY, P.PATIENTS_READ}): """
         rules.dry_run_candidate rules.dry_run_ruleset
     """,
-    frozenset({P.PATIENTS_READ}): "rules.explain crosswalks.lookup standardize.read_review",
+    frozenset({P.PATIENTS_READ}): """
+        rules.explain crosswalks.lookup standardize.read_review standardize.list_synonyms
+    """,
     frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check",
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
         instances.list_instances instances.read_instance instances.list_deliveries
         studies.list_studies studies.read_study
-        standardize.list_reviews standardize.standardize_report standardize.list_synonyms
+        standardize.list_reviews standardize.standardize_report
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
         destinations.list_states destinations.read_state metrics.read_metrics
         sources.list_states sources.read_state pulls.read_pull pulls.list_pull_rows

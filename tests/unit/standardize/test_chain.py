@@ -121,6 +121,14 @@ class TestKeptDecisions:
         KeptDecisions(Chain([Link(provider, 0.8)]), documents).decide(QUESTION)
         assert provider.asked == 3
 
+    def test_another_model_decides_anew(self, documents: SqliteDocumentStore) -> None:
+        """A provider that learned, or was exchanged, may know better."""
+        for number, model in enumerate(("a", "b", "b")):
+            provider = Saying("a", "KNEE")
+            provider.model = model  # type: ignore[attr-defined]
+            KeptDecisions(Chain([Link(provider)]), documents).decide(QUESTION)
+            assert provider.asked == (number < 2)
+
     def test_a_failure_is_not_remembered(self, documents: SqliteDocumentStore) -> None:
         kept = KeptDecisions(Chain([Link(Down())]), documents)
         assert kept.decide(QUESTION).failed == ("down",)

@@ -217,6 +217,17 @@ class TestTheMessage:
         assert decode(data, InstanceAccepted).standardized == ()
 
 
+def test_a_term_that_the_site_took_back_is_not_written(system: System) -> None:
+    """Though an equal question was answered with it before, under the same edition."""
+    entity = {"vocabularies": {"BodyPartExamined": "own"}}
+    for number, csv in enumerate(("term,synonyms\nKNEE L,knie\n", "term,synonyms\nKNEE X,knie\n")):
+        configure(system, entity, vocabularies=[{"name": "own", "csv": csv}])
+        system.ports.configuration.export()  # looks at once
+        (receipt,) = send(system, image(series=f"s{number}", BodyPartExamined="Knie"))
+        found = delivered(system, receipt, "pacs").BodyPartExamined
+        assert found == ("KNEE L", "KNEE X")[number]
+
+
 def test_a_site_may_name_its_own_procedures(system: System) -> None:
     configure(
         system,
