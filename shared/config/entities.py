@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
+from shared.config.query_retrieve import QueryRetrieve
 from shared.config.schedules import NamedSchedule
 from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
@@ -93,6 +94,8 @@ class Listener(Entity):
     tls: ListenerTls | None = None
     # By AE Title, who is told of storage commitment after its own association has ended.
     commitment_peers: dict[AeTitle, CommitmentPeer] = Field(default_factory=dict)
+    # What may be found and fetched here; nothing without it.
+    query_retrieve: QueryRetrieve | None = None
 
 
 class OnConflict(StrEnum):

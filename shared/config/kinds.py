@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config import crosswalks, entities, schedules, sources, standardizers
+from shared.config import crosswalks, entities, query_retrieve, schedules, sources, standardizers
 from shared.errors import Fault
 
 
@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
         entities.Listener,
         ("listeners", "dimse-listeners"),
         secrets="listener",
+        faults=query_retrieve.query_retrieve_faults,
         is_remote=False,
     ),
     Kind(

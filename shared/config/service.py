@@ -43,6 +43,8 @@ COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 
 # What moves to the secret store, of an entity's credentials and TLS.
 _SECRET_FIELDS = ("password", "token", "client_secret", "private_key")
+# Of a listener: where it connects to, which it does not do to its own host.
+_PEERS_OF_OURS = ("commitment_peers", "query_retrieve")
 _OF_SEVERAL_TYPES = frozenset(kind.name for kind in KINDS if kind.has_types)
 
 # So much of a change is in the audit log; a document of the cloud holds no mebibyte.
@@ -494,7 +496,7 @@ def _refused_addresses(document: Mapping[str, Any]) -> Iterator[Fault]:
                 continue
             # A listener's own host is where we listen; its peers are where we connect to.
             names = (
-                entity if kind.is_remote else {"commitment_peers": entity.get("commitment_peers")}
+                entity if kind.is_remote else {name: entity.get(name) for name in _PEERS_OF_OURS}
             )
             for path, host in hosts_of(names, f"{kind.name}[{i}]"):
                 reason = refuses(host)

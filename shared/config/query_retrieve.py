@@ -1,0 +1,65 @@
+"""What a listener answers of Query/Retrieve (PS3.4 Annex C), and of which store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from shared.config.entity import Name
+from shared.dicom.ae_titles import checked_ae_title
+from shared.errors import Fault
+
+# The types of sources and destinations that answer QIDO-RS and WADO-RS.
+STORE_TYPES: Final = ("dicomweb", "google_healthcare")
+
+
+class MoveDestination(BaseModel):
+    """Where an AE listens that Instances may be moved to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class QueryRetrieve(BaseModel):
+    """The services of one listener, each of which may be switched off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    # The name of a source or destination of STORE_TYPES; of a source, if both have it.
+    store: Name
+    find: bool = True
+    move: bool = True
+    get: bool = True
+    # By AE Title; an AE Title that is not here may be that of a `dimse` destination.
+    move_destinations: dict[Annotated[str, AfterValidator(checked_ae_title)], MoveDestination] = (
+        Field(default_factory=dict)
+    )
+
+
+def query_retrieve_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong between listeners and their stores; `document` may be anything."""
+    types: dict[str, str] = {}
+    for kind in ("destinations", "sources"):
+        for entity in _entities(document, kind):
+            types[str(entity.get("name"))] = str(entity.get("type"))
+    listed = document.get("listeners")
+    for i, listener in enumerate(listed if isinstance(listed, list | tuple) else ()):
+        given = listener.get("query_retrieve") if isinstance(listener, Mapping) else None
+        store = given.get("store") if isinstance(given, Mapping) else None
+        if not isinstance(store, str):
+            continue
+        path = f"listeners[{i}].query_retrieve.store"
+        if store not in types:
+            yield Fault(path, f"there is no source or destination {store!r}")
+        elif types[store] not in STORE_TYPES:
+            yield Fault(path, f"{store!r} is of type {types[store]}, which answers no QIDO-RS")
+
+
+def _entities(document: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    given = document.get(kind)
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        yield from (one for one in given if isinstance(one, Mapping))

@@ -1,0 +1,108 @@
+"""Attribute matching of C-FIND (PS3.4 C.2.2.2), over what a store shows as DICOM JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from shared.dicom.query import Found, Key, items, texts
+
+_WILD_CARD_VRS: Final = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
+_NUMBER_VRS: Final = frozenset(["DS", "IS", "US", "SS", "UL", "SL", "SV", "UV", "FL", "FD"])
+_RANGE: Final = re.compile(r"([\d.:]*) *- *([\d.:]*)")
+# Lower and upper bounds are filled up to whole microseconds.
+_LONGEST_DATE: Final = {"DA": 8, "TM": 12, "DT": 20}
+
+
+def is_range(key: Key) -> bool:
+    """True if the key asks for a span of dates or times."""
+    return key.vr in _LONGEST_DATE and any(_RANGE.fullmatch(value) for value in key.values)
+
+
+def is_wild_card(key: Key) -> bool:
+    """True if `*` and `?` of the key's Value stand for anything."""
+    return key.vr in _WILD_CARD_VRS and any("*" in v or "?" in v for v in key.values)
+
+
+def matches(key: Key, found: Found) -> bool | None:
+    """Whether what a store shows fits the key; None if it does not show that Attribute.
+
+    Case counts, but not in names. Where the key has several Values one of them has to fit, also if
+    they are no UIDs.
+    """
+    if key.is_universal:
+        return True
+    attribute = found.get(key.tag)
+    if attribute is None:
+        return None
+    if key.vr == "SQ":
+        # One Item has to fit all keys (PS3.4 C.2.2.2.6).
+        wanted = [inner for item in key.items for inner in item]
+        return any(all(matches(inner, item) for inner in wanted) for item in items(attribute))
+    shown = texts(attribute)
+    return any(_fits(key.vr, value, one) for value in key.values for one in shown)
+
+
+def _fits(vr: str, wanted: str, shown: str) -> bool:
+    if vr == "PN":
+        return _name_fits(wanted, shown)
+    if vr in _LONGEST_DATE:
+        return _time_fits(vr, wanted, shown)
+    if vr in _NUMBER_VRS:
+        try:
+            return float(wanted) == float(shown)
+        except ValueError:
+            return wanted.strip() == shown.strip()
+    if vr in _WILD_CARD_VRS and ("*" in wanted or "?" in wanted):
+        return _wild_card_fits(wanted.strip(), shown.strip())
+    return wanted.strip() == shown.strip()
+
+
+def _name_fits(wanted: str, shown: str) -> bool:
+    groups = [group.rstrip("^ ").lower() for group in shown.split("=")]
+    if "=" in wanted:
+        asked = [group.rstrip("^ ").lower() for group in wanted.split("=")]
+        groups += [""] * (len(asked) - len(groups))
+        return all(not a or _wild_card_fits(a, g) for a, g in zip(asked, groups, strict=False))
+    asked_for = wanted.rstrip("^ ").lower()
+    return any(_wild_card_fits(asked_for, group) for group in groups)
+
+
+def _wild_card_fits(wanted: str, shown: str) -> bool:
+    """Whether `shown` fits a pattern, in time proportional to the product of their lengths."""
+    at = star = 0
+    pattern = re.sub(r"\*+", "*", wanted)
+    position, marked = 0, -1
+    while at < len(shown):
+        if position < len(pattern) and pattern[position] == "*":
+            star, marked = position, at
+            position += 1
+        elif position < len(pattern) and pattern[position] in ("?", shown[at]):
+            at += 1
+            position += 1
+        elif marked >= 0:
+            marked += 1
+            at, position = marked, star + 1
+        else:
+            return False
+    return pattern[position:].strip("*") == ""
+
+
+def _time_fits(vr: str, wanted: str, shown: str) -> bool:
+    found = _RANGE.fullmatch(wanted)
+    length = _LONGEST_DATE[vr]
+    moment = _digits(shown)
+    if not moment:
+        return False
+    if found is None:
+        # A time that is less precise than what is shown means all of that hour or minute.
+        return moment.startswith(_digits(wanted)) if vr == "TM" else moment == _digits(wanted)
+    lowest, highest = _digits(found[1]), _digits(found[2])
+    return not (
+        (lowest and moment.ljust(length, "0") < lowest.ljust(length, "0"))
+        or (highest and moment.ljust(length, "0") > highest.ljust(length, "9"))
+    )
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"[^0-9]", "", text)
