@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flask import Response, request
+from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from shared.errors import DestinationMisconfiguredError, Fault
@@ -90,6 +92,77 @@ def carried_out(action: jobs.Action, key: str, ports: Ports) -> Mapping[str, Any
     """Do it to one; its document then. Raises: ProblemError for what cannot be."""
     _check(action, ports)
     return action.carry_out(key, by=acting(), ports=ports)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRoute:
+    """One action on one thing: `POST .../{id}/<called>`."""
+
+    called: str
+    description: str
+    # Its fields are those of `jobs.Action`; a body is not looked at if it is None.
+    body: type[BaseModel] | None = None
+    action: str = ""  # as jobs call it, where that is another word
+
+
+class ActionPath(BaseModel):
+    """Path parameters of one thing."""
+
+    id: str
+
+
+def add_action_routes(
+    routes: APIBlueprint,
+    of_one: str,
+    noun: str,
+    kind: str,
+    actions: Iterable[ActionRoute],
+    answer: Callable[[jobs.Action, str], Response],
+    responses: Mapping[int | str, Any],
+) -> None:
+    """Add the routes of actions on one thing; `of_one` is its path, with `<id>`.
+
+    Each is named after the action and the noun: `retry_exception`.
+    """
+
+    def add(route: ActionRoute) -> None:
+        name = f"{route.called}_{noun}"
+
+        @routes.post(
+            f"{of_one}/{route.called}",
+            endpoint=name,
+            operation_id=name,
+            description=route.description,
+            responses=dict(responses),
+            openapi_extensions=takes(route.body) if route.body else None,
+        )
+        def act(path: ActionPath) -> Response:
+            asked = {} if route.body is None else _received(route.body)
+            return answer(jobs.Action(kind, route.action or route.called, **asked), path.id)
+
+    for route in actions:
+        add(route)
+
+
+def add_bulk_route(
+    routes: APIBlueprint, of_all: str, kind: str, description: str, ports: Ports
+) -> None:
+    """Add the route of actions on all that a filter means."""
+
+    @routes.post(
+        f"{of_all}/bulk",
+        endpoint=f"bulk_{kind}",
+        operation_id=f"bulk_{kind}",
+        description=description,
+        responses=BULK_RESPONSES,
+        openapi_extensions=takes(BulkRequest),
+    )
+    def bulk() -> Response:
+        return bulk_response(kind, ports)
+
+
+def _received(body: type[BaseModel]) -> dict[str, Any]:
+    return body.model_validate(received_if_any()).model_dump()
 
 
 def bulk_response(kind: str, ports: Ports) -> Response:

@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from shared.pipeline import retention
-from shared.web.listing import Listing, described_page, fetch, page_response
+from shared.web.listing import Listing, described_page, newest_response
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
@@ -32,16 +32,6 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
     def list_clean_ups(query: Listing) -> Response:
         """What each clean-up deleted, and how much it kept for which reason; the newest first."""
-        page = fetch(
-            lambda limit, cursor: ports.documents.query(
-                retention.COLLECTION,
-                order_by="ended_at",
-                descending=True,
-                limit=limit,
-                cursor=cursor,
-            ),
-            query,
-        )
-        return page_response(page, dict)
+        return newest_response(ports.documents, retention.COLLECTION, "ended_at", query)
 
     return routes

@@ -15,14 +15,12 @@ from shared.messages import Stage
 from shared.pipeline.exceptions import words_of
 from shared.pipeline.jobs import Action
 from shared.web.actions import (
-    BULK_RESPONSES,
-    BulkRequest,
+    ActionRoute,
     DiscardRequest,
     ReasonRequest,
-    bulk_response,
+    add_action_routes,
+    add_bulk_route,
     carried_out,
-    received_if_any,
-    takes,
 )
 from shared.web.documents_out import json_response
 from shared.web.listing import (
@@ -96,6 +94,22 @@ class ExceptionEntry(BaseModel):
     can_retry: bool
 
 
+_ACTIONS = (
+    ActionRoute(
+        "retry",
+        "Try what failed again, from the stage where it failed; to another destination, or with "
+        "the current rules, if the body says so.",
+        RetryRequest,
+    ),
+    ActionRoute("archive", "Mark an entry as dealt with; nothing else happens.", ReasonRequest),
+    ActionRoute("discard", "Give up for good what failed, and say why.", DiscardRequest),
+)
+_BULK = (
+    "Retry, archive or discard all entries that fit the filter, the open ones unless it names a "
+    "status. `dry_run` counts them; else a job does it: see /api/v1/jobs/{id}."
+)
+
+
 def blueprint(ports: Ports) -> APIBlueprint:
     """The routes below `URL_PREFIX`."""
     log = ports.exceptions
@@ -136,59 +150,10 @@ def blueprint(ports: Ports) -> APIBlueprint:
         """One entry."""
         return json_response(_shown(log.get(path.exception_id)))
 
-    @routes.post(
-        "/<exception_id>/retry",
-        operation_id="retry_exception",
-        responses={200: ExceptionEntry},
-        openapi_extensions=takes(RetryRequest),
+    add_action_routes(
+        routes, "/<id>", "exception", "exceptions", _ACTIONS, done, {200: ExceptionEntry}
     )
-    def retry_exception(path: ExceptionPath) -> Response:
-        """Try what failed again, from the stage where it failed; to another destination, or with
-        the current rules, if the body says so.
-        """
-        asked = RetryRequest.model_validate(received_if_any())
-        action = Action(
-            "exceptions",
-            "retry",
-            destination=asked.destination,
-            with_current_rules=asked.with_current_rules,
-        )
-        return done(action, path.exception_id)
-
-    @routes.post(
-        "/<exception_id>/archive",
-        operation_id="archive_exception",
-        responses={200: ExceptionEntry},
-        openapi_extensions=takes(ReasonRequest),
-    )
-    def archive_exception(path: ExceptionPath) -> Response:
-        """Mark an entry as dealt with; nothing else happens."""
-        reason = ReasonRequest.model_validate(received_if_any()).reason
-        return done(Action("exceptions", "archive", reason=reason), path.exception_id)
-
-    @routes.post(
-        "/<exception_id>/discard",
-        operation_id="discard_exception",
-        responses={200: ExceptionEntry},
-        openapi_extensions=takes(DiscardRequest),
-    )
-    def discard_exception(path: ExceptionPath) -> Response:
-        """Give up for good what failed, and say why."""
-        reason = DiscardRequest.model_validate(received_if_any()).reason
-        return done(Action("exceptions", "discard", reason=reason), path.exception_id)
-
-    @routes.post(
-        "/bulk",
-        operation_id="bulk_exceptions",
-        responses=BULK_RESPONSES,
-        openapi_extensions=takes(BulkRequest),
-    )
-    def bulk_exceptions() -> Response:
-        """Retry, archive or discard all entries that fit the filter, the open ones unless it names
-        a status. `dry_run` counts them; else a job does it: see /api/v1/jobs/{id}.
-        """
-        return bulk_response("exceptions", ports)
-
+    add_bulk_route(routes, "", "exceptions", _BULK, ports)
     return routes
 
 

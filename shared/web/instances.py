@@ -17,14 +17,12 @@ from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
 from shared.web.access import may, note_access
 from shared.web.actions import (
-    BULK_RESPONSES,
-    BulkRequest,
+    ActionRoute,
     DiscardRequest,
     RerouteRequest,
-    bulk_response,
+    add_action_routes,
+    add_bulk_route,
     carried_out,
-    received_if_any,
-    takes,
 )
 from shared.web.documents_out import json_response
 from shared.web.listing import (
@@ -75,6 +73,33 @@ class InstancePath(BaseModel):
     """Path parameters of one Instance."""
 
     receipt_id: str
+
+
+_ACTIONS = (
+    ActionRoute(
+        "reprocess",
+        "Have the current rules decide anew about an Instance that is held or was discarded.",
+        action="release",
+    ),
+    ActionRoute(
+        "release",
+        "Have the current rules decide anew about an Instance that is held, quarantined or was "
+        "discarded.",
+    ),
+    ActionRoute(
+        "reroute",
+        "Send an Instance that waits to the named destination instead.",
+        RerouteRequest,
+    ),
+    ActionRoute("discard", "Give up for good an Instance that waits, and say why.", DiscardRequest),
+)
+_BULK = (
+    "Release, reroute or discard all Instances that fit the filter, the held and quarantined ones "
+    "unless it names a state. `dry_run` counts them; else a job does it."
+)
+_ON_ITS_WAY: Mapping[int | str, Any] = {
+    202: described("It is on its way, or given up", {"type": "object"})
+}
 
 
 def blueprint(ports: Ports) -> APIBlueprint:
@@ -163,59 +188,10 @@ def blueprint(ports: Ports) -> APIBlueprint:
         shown = [_exception(entry) for entry in exceptions]
         return json_response({"state": "undecided", **known, "exceptions": shown})
 
-    @routes.post(
-        "/instances/<receipt_id>/reprocess",
-        operation_id="reprocess_instance",
-        responses={202: described("It is on its way to the rules", {"type": "object"})},
+    add_action_routes(
+        routes, "/instances/<id>", "instance", "instances", _ACTIONS, done, _ON_ITS_WAY
     )
-    def reprocess_instance(path: InstancePath) -> Response:
-        """Have the current rules decide anew about an Instance that is held or was discarded."""
-        return done(Action("instances", "release"), path.receipt_id)
-
-    @routes.post(
-        "/instances/<receipt_id>/release",
-        operation_id="release_instance",
-        responses={202: described("It is on its way to the rules", {"type": "object"})},
-    )
-    def release_instance(path: InstancePath) -> Response:
-        """Have the current rules decide anew about an Instance that is held, quarantined or was
-        discarded.
-        """
-        return done(Action("instances", "release"), path.receipt_id)
-
-    @routes.post(
-        "/instances/<receipt_id>/reroute",
-        operation_id="reroute_instance",
-        responses={202: described("It is on its way to the destination", {"type": "object"})},
-        openapi_extensions=takes(RerouteRequest),
-    )
-    def reroute_instance(path: InstancePath) -> Response:
-        """Send an Instance that waits to the named destination instead."""
-        destination = RerouteRequest.model_validate(received_if_any()).destination
-        return done(Action("instances", "reroute", destination=destination), path.receipt_id)
-
-    @routes.post(
-        "/instances/<receipt_id>/discard",
-        operation_id="discard_instance",
-        responses={202: described("It goes nowhere", {"type": "object"})},
-        openapi_extensions=takes(DiscardRequest),
-    )
-    def discard_instance(path: InstancePath) -> Response:
-        """Give up for good an Instance that waits, and say why."""
-        reason = DiscardRequest.model_validate(received_if_any()).reason
-        return done(Action("instances", "discard", reason=reason), path.receipt_id)
-
-    @routes.post(
-        "/instances/bulk",
-        operation_id="bulk_instances",
-        responses=BULK_RESPONSES,
-        openapi_extensions=takes(BulkRequest),
-    )
-    def bulk_instances() -> Response:
-        """Release, reroute or discard all Instances that fit the filter, the held and quarantined
-        ones unless it names a state. `dry_run` counts them; else a job does it.
-        """
-        return bulk_response("instances", ports)
+    add_bulk_route(routes, "/instances", "instances", _BULK, ports)
 
     @routes.get(
         "/deliveries",

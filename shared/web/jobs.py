@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from shared.errors import DocumentMissingError
 from shared.pipeline import jobs
 from shared.web.documents_out import json_response
-from shared.web.listing import Listing, described, described_page, fetch, page_response
+from shared.web.listing import Listing, described, described_page, newest_response
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
@@ -41,17 +41,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
     @routes.get("", operation_id="list_jobs", responses={200: described_page("Jobs")})
     def list_jobs(query: Listing) -> Response:
         """Jobs, newest first."""
-        page = fetch(
-            lambda limit, cursor: ports.documents.query(
-                jobs.COLLECTION,
-                order_by="created_at",
-                descending=True,
-                limit=limit,
-                cursor=cursor,
-            ),
-            query,
-        )
-        return page_response(page, dict)
+        return newest_response(ports.documents, jobs.COLLECTION, "created_at", query)
 
     @routes.get(
         "/<job_id>",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from shared.ports import Document, Page
+from shared.ports import Document, DocumentStore, Page
 from shared.web.documents_out import json_response
 from shared.web.media_types import JSON
 from shared.web.problems import ProblemError
@@ -59,6 +59,19 @@ def page_response(page: Page, shown: Callable[[Mapping[str, Any]], Mapping[str, 
     """One page as {"items", "next_cursor"}, each document as `shown` tells it."""
     items = [shown(document.data) for document in page.documents]
     return json_response({"items": items, "next_cursor": page.cursor})
+
+
+def newest_response(
+    documents: DocumentStore, collection: str, order_by: str, listing: Listing
+) -> Response:
+    """One page of a whole collection, by a time, the newest first."""
+    page = fetch(
+        lambda limit, cursor: documents.query(
+            collection, order_by=order_by, descending=True, limit=limit, cursor=cursor
+        ),
+        listing,
+    )
+    return page_response(page, dict)
 
 
 def fetch(query: Callable[[int, str | None], Page], listing: Listing) -> Page:

@@ -14,7 +14,7 @@ from shared.pipeline import reconcile
 from shared.web.access import acting
 from shared.web.documents_in import received_document
 from shared.web.documents_out import json_response
-from shared.web.listing import Listing, Since, described, described_page, fetch, page_response
+from shared.web.listing import Listing, Since, described, described_page, newest_response
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
@@ -87,17 +87,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
     def list_reconciliations(query: Listing) -> Response:
         """Reconciliations, the newest first."""
-        page = fetch(
-            lambda limit, cursor: ports.documents.query(
-                reconcile.COLLECTION,
-                order_by="began_at",
-                descending=True,
-                limit=limit,
-                cursor=cursor,
-            ),
-            query,
-        )
-        return page_response(page, dict)
+        return newest_response(ports.documents, reconcile.COLLECTION, "began_at", query)
 
     @routes.get(
         "/<reconciliation_id>",
