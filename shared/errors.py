@@ -40,7 +40,12 @@ class AxiomError(Exception):
 
 
 class PermanentError(AxiomError):
-    """Trying again changes nothing: a person has to look."""
+    """Trying again changes nothing: a person has to look.
+
+    `may_be_stored` is True where a destination may have taken the Instance all the same.
+    """
+
+    may_be_stored = False
 
 
 class TransientError(AxiomError):

@@ -173,7 +173,7 @@ def _outgoing(
 
 
 def _may_be_stored(error: AxiomError) -> bool:
-    return isinstance(error, DestinationUnavailableError) and error.may_be_stored
+    return isinstance(error, DestinationUnavailableError | PermanentError) and error.may_be_stored
 
 
 def _policy(message: DeliveryRequested, ports: Ports) -> OnConflict:

@@ -516,6 +516,9 @@ class TestAsScu:
         assert self.delivery(system)["state"] == "failed"
         (entry,) = system.ports.exceptions.list().documents
         assert entry.data["code"] == "destination-misconfigured"
+        # It is stored all the same, so other bytes may not take its place unseen.
+        (copy,) = system.ports.documents.query("copies").documents
+        assert copy.data["claim"]["is_idle"]
 
 
 class TestWithOrthanc:

@@ -48,7 +48,7 @@ _MOST_IN_QUEUE = 1000
 _SENDERS = 2
 _LOOK_EVERY_S = 0.5
 SETTLED_WITHIN_S = 300.0
-_HURRY_EVERY_S = 5.0
+_HURRY_EVERY_S = 2.0
 _CONFIGURED_WITHIN_S = 30.0
 # Each process goes on for half a second with the configuration that it knows.
 _IN_FORCE_AFTER_S = 1.5

@@ -26,7 +26,12 @@ from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
 from shared.adapters.guarded_http import GuardedAdapter
 from shared.dicom.outgoing import OutgoingInstance
-from shared.errors import AxiomError, InstanceConflictError, SecretMissingError
+from shared.errors import (
+    AxiomError,
+    InstanceConflictError,
+    PermanentError,
+    SecretMissingError,
+)
 from shared.ports import SecretStore
 
 if TYPE_CHECKING:
@@ -140,7 +145,10 @@ class DicomwebDestination:
             # 200 says that all was stored, and older servers say no more.
             return str(response.status_code)
         unnamed = Verdict(Outcome.PERMANENT, "the answer does not name the Instance")
-        raise self._failure(unnamed, response)
+        failure = self._failure(unnamed, response)
+        if isinstance(failure, PermanentError):
+            failure.may_be_stored = True
+        raise failure
 
     def _judge_failed(
         self, failed: Failed, response: requests.Response, instance: OutgoingInstance

@@ -40,6 +40,7 @@ from shared.errors import (
     DestinationRefusedError,
     DestinationUnavailableError,
     InstanceConflictError,
+    PermanentError,
 )
 
 _IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -93,7 +94,11 @@ class StorageScpDestination:
         if self._commitment_within_s is None:
             return answer
         crash_points.reached(crash_points.AFTER_STORE)
-        self._have_committed(instance, self._commitment_within_s)
+        try:
+            self._have_committed(instance, self._commitment_within_s)
+        except PermanentError as error:
+            error.may_be_stored = True
+            raise
         return f"{answer}, committed"
 
     def _deliver_as_accepted(self, instance: OutgoingInstance) -> str:
