@@ -9,7 +9,7 @@ is left to write is an example in docs/configuration.md, which a test posts as i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config import crosswalks, entities, query_retrieve, schedules, sources, standardizers
@@ -36,6 +36,8 @@ class Kind:
     faults: Callable[[Mapping[str, Any]], Iterable[Fault]] = _no_faults
     # Whether its `host` and `..._url` fields are where we connect to.
     is_remote: bool = True
+    # Those of `paths` that show entities of one type alone, which need not be said there.
+    typed_paths: Mapping[str, str] = field(default_factory=dict)
 
 
 KINDS: tuple[Kind, ...] = (
@@ -54,9 +56,16 @@ KINDS: tuple[Kind, ...] = (
         "source",
         "Source",
         sources.Source,
-        ("sources",),
+        ("sources", "dimse-qr", "dicomweb", "google-healthcare", "buckets", "folders"),
         has_types=True,
         secrets="source",
+        typed_paths={
+            "dimse-qr": "dimse_qr",
+            "dicomweb": "dicomweb",
+            "google-healthcare": "google_healthcare",
+            "buckets": "bucket",
+            "folders": "folder",
+        },
     ),
     Kind(
         "destinations",

@@ -71,6 +71,7 @@ def _add_entity_routes(
 ) -> None:
     of_all, of_one = f"/{collection}", f"/{collection}/<name>"
     called, noun = collection.replace("-", "_"), kind.noun
+    only = kind.typed_paths.get(collection)
     schema = {"$ref": f"#/components/schemas/{kind.title}"}
     one = described(f"The {noun}", schema)
     body = {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
@@ -86,7 +87,8 @@ def _add_entity_routes(
         responses={200: described_page(f"The {noun}s, in their order", schema)},
     )
     def list_entities(query: Listing) -> Response:
-        return _page(service.list(kind.name), query)
+        found = service.list(kind.name)
+        return _page([one for one in found if only in (None, one.get("type"))], query)
 
     @routes.post(
         of_all,
@@ -97,9 +99,12 @@ def _add_entity_routes(
         openapi_extensions=body,
     )
     def create(query: ChangeQuery) -> Response:
+        document = received_document()
+        if only is not None:
+            document = {"type": only, **document}
         stored = service.create(
             kind.name,
-            received_document(),
+            document,
             by=acting(),
             reason=change_reason(),
             dry_run=query.dry_run,

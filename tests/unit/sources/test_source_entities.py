@@ -73,6 +73,20 @@ def test_each_type_is_taken_over_http_and_given_back_without_its_secret(
         assert ports.secrets.get(stored["credentials"]["token_secret"]) == "secret-of-the-pacs"
 
 
+def test_each_type_has_a_path_of_its_own(tmp_path: Path) -> None:
+    environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)})
+    client = client_over(bootstrap.embedded(environment, FakeClock()))
+    paths = ("dicomweb", "dimse-qr", "google-healthcare", "buckets", "folders")
+    for path, document in zip(paths, ALL, strict=True):
+        plain = {key: value for key, value in dict(document).items() if key != "type"}
+        answer = client.post(f"/api/v1/config/{path}", json=plain, headers=AUTHORIZED)
+        assert answer.status_code == 201, answer.text
+        [only] = client.get(f"/api/v1/config/{path}", headers=AUTHORIZED).get_json()["items"]
+        assert only["type"] == document["type"]
+    whole = client.get("/api/v1/config/sources", headers=AUTHORIZED).get_json()["items"]
+    assert len(whole) == len(ALL)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
