@@ -59,6 +59,7 @@ KINDS: tuple[Kind, ...] = (
         ("sources", "dimse-qr", "dicomweb", "google-healthcare", "buckets", "folders"),
         has_types=True,
         secrets="source",
+        faults=sources.source_faults,
         typed_paths={
             "dimse-qr": "dimse_qr",
             "dicomweb": "dicomweb",
@@ -80,7 +81,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "schedules",
         "schedule",
-        "Schedule",
+        "NamedSchedule",
         schedules.NamedSchedule,
         ("schedules",),
         is_remote=False,

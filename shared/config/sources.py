@@ -7,6 +7,7 @@ folder. A span of time is a number of seconds, or a number with a unit: 30s, 5m,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -14,9 +15,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from shared.config.entity import Credentials, Entity
+from shared.config.entity import Credentials, Entity, Name
+from shared.config.schedules import readable
 from shared.dicom.ae_titles import checked_ae_title
-from shared.rules.reading import Faults
+from shared.errors import Fault
+from shared.rules.reading import Faults, nearest
 from shared.rules.schedules import Schedule, read_schedule
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -122,8 +125,8 @@ class Limits(BaseModel):
 
 class _Source(Entity):
     poll_interval: Interval = 300
-    # When it may be asked, as a schedule of rules says it; always if absent.
-    schedule: ScheduleDocument | None = None
+    # When it may be asked: the name of a schedule, or one as rules say it; always if absent.
+    schedule: Name | ScheduleDocument | None = None
     # How long the source is given for each of its answers.
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     limits: Limits = Limits()
@@ -133,9 +136,10 @@ class _Source(Entity):
         """From the end of one poll to the begin of the next."""
         return seconds(self.poll_interval)
 
-    @property
-    def window(self) -> Schedule | None:
-        """When it may be asked; None is always."""
+    def window(self, schedules: Mapping[str, Schedule]) -> Schedule | None:
+        """When it may be asked, given the schedules that have names; None is always."""
+        if isinstance(self.schedule, str):
+            return schedules.get(self.schedule)
         return None if self.schedule is None else _schedule(self.schedule)
 
 
@@ -278,6 +282,18 @@ class BucketSource(_FileSource):
     def address(self) -> str:
         """As of a DICOMweb server."""
         return f"gs://{self.bucket}/{self.prefix}"
+
+
+def source_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong between the sources of a configuration and its schedules."""
+    known = readable(document)
+    sources = document.get("sources")
+    for i, source in enumerate(sources if isinstance(sources, list | tuple) else ()):
+        name = source.get("schedule") if isinstance(source, Mapping) else None
+        if isinstance(name, str) and name not in known:
+            yield Fault(
+                f"sources[{i}].schedule", f"there is no schedule {name!r}", nearest(name, known)
+            )
 
 
 AnySource = DicomwebSource | DimseQrSource | GoogleHealthcareSource | FolderSource | BucketSource

@@ -85,14 +85,16 @@ class Poller:
     def _start_due(self) -> bool:
         """Start what is due; True if anything runs."""
         now = self._ports.clock.now()
-        sources = self._ports.configuration.get().sources
+        configuration = self._ports.configuration.get()
+        sources = configuration.sources
+        schedules = {one.name: one.schedule for one in configuration.schedules}
         names = {entity.name for entity in sources if entity.enabled}
         for poll in list(self._running.values()):
             if not poll.is_alive():
                 del self._running[poll.entity.name]
                 continue
             unchanged = poll.entity in sources and poll.entity.name in names
-            window = None if poll.is_requested else poll.entity.window
+            window = None if poll.is_requested else poll.entity.window(schedules)
             if not unchanged or (window is not None and not window.is_active(now)):
                 poll.stopped.set()
             poll.renew()
@@ -100,7 +102,7 @@ class Poller:
             if entity.name in self._running:
                 continue
             is_requested = self._states.is_requested(entity.name)
-            window = None if is_requested else entity.window
+            window = None if is_requested else entity.window(schedules)
             if not entity.enabled:
                 self._states.rest(entity, OFF)
             elif window is not None and not window.is_active(now):

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from shared import bootstrap
 from shared.config.entities import Configuration
+from shared.config.service import check
 from shared.config.sources import AnySource, seconds
+from shared.errors import InvalidConfigurationError
 from tests.fakes import FakeClock
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
@@ -46,7 +48,7 @@ HEALTHCARE = {
 }
 BUCKET = {"name": "landing", "type": "bucket", "bucket": "hospital-landing", "prefix": "in/"}
 FOLDER = {"name": "scans", "type": "folder", "path": "scans", "after": "delete"}
-ALL = (DICOMWEB, DIMSE, HEALTHCARE, BUCKET, FOLDER)
+ALL: tuple[dict[str, Any], ...] = (DICOMWEB, DIMSE, HEALTHCARE, BUCKET, FOLDER)
 
 
 def read(document: dict[str, Any]) -> AnySource:
@@ -78,7 +80,7 @@ def test_each_type_has_a_path_of_its_own(tmp_path: Path) -> None:
     client = client_over(bootstrap.embedded(environment, FakeClock()))
     paths = ("dicomweb", "dimse-qr", "google-healthcare", "buckets", "folders")
     for path, document in zip(paths, ALL, strict=True):
-        plain = {key: value for key, value in dict(document).items() if key != "type"}
+        plain = {key: value for key, value in document.items() if key != "type"}
         answer = client.post(f"/api/v1/config/{path}", json=plain, headers=AUTHORIZED)
         assert answer.status_code == 201, answer.text
         [only] = client.get(f"/api/v1/config/{path}", headers=AUTHORIZED).get_json()["items"]
@@ -122,8 +124,19 @@ def test_a_span_of_time_is_a_number_or_has_a_unit(span: float | str, expected: f
 
 def test_a_schedule_says_when_a_source_may_be_asked() -> None:
     night = {"start": "22:00", "end": "06:00", "timezone": "UTC"}
-    window = read({**DIMSE, "schedule": night}).window
+    window = read({**DIMSE, "schedule": night}).window({})
     assert window is not None
     evening = datetime(2026, 11, 21, 23, tzinfo=UTC)
     assert window.is_active(evening)
     assert not window.is_active(evening + timedelta(hours=12))
+
+
+def test_a_schedule_may_be_one_that_has_a_name() -> None:
+    night = {"name": "night", "start": "22:00", "end": "06:00", "timezone": "UTC"}
+    source = {**DIMSE, "schedule": "night"}
+    found = check({"schedules": [night], "sources": [source]})
+    window = found.sources[0].window({"night": found.schedules[0].schedule})
+    assert window is not None
+    assert not window.is_active(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    with pytest.raises(InvalidConfigurationError, match=r"sources\[0\].schedule: there is no"):
+        check({"schedules": [night], "sources": [{**source, "schedule": "nights"}]})
