@@ -298,6 +298,7 @@ class TestMoreWaysToWriteIt:
             ("bassin de face", "PELVIS"),
             ("AC JT", "ACJOINT"),
             ("FNGR", "FINGER"),
+            ("SHOULDER ARTHROGRAM", "SHOULDER"),  # no aortogram
         ],
     )
     def test_swapped_letters_and_shortened_words(self, raw: str, term: str) -> None:
