@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.adapters.sources import qido
@@ -241,6 +241,7 @@ class TestSearch:
     def test_relative_dates_count_back_from_now(self, given_: str, expected: str) -> None:
         assert qido.absolute(given_, NOW) == expected
 
+    @settings(max_examples=50, deadline=None)
     @given(
         st.recursive(
             st.none() | st.integers() | st.text(),
