@@ -14,7 +14,7 @@ FROM environment AS functions-tree
 COPY shared/ shared/
 COPY functions/ functions/
 COPY infra/__init__.py infra/
-COPY infra/images/__init__.py infra/images/serve.py infra/images/
+COPY infra/images/__init__.py infra/images/serve.py infra/images/pushes.py infra/images/
 # The largest part of a cold start is compiling: done here, once, and not looked at again.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib /opt/axiom
 

@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
 
+from infra.images.pushes import pushed_to
 from shared import logs
 from shared.web.server import Server
 
+# What people ask is a web application; what Google's services call is not, and starts sooner.
+_FOR_PEOPLE = frozenset({"api", "dicomweb"})
 _FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
 
 
@@ -33,7 +37,10 @@ def main() -> None:
 
 
 def application(target: str) -> Any:
-    """The function as a WSGI application."""
+    """The function as a WSGI application; each also runs under functions-framework as it is."""
+    if target not in _FOR_PEOPLE:
+        entry_point = getattr(importlib.import_module(f"functions.{target}.main"), target)
+        return pushed_to(entry_point)
     import functions_framework
 
     return functions_framework.create_app(  # type: ignore[no-untyped-call]

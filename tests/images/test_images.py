@@ -14,9 +14,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import werkzeug.test
 
+from infra.images.pushes import pushed_to
 from infra.images.tree import ROOT, Ignored, build, stages
 from tests.peers import free_port
 from tests.running import wait_until
@@ -119,6 +122,27 @@ class TestFunctions:
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert said.strip() == "FUNCTION_TARGET is not the name of a function"
+
+
+class TestPushes:
+    @pytest.mark.parametrize(
+        ("method", "body", "expected"),
+        [("POST", b"abc", 204), ("GET", b"", 405), ("POST", bytes(17 << 20), 413)],
+    )
+    def test_reach_the_entry_point_as_they_are(
+        self, method: str, body: bytes, expected: int
+    ) -> None:
+        came: list[tuple[str | None, bytes]] = []
+
+        def entry_point(request: Any) -> tuple[str, int, dict[str, str]]:
+            came.append((request.headers.get("X-Goog-PubSub-Message-Id"), request.get_data()))
+            return "", 204, {}
+
+        answer = werkzeug.test.Client(pushed_to(entry_point)).open(
+            "/any", method=method, data=body, headers={"x-goog-pubsub-message-id": "7"}
+        )
+        assert answer.status_code == expected
+        assert came == ([("7", b"abc")] if expected == 204 else [])
 
 
 class TestGateway:
