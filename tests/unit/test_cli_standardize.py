@@ -48,6 +48,10 @@ def test_reviews_are_listed_shown_and_settled(system: System, axiom: Axiom) -> N
     assert "BWS sag" in told
     assert "evidence" in told
     assert axiom("approve", key, "--always", "--json")["again"] == 1
+    (synonym,) = axiom("synonyms", "--json")
+    assert (synonym["phrase"], synonym["value"]) == ("bws", "TSPINE")
+    assert "bws" in axiom("synonyms")
+    assert axiom("forget", synonym["key"], "--json") == {"forgotten": synonym["key"]}
     system.pump()
     assert delivered(system, receipt).BodyPartExamined == "TSPINE"
     assert "Nothing waits" in axiom("reviews")
@@ -66,6 +70,7 @@ def test_reviews_are_listed_shown_and_settled(system: System, axiom: Axiom) -> N
         ["reject", "none"],
         ["revert", "none"],
         ["ask-again", "none"],
+        ["forget", "none"],
         ["correct", "none", "TSPINE"],
         ["evaluate", EXAMPLE, "--provider", "nobody"],
     ],

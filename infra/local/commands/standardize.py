@@ -214,6 +214,40 @@ def ask_again(key: str, as_json: bool) -> None:
     _settle(lambda ports: people.ask_again(key, ports, by=principal()), as_json)
 
 
+@command.command("synonyms")
+@click.option("--limit", type=click.IntRange(1, 500), default=100, show_default=True)
+@json_option
+def synonyms(limit: int, as_json: bool) -> None:
+    """List what people of the site said once and for all, the newest first."""
+    from shared.pipeline.site_synonyms import SiteSynonyms
+
+    found = [one.data for one in SiteSynonyms(open_ports().documents).page(limit, None).documents]
+    terminal = Terminal(as_json)
+    terminal.document(found)
+    terminal.table(
+        ["key", "attribute", "in", "phrase", "term", "by", "at"],
+        [
+            [one[name] for name in ("key", "attribute", "source", "phrase", "value", "by", "at")]
+            for one in found
+        ],
+        empty="No synonyms.",
+    )
+
+
+@command.command("forget")
+@click.argument("key", metavar="KEY")
+@json_option
+def forget(key: str, as_json: bool) -> None:
+    """Have the synonym KEY count no more; what was decided by it stays."""
+    from shared.pipeline import standardization_reviews
+
+    _tried(lambda ports: standardization_reviews.forget_synonym(key, ports, by=principal()))
+    terminal = Terminal(as_json)
+    terminal.document({"forgotten": key})
+    if not as_json:
+        terminal.say("forgotten")
+
+
 @command.command("report")
 @json_option
 def report(as_json: bool) -> None:
