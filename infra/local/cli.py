@@ -33,6 +33,7 @@ COMMANDS = {
     "reconcile": "Compare what came with what a destination holds.",
     "test": "Run every check and test.",
     "bench": "Measure against other routers and plain libraries.",
+    "rehearse": "Run the cloud's functions on Google's emulators; lose nothing.",
     "torture": "Kill, starve and deceive the system; show that nothing is lost.",
 }
 

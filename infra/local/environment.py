@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 # Commands that need the checks and the test peers besides what Axiom Flow imports itself.
-DEVELOPMENT_COMMANDS = frozenset({"test", "bench"})
+DEVELOPMENT_COMMANDS = frozenset({"test", "bench", "rehearse"})
 
 _PACKAGES = ("functions", "infra", "scp_gateway", "shared")
 _UNFINISHED = "installing\n"

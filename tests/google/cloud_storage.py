@@ -31,6 +31,7 @@ class _Object:
     generation: int
     data: bytes
     said: dict[str, Any]
+    bucket: str
 
     def shown(self) -> dict[str, Any]:
         sum_ = google_crc32c.value(self.data).to_bytes(4, "big")
@@ -40,7 +41,7 @@ class _Object:
         return {
             **told,
             "kind": "storage#object",
-            "bucket": BUCKET,
+            "bucket": self.bucket,
             "name": self.name,
             "generation": str(self.generation),
             "metageneration": "1",
@@ -58,7 +59,8 @@ class _RefusedError(Exception):
 class _Store:
     """All objects: live ones by name, every generation by name and number."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
         self.lock = threading.Lock()
         self.live: dict[str, _Object] = {}
         self.generations: dict[tuple[str, int], _Object] = {}
@@ -76,7 +78,7 @@ class _Store:
         with self.lock:
             self.check(name, query)
             self.next += 1
-            made = _Object(name, self.next, data, said)
+            made = _Object(name, self.next, data, said, self.bucket)
             if claimed not in (None, made.shown()["crc32c"]):
                 raise _RefusedError(400, "Provided CRC32C does not match.")
             self.live[name] = self.generations[name, made.generation] = made
@@ -127,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         store = self.server.store
-        if self.path == f"/storage/v1/b/{BUCKET}/o":
+        if self.path == f"/storage/v1/b/{store.bucket}/o":
             prefix = self.query.get("prefix", "")
             names = sorted((n for n in store.live if n.startswith(prefix)), key=str.encode)
             self._json({"items": [store.live[name].shown() for name in names]})
@@ -188,7 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(204, b"")
 
     def _name(self) -> str:
-        found = re.fullmatch(rf"(?:/download)?/storage/v1/b/{BUCKET}/o/([^/]+)", self.path)
+        found = re.fullmatch(
+            rf"(?:/download)?/storage/v1/b/{self.server.store.bucket}/o/([^/]+)", self.path
+        )
         if found is None:
             raise _RefusedError(404, "No such path.")
         return unquote(found[1])
@@ -207,15 +211,15 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.store = _Store()
+        self.store = _Store(bucket)
 
 
 @contextmanager
-def cloud_storage() -> Iterator[storage.Bucket]:
+def cloud_storage(bucket: str = BUCKET) -> Iterator[storage.Bucket]:
     """An empty bucket of the real client, at a server of its own."""
-    server = _Server()
+    server = _Server(bucket)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -224,7 +228,7 @@ def cloud_storage() -> Iterator[storage.Bucket]:
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": f"http://127.0.0.1:{server.server_port}"},
         )
-        yield client.bucket(BUCKET)
+        yield client.bucket(bucket)
     finally:
         server.shutdown()
         server.server_close()

@@ -60,6 +60,15 @@ class _Secrets:
 @contextmanager
 def secret_manager() -> Iterator[sm.SecretManagerServiceClient]:
     """The real client, connected to a server of its own."""
+    with secret_manager_server() as address, grpc.insecure_channel(address) as channel:
+        yield sm.SecretManagerServiceClient(
+            transport=SecretManagerServiceGrpcTransport(channel=channel)
+        )
+
+
+@contextmanager
+def secret_manager_server() -> Iterator[str]:
+    """`host:port` of an empty one."""
     secrets = _Secrets()
 
     def handler(answer: Callable[..., Any], request: Any, response: Any) -> Any:
@@ -94,9 +103,6 @@ def secret_manager() -> Iterator[sm.SecretManagerServiceClient]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield sm.SecretManagerServiceClient(
-                transport=SecretManagerServiceGrpcTransport(channel=channel)
-            )
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(None)

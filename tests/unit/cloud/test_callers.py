@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from google.auth import crypt, jwt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.local.rehearse.front import SigningKey
 from shared.adapters.cloud.callers import Certificates, TokenCheck
 from shared.adapters.cloud.environment import Oidc
 from shared.errors import StorageUnavailableError
@@ -27,48 +23,12 @@ from tests.unit.destinations.scripted_http import Answer, ScriptedHttp
 AUDIENCE, CALLER = "axiom-validate-instance", "push@project.iam.gserviceaccount.com"
 
 
-class Key:
-    """An RSA key with a certificate, as Google publishes them."""
+class Key(SigningKey):
+    """Signs for our function and its caller unless told otherwise."""
 
-    def __init__(self, key_id: str) -> None:
-        self.key_id = key_id
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "federated-signon")])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=7))
-            .sign(key, hashes.SHA256())
-        )
-        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        self._signer = crypt.RSASigner.from_string(pem.decode(), key_id)
-
-    def token(self, **changes: Any) -> str:
-        """As Pub/Sub signs one; a claim of None is left out."""
-        now_s = int(datetime.now(UTC).timestamp())
-        claims = {
-            "iss": "https://accounts.google.com",
-            "aud": AUDIENCE,
-            "email": CALLER,
-            "email_verified": True,
-            "sub": "1",
-            "iat": now_s,
-            "exp": now_s + 3600,
-            **changes,
-        }
-        told = {name: value for name, value in claims.items() if value is not None}
-        encoded: bytes = jwt.encode(self._signer, told)
-        return encoded.decode()
+    def token(self, audience: str = AUDIENCE, email: Any = CALLER, **changes: Any) -> str:
+        """As Google signs one for a push; a claim of None is left out."""
+        return super().token(audience, email, **changes)
 
 
 KEY, OTHER_KEY = Key("k1"), Key("k2")
