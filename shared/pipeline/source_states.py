@@ -90,7 +90,7 @@ class SourceStates:
     def is_due(self, entity: AnySource) -> bool:
         """True if it is to be polled now, as far as this tells."""
         data, now = self.read(entity.name), timestamp(self._clock.now())
-        if data["holder"] and data["held_until"] > now:
+        if self._is_held(data):
             return False
         asked = data["requested_at"]
         if asked and asked > (data["poll_began_at"] or ""):
@@ -201,7 +201,10 @@ class SourceStates:
         lease.data["studies"] = studies
 
     def _is_held(self, data: Data) -> bool:
-        return bool(data["holder"]) and data["held_until"] > timestamp(self._clock.now())
+        # One that would end later than any may is of before the clock was set back.
+        now = self._clock.now()
+        latest = timestamp(now + timedelta(seconds=LEASE_S))
+        return bool(data["holder"]) and timestamp(now) < data["held_until"] <= latest
 
     def _replace(self, lease: Lease) -> None:
         while True:
