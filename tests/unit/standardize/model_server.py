@@ -46,6 +46,9 @@ def service_account(url: str) -> str:
     )
 
 
+# The body of an answer that comes byte by byte, and does not end.
+ENDLESS = b"endless"
+
 # What one request is answered: status, header fields, body; or None to say nothing for a while.
 Answer = tuple[int, Mapping[str, str], bytes]
 Behaviour = Callable[["ModelServer", str, Mapping[str, Any]], Answer]
@@ -118,6 +121,11 @@ def slow(server: ModelServer, path: str, body: Mapping[str, Any]) -> Answer:
     return spoken(path, "{}")
 
 
+def dripping(server: ModelServer, path: str, body: Mapping[str, Any]) -> Answer:
+    """Begin to answer, and never end."""
+    return 200, {"Content-Type": "application/json"}, ENDLESS
+
+
 def saying(text: str) -> Behaviour:
     """Say this text."""
     return lambda server, path, body: spoken(path, text)
@@ -164,8 +172,11 @@ def model_server() -> Iterator[ModelServer]:
                 self.send_response(status)
                 for name, text in fields.items():
                     self.send_header(name, text)
-                self.send_header("Content-Length", str(len(body)))
+                length = 1 << 30 if body == ENDLESS else len(body)
+                self.send_header("Content-Length", str(length))
                 self.end_headers()
+                while body == ENDLESS and not state.may_answer.wait(0.01):
+                    self.wfile.write(b" ")
                 self.wfile.write(body)
             except OSError:
                 self.close_connection = True  # the client has given up

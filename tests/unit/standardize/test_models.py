@@ -152,6 +152,11 @@ class TestAModel:
         server.behaviour = servers.slow
         assert reason_of(provider_of(kind, server, timeout_s=0.2, attempts=1)) == "timeout"
 
+    def test_of_a_site_that_drips_is_given_up_in_time(self, server: ModelServer) -> None:
+        """Each byte comes in time, and the answer never."""
+        server.behaviour = servers.dripping
+        assert reason_of(provider_of("openai", server, timeout_s=0.3, attempts=1)) == "timeout"
+
     def test_that_is_not_there_is_unavailable(self, kind: str, server: ModelServer) -> None:
         server.url = "http://127.0.0.1:1"
         assert reason_of(provider_of(kind, server)) == "unavailable"
