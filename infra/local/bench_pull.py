@@ -175,7 +175,7 @@ def _ours(home: Path, archive: _Archive, way: str, growth: list[float]) -> float
         beat = heartbeat.read(home / "run", "polling")
         if beat is None:
             raise BenchError("nobody polls")
-        before_mib = programs.peak_mib(beat.pid)
+        before_mib = 0.0
         ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}))
         began_s = time.perf_counter()
         request_poll("archive", ports)
@@ -183,7 +183,9 @@ def _ours(home: Path, archive: _Archive, way: str, growth: list[float]) -> float
         first_s = 0.0
         while (count := _received(home)) < _INSTANCES:
             # The request is seen within a second or so, which says nothing of speed.
-            first_s = first_s or (time.perf_counter() if count else 0.0)
+            if count and not first_s:
+                first_s = time.perf_counter()
+                before_mib = programs.peak_mib(beat.pid)
             if time.monotonic() > deadline_s:
                 raise BenchError(f"{count} of {_INSTANCES} Instances came")
             time.sleep(_POLL_S)

@@ -193,6 +193,7 @@ class _Poll(threading.Thread):
                 error=said,
                 code=code,
                 remark=self.remark,
+                retry_after_s=getattr(self.error, "retry_after_s", None),
                 goes_on=goes_on,
             )
         counts = self.tally.as_json()

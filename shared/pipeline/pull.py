@@ -44,7 +44,7 @@ _LIST_AGAIN_S = 3600.0
 _LONGEST_PAUSE_S = 86400.0
 # The ledger is written at least so often while Instances come.
 _WRITE_EVERY, _WRITE_EVERY_S = 200, 5.0
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S, _LONGEST_LOOK_S = 0.2, 5.0
 # A gateway on another machine has a clock of its own.
 _CLOCKS_DIFFER = timedelta(seconds=30)
 
@@ -238,7 +238,7 @@ class Puller:
             failure, completed = error, 0
         timeout_s = getattr(self._entity, "arrival_timeout_s", 300.0)
         wanted = {one.uid for one in unit.instances}
-        came = -1
+        came, pause_s = -1, _LOOK_EVERY_S
         quiet_since_s = time.monotonic()
         while True:
             arrived = {
@@ -258,8 +258,10 @@ class Puller:
                     f"{completed} Instances were sent and {came} arrived: does the peer know our "
                     "listener under this AE Title, address and port?",
                 )
-            if self._stopped.wait(_LOOK_EVERY_S):
+            if self._stopped.wait(pause_s):
                 raise PollStoppedError
+            # Each look reads all that is known of the Study.
+            pause_s = min(1.5 * pause_s, _LONGEST_LOOK_S)
         if failure is not None:
             raise failure
 

@@ -157,11 +157,12 @@ class SourceStates:
         error: str = "",
         code: str = "",
         remark: AxiomError | None = None,
+        retry_after_s: float | None = None,
         goes_on: bool = False,
     ) -> None:
         """The poll is over. With `covered_until` all that the source showed was looked at; with
         `error` it could not be asked; `remark` is why some Study did not come; `goes_on` if
-        the next one is to begin at once.
+        the next one is to begin at once; `retry_after_s` is the peer's own wish.
 
         Raises: LeaseLostError.
         """
@@ -172,6 +173,7 @@ class SourceStates:
         pause_s = entity.poll_interval_s
         if error:
             pause_s = min(pause_s * 2 ** min(failures - 1, 10), max(_LONGEST_PAUSE_S, pause_s))
+        pause_s = max(pause_s, retry_after_s or 0.0)
         if goes_on:
             pause_s = 0.0
         data |= {

@@ -407,6 +407,21 @@ class TestBadServers:
         assert polled.poll()["totals"]["processed"] == 3
 
 
+def test_a_store_that_asks_for_patience_gets_it(tmp_path: Path) -> None:
+    with healthcare() as store:
+        names = ("project_id", "location", "dataset_id", "dicom_store_id")
+        address = dict(zip(names, STORE.split("/")[1::2], strict=True))
+        source = {"type": "google_healthcare", "base_url": f"{store.url}/v1", **address}
+        polled = Polled(tmp_path / "home", source)
+        store.answer_next(429, {"Retry-After": "600"})
+        assert "Too Many Requests" in polled.poll()["last_error"]
+        asked = len(store.requests)
+        polled.poll()
+        assert len(store.requests) == asked
+        polled.system.clock.advance(600)
+        assert polled.poll()["state"] == "idle"
+
+
 def test_a_healthcare_store_is_polled_within_the_limits_of_its_statement(tmp_path: Path) -> None:
     """The fake refuses what Google's conformance statement does not list."""
     with healthcare() as store:
