@@ -156,7 +156,7 @@ def test_sigterm_answers_what_has_begun_and_ends_in_time(gateway: GatewayProcess
         assert busy.receive_pdu()[0] == A_ABORT
         busy.close()
         assert gateway.process.wait(10) == 0
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 5  # the grace that nobody needed
     assert len(received(gateway.ports)) == 1
 
 
