@@ -42,14 +42,15 @@ class PerInstance:
     message_bytes: float
 
     @classmethod
-    def of(cls, stage: str, work: Work, instances: int) -> PerInstance:
-        """Rounded: what is asked once in a while is shared by all."""
-        published = len(work.published_bytes)
+    def of(cls, stage: str, few: Work, more: Work, instances: int) -> PerInstance:
+        """Of the work for some Instances and for so many `instances` more."""
+        published = more.published_bytes[len(few.published_bytes) :]
+        asked = {kind: number - few.operations[kind] for kind, number in more.operations.items()}
         return cls(
             stage,
-            {kind: round(number / instances, 1) for kind, number in work.operations.items()},
-            round(published / instances, 1),
-            round(sum(work.published_bytes) / published, -3) if published else 0.0,
+            {kind: round(number / instances, 1) for kind, number in asked.items()},
+            round(len(published) / instances, 1),
+            round(sum(published) / len(published), -3) if published else 0.0,
         )
 
 
