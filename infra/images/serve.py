@@ -5,13 +5,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from infra.images.pushes import pushed_to
-from shared import logs
+from shared import bootstrap, logs
+from shared.adapters.cloud.environment import CloudEnvironment
+from shared.bootstrap import Environment, Platform
 from shared.web.server import Server
+
+log = logging.getLogger(__name__)
 
 # What people ask is a web application; what Google's services call is not, and starts sooner.
 _FOR_PEOPLE = frozenset({"api", "dicomweb"})
@@ -27,13 +33,39 @@ def main() -> None:
     if not target.isidentifier() or not (_FUNCTIONS / target / "main.py").is_file():
         raise SystemExit("FUNCTION_TARGET is not the name of a function")
     logs.configure(target)
+    try:
+        _check_settings()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     Server(
-        "0.0.0.0",  # noqa: S104 (what is before it lets nobody in whom IAM does not)
+        # What is before it lets nobody in whom IAM does not.
+        os.environ.get("AXIOM_FUNCTION_HOST") or "0.0.0.0",  # noqa: S104
         int(os.environ.get("PORT") or 8080),
-        lambda: application(target),
+        lambda: _loaded(target),
         threads=int(os.environ.get("AXIOM_THREADS") or 16),
         http2=os.environ.get("AXIOM_HTTP2", "").lower() == "true",
     ).run()
+
+
+def _check_settings() -> None:
+    """Raises: ValueError naming the setting that is wrong or missing."""
+    if Environment.read().platform is Platform.CLOUD:
+        CloudEnvironment.read()
+
+
+def _loaded(target: str) -> Any:
+    """Called in the worker: Google's clients are not to be carried over a fork."""
+    if target in _FOR_PEOPLE:
+        threading.Thread(target=_tell_what_is_missing, name="preflight", daemon=True).start()
+    return application(target)
+
+
+def _tell_what_is_missing() -> None:
+    """One line for each thing that Terraform has not applied; it serves meanwhile. The functions
+    that are pushed to say so when they need it: their start is to cost little.
+    """
+    for fault in bootstrap.faults():
+        log.error("not applied", extra={"fault": fault})
 
 
 def application(target: str) -> Any:

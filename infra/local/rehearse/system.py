@@ -191,7 +191,7 @@ def _function(name: str, shape: Shape, environment: Mapping[str, str], folder: P
         "AXIOM_FUNCTION_HOST": _LOOPBACK,
         "AXIOM_HOME": str(folder / name),
     }
-    command = [sys.executable, "-m", "shared.web.function"]
+    command = [sys.executable, "-m", "infra.images.serve"]
     return Process(name, command, told, port, folder / f"{name}.log")
 
 

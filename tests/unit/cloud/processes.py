@@ -1,4 +1,4 @@
-"""Functions as their containers run them: a process of functions-framework behind gunicorn each."""
+"""Functions as their containers run them, each a process behind gunicorn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class FunctionProcess:
-    """One `python -m shared.web.function NAME` on a port of its own choice."""
+    """One `python -m infra.images.serve` on a port of its own choice."""
 
     def __init__(self, name: str, log: Path, **settings: str) -> None:
         self.name, self._log = name, log
@@ -60,10 +60,11 @@ class FunctionProcess:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "shared.web.function", self.name],
+                [sys.executable, "-m", "infra.images.serve"],
                 cwd=ROOT,
                 env={
                     **os.environ,
+                    "FUNCTION_TARGET": self.name,
                     "PORT": "0",
                     "AXIOM_FUNCTION_HOST": "127.0.0.1",
                     "PYTHONPATH": str(ROOT),

@@ -35,14 +35,19 @@ def test_answers_a_push_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
 
 def test_says_in_one_line_which_setting_is_missing(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "shared.web.function", "validate_instance"],
+        [sys.executable, "-m", "infra.images.serve"],
         cwd=ROOT,
-        env={"AXIOM_PLATFORM": "cloud", "AXIOM_PROJECT": "p", "PATH": "/usr/bin:/bin"},
+        env={
+            "FUNCTION_TARGET": "validate_instance",
+            "AXIOM_PLATFORM": "cloud",
+            "AXIOM_PROJECT": "p",
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 1
-    assert ran.stderr == "function: AXIOM_PLATFORM=cloud needs AXIOM_BUCKET\n"
+    assert ran.stderr == "AXIOM_PLATFORM=cloud needs AXIOM_BUCKET\n"
 
 
 def test_takes_a_request_of_any_size_over_http2_without_holding_it(tmp_path: Path) -> None:
