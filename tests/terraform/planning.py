@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TFCHECK = ROOT.parent / "shared" / "tfcheck" / "tfcheck"
 
+_QUIET: Mapping[str, Any] = {
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "check": False,
+}
 _DIGEST = "sha256:" + "a" * 64
 _REGISTRY = "europe-west1-docker.pkg.dev/demo-project/axiom"
 IMAGES = {
@@ -48,8 +54,17 @@ MOST: Mapping[str, Any] = {
 
 def needs_terraform() -> None:
     """Skip the test where there is no Terraform."""
-    if shutil.which("terraform") is None or not TFCHECK.is_file():
+    if shutil.which("terraform") is None or not TFCHECK.is_file() or _python() is None:
         pytest.skip("terraform and ../shared/tfcheck are not there")
+
+
+@cache
+def _python() -> str | None:
+    """A Python that tfcheck can install its packages with at its first run: one with pip."""
+    for python in (getattr(sys, "_base_executable", ""), shutil.which("python3"), sys.executable):
+        if python and not subprocess.run([python, "-m", "pip", "--version"], **_QUIET).returncode:
+            return str(python)
+    return None
 
 
 class Plan:
@@ -114,12 +129,14 @@ class Planner:
 
 def tfcheck(folder: Path, *options: str, variables: Mapping[str, Any] | None = None) -> str:
     """Run tfcheck there. Raises: AssertionError with what it said if it finds a fault."""
+    python = _python()
+    assert python is not None
     with tempfile.NamedTemporaryFile("w", suffix=".tfvars.json") as file:
         json.dump(variables or {}, file)
         file.flush()
         given = [] if variables is None else ["--var-file", file.name]
         ran = subprocess.run(
-            [sys.executable, TFCHECK, folder, *options, *given],
+            [python, TFCHECK, folder, *options, *given],
             capture_output=True,
             text=True,
             check=False,
