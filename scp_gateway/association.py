@@ -31,8 +31,11 @@ from scp_gateway.commitment import Commitments, CommitmentScp
 from scp_gateway.connection import GatewaySocket, TlsGatewaySocket
 from scp_gateway.dispatch import Dispatch
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
-from scp_gateway.negotiation import GatewayAcse
+from scp_gateway.negotiation import GatewayAcse, is_scp_of
 from scp_gateway.presentation_contexts import ContextResult, is_storage_sop_class
+from scp_gateway.query_jobs import Archives
+from scp_gateway.query_retrieve import Contexts, QueryRetrieveScp
+from scp_gateway.query_services import QUERY_SOP_CLASSES, offered
 from scp_gateway.storage import Receiver, StorageScp
 from scp_gateway.upper_layer import GatewayDul
 from shared.config.entities import Listener
@@ -63,6 +66,7 @@ class GatewayAssociation(Association):
         receiver: Receiver,
         commitments: Commitments | None = None,
         tls: ssl.SSLContext | None = None,
+        archives: Archives | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.listener: Listener = server.listener
@@ -73,7 +77,7 @@ class GatewayAssociation(Association):
         # The listener goes away: finish the message at hand, then abort.
         self.listener_closes = False
         self._gateway_server, self._receiver = server, receiver
-        self._commitments = commitments
+        self._commitments, self._archives = commitments, archives
         self._began_s = self.served_s = time.monotonic()
         self._is_requested = False
         self._dispatch = Dispatch(self._pass_on)
@@ -164,8 +168,26 @@ class GatewayAssociation(Association):
 
     @property
     def is_idle(self) -> bool:
-        """True between two messages."""
-        return self.reader.is_idle
+        """True between two messages, if none is being answered."""
+        query = self._dispatch.query
+        return self.reader.is_idle and not (query is not None and query.is_asked)
+
+    @property
+    def is_busy(self) -> bool:
+        """True if there is more to do for what the peer has asked: `advance` does some of it."""
+        query = self._dispatch.query
+        return query is not None and query.is_busy
+
+    def advance(self) -> None:
+        """Do one step of what the peer has asked. Raises: OSError."""
+        if self._dispatch.query is not None:
+            self._dispatch.query.advance()
+            self.served_s = time.monotonic()
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """The SOP Classes of Query/Retrieve that may be proposed here."""
+        return offered(self.listener.query_retrieve) if self._archives else frozenset()
 
     def _abort_blocking(self, block: bool = True) -> None:
         # Nobody but this thread can send the A-ABORT, so waiting for it would be for ever.
@@ -308,6 +330,32 @@ class GatewayAssociation(Association):
                 connection.send_all,
             ),
             commitment,
+            self._query_retrieve(accepted, source.calling_ae_title),
+        )
+
+    def _query_retrieve(
+        self, accepted: list[PresentationContext], calling_ae_title: str
+    ) -> QueryRetrieveScp | None:
+        services, archives = self.listener.query_retrieve, self._archives
+        queries: dict[int, tuple[str, str]] = {}
+        storage: dict[str, list[tuple[int, str]]] = {}
+        for context in accepted:
+            number, syntax = cast(int, context.context_id), str(context.transfer_syntax[0])
+            sop_class = str(context.abstract_syntax)
+            if sop_class in QUERY_SOP_CLASSES:
+                queries[number] = sop_class, syntax
+            elif is_scp_of(self.requestor, sop_class):
+                storage.setdefault(sop_class, []).append((number, syntax))
+        if services is None or archives is None or not queries:
+            return None
+        return QueryRetrieveScp(
+            archives,
+            services,
+            self.listener,
+            Contexts(queries, storage),
+            cast(GatewaySocket, self.dul.socket).send_all,
+            peer_ae_title=calling_ae_title,
+            max_pdu_size=self.requestor.maximum_length or 0,
         )
 
     # ---- for Dispatch

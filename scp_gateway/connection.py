@@ -60,6 +60,12 @@ class GatewaySocket(AssociationSocket):
         self.end += received
         return received
 
+    def has_input(self) -> bool:
+        """True if `fill` would not wait, be it for the end of the connection."""
+        if self.start != self.end:
+            return True
+        return _is_readable(self._connection().fileno())
+
     def take(self, length: int) -> bytes:
         """Take up to `length` bytes that are in the buffer."""
         length = min(length, self.end - self.start)
@@ -136,6 +142,12 @@ class TlsGatewaySocket(GatewaySocket):
         except TimeoutError as error:
             raise BlockingIOError("nothing whole came in time") from error
 
+    def has_input(self) -> bool:
+        """As GatewaySocket."""
+        connection = self._connection()
+        is_decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending()
+        return bool(is_decrypted) or _is_readable(self._woken.fileno()) or super().has_input()
+
     def stop_receiving(self) -> None:
         """As GatewaySocket."""
         with suppress(OSError):  # it is closed already
@@ -157,3 +169,9 @@ class TlsGatewaySocket(GatewaySocket):
             self._send_timeout_s = seconds
         else:
             self._connection().settimeout(max(seconds, 0.001))
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

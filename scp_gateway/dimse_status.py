@@ -1,4 +1,4 @@
-"""DIMSE Status of our responses (PS3.4 B.2.3, PS3.7 C); `shared.refusals` maps our errors."""
+"""DIMSE Status of our responses (PS3.4 B.2.3, C.4, PS3.7 C); `shared.refusals` maps our errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ class Status(IntEnum):
     RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    CANNOT_COUNT_MATCHES = 0xA701
+    CANNOT_PERFORM_SUB_OPERATIONS = 0xA702
+    MOVE_DESTINATION_UNKNOWN = 0xA801
+    SUB_OPERATIONS_FAILED = 0xB000  # one or more of them
     CANNOT_UNDERSTAND = 0xC000
+    UNABLE_TO_PROCESS = 0xC001
+    CANCELLED = 0xFE00
+    PENDING = 0xFF00
+    PENDING_NOT_ALL_KEYS = 0xFF01  # an optional key was not matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,12 @@ def answer_for(error: BaseException) -> Answer:
     """
     status = refusal_for(error)
     if isinstance(error, AxiomError):
-        return Answer(status, _comment(error))
+        return Answer(status, comment_on(error))
     return Answer(status, "processing failure, see the gateway's log")
 
 
-def _comment(error: AxiomError) -> str:
+def comment_on(error: AxiomError) -> str:
+    """What an Error Comment says of it."""
     text = str(error)
     # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
     plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)

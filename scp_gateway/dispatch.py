@@ -1,14 +1,20 @@
-"""Whose message is it: C-STORE and storage commitment are ours, any other is for pynetdicom's
-DIMSE provider.
+"""Whose message is it: C-STORE, storage commitment and Query/Retrieve are ours, any other is for
+pynetdicom's DIMSE provider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from scp_gateway.command_set import C_STORE_RQ, MalformedCommandSetError, parse_command
+from scp_gateway.command_set import (
+    C_STORE_RQ,
+    C_STORE_RSP,
+    MalformedCommandSetError,
+    parse_command,
+)
 from scp_gateway.commitment import CommitmentScp
 from scp_gateway.message_reader import AbortReason, ProtocolError
+from scp_gateway.query_retrieve import QueryRetrieveScp
 from scp_gateway.storage import StorageScp, Tally
 
 # An identifier, an attribute list: the data set of a message that is not stored.
@@ -29,19 +35,32 @@ class Dispatch:
         self._pass_on = pass_on
         self._storage: StorageScp | None = None
         self._commitment: CommitmentScp | None = None
-        self._is_store = self._is_commitment = False
+        self._query: QueryRetrieveScp | None = None
+        self._is_store = False
+        # Whose the message at hand is, if it is neither a C-STORE nor pynetdicom's.
+        self._taker: CommitmentScp | QueryRetrieveScp | None = None
         self._context_id = 0
         self._has_data_set = False
         self._other_bytes = 0
 
-    def open(self, storage: StorageScp, commitment: CommitmentScp | None = None) -> None:
+    def open(
+        self,
+        storage: StorageScp,
+        commitment: CommitmentScp | None = None,
+        query: QueryRetrieveScp | None = None,
+    ) -> None:
         """Presentation Contexts are agreed on: messages may come."""
-        self._storage, self._commitment = storage, commitment
+        self._storage, self._commitment, self._query = storage, commitment, query
 
     @property
     def commitment(self) -> CommitmentScp | None:
         """Who looks after storage commitment, if anybody may ask for it here."""
         return self._commitment
+
+    @property
+    def query(self) -> QueryRetrieveScp | None:
+        """Who answers Query/Retrieve, if anybody does here."""
+        return self._query
 
     @property
     def tally(self) -> Tally:
@@ -54,6 +73,8 @@ class Dispatch:
             self._storage.abandon()
         if self._commitment is not None:
             self._commitment.abandon()
+        if self._query is not None:
+            self._query.abandon()
 
     # ---- MessageHandler
 
@@ -69,10 +90,16 @@ class Dispatch:
         except MalformedCommandSetError as error:
             raise ProtocolError(AbortReason.NOT_SPECIFIED, f"Command Set: {error}") from None
         self._context_id, self._has_data_set = context_id, request.has_data_set
-        self._is_commitment = self._commitment is not None and self._commitment.accepts(context_id)
-        self._is_store = request.field == C_STORE_RQ and not self._is_commitment
-        if self._is_commitment and self._commitment is not None:
-            self._commitment.begin(context_id, request)
+        self._taker = None
+        if self._commitment is not None and self._commitment.accepts(context_id):
+            self._taker = self._commitment
+        elif self._query is not None and (
+            self._query.accepts(context_id) or request.field == C_STORE_RSP
+        ):
+            self._taker = self._query
+        self._is_store = request.field == C_STORE_RQ and self._taker is None
+        if self._taker is not None:
+            self._taker.begin(context_id, request)
         elif self._is_store:
             self._storage.begin(context_id, request)
         else:
@@ -85,8 +112,8 @@ class Dispatch:
         if self._is_store and self._storage is not None:
             self._storage.write(*fragments)
             return
-        if self._is_commitment and self._commitment is not None:
-            self._commitment.write(*fragments)
+        if self._taker is not None:
+            self._taker.write(*fragments)
             return
         for fragment in fragments:
             self._other_bytes += len(fragment)
@@ -98,7 +125,7 @@ class Dispatch:
         """Answer, or have it answered. Raises: ProtocolError, OSError."""
         if self._is_store and self._storage is not None:
             self._storage.finish()
-        elif self._is_commitment and self._commitment is not None:
-            self._commitment.finish()
+        elif self._taker is not None:
+            self._taker.finish()
         elif self._has_data_set:
             self._pass_on(self._context_id, _DATA_LAST)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from scp_gateway.commitment import Commitments
 from scp_gateway.listeners import Listeners
 from scp_gateway.listening import ListeningServer, Shared
+from scp_gateway.query_jobs import Archives
 from scp_gateway.storage import Receiver
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
@@ -22,12 +23,16 @@ class Gateway(Listeners[ListeningServer]):
         commitments: Commitments | None = None,
         shared: Callable[[Listener], Shared | None] = lambda _: None,
         tls: TlsContexts | None = None,
+        archives: Archives | None = None,
     ) -> None:
-        """Without `commitments`, nobody may ask for storage commitment. `shared` is what a listener
-        shares with other processes, None if nothing.
+        """Without `commitments`, nobody may ask for storage commitment; without `archives`, nobody
+        may query or retrieve. `shared` is what a listener shares with other processes, None if
+        nothing.
         """
         super().__init__(
-            lambda listener: ListeningServer(listener, receiver, commitments, shared(listener), tls)
+            lambda listener: ListeningServer(
+                listener, receiver, commitments, shared(listener), tls, archives
+            )
         )
 
     def associations(self) -> Mapping[str, int]:

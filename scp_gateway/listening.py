@@ -21,6 +21,7 @@ from scp_gateway.association import GatewayAssociation
 from scp_gateway.commitment import Commitments
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_gateway.places import who_gives_way
+from scp_gateway.query_jobs import Archives
 from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.storage import Receiver
 from shared.adapters.tls import TlsContexts
@@ -66,10 +67,12 @@ class ListeningServer(AssociationServer):
         commitments: Commitments | None = None,
         shared: Shared | None = None,
         tls: TlsContexts | None = None,
+        archives: Archives | None = None,
     ) -> None:
         # What the next association is judged by; running ones keep what they began with.
         self.listener = listener
         self._receiver, self._commitments = receiver, commitments
+        self._archives = archives
         self._shared, self._tls = shared, tls
         self._tls_context()  # before it listens
         self._lock = threading.Lock()
@@ -162,6 +165,7 @@ class ListeningServer(AssociationServer):
             self._receiver,
             self._commitments,
             self._tls_context(),
+            self._archives,
         )
         with self._lock:
             self._connections.add(association)

@@ -25,6 +25,7 @@ from scp_gateway.gateway import Gateway
 from scp_gateway.health_port import HealthPort
 from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
+from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.bootstrap import Environment
 from shared.config.entities import Configuration, Listener
@@ -78,7 +79,8 @@ def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
     tls = TlsContexts(ports.secrets, ports.clock)
     if environment.gateway_processes > 1:
         return Workers(environment.gateway_processes, tls)
-    return Gateway(ports.receiver, ports.commitments, tls=tls)
+    archives = Archives(ports.configuration.get, ports.secrets, ports.clock)
+    return Gateway(ports.receiver, ports.commitments, tls=tls, archives=archives)
 
 
 @dataclass(slots=True)

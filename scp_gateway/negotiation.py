@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, cast
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
+from pynetdicom.association import ServiceUser
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
-from scp_gateway.presentation_contexts import answer_context
+from scp_gateway.presentation_contexts import answer_context, is_storage_sop_class
+from scp_gateway.query_services import gets
 from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class GatewayAcse(ACSE):
         """Answer the A-ASSOCIATE-RQ that `assoc.requestor.primitive` holds.
 
         No user identity or extended negotiation item is answered, and role selection for storage
-        commitment alone: the requestor then knows that it is SCU, and that the defaults hold
-        (PS3.7 D.3.3).
+        commitment and, where it may ask for C-GET, for storage alone: for the rest the requestor
+        then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
         """
         association = cast("GatewayAssociation", self.assoc)
         request = cast(A_ASSOCIATE, self.requestor.primitive)
@@ -37,7 +39,7 @@ class GatewayAcse(ACSE):
             return
         accept_unknown = association.listener.accept_unknown_sop_classes
         answered = [
-            _answered(proposed, accept_unknown, association.commits)
+            _answered(proposed, accept_unknown, association.commits, association.offered)
             for proposed in request.presentation_context_definition_list
         ]
         association.set_contexts(answered)
@@ -45,20 +47,31 @@ class GatewayAcse(ACSE):
         if role is not None and association.commits:
             # Whoever was asked reports as SCP, on an association that it requests (PS3.4 J.3.4).
             self.acceptor.add_negotiation_item(role)
+        if any(gets(uid) for uid in association.offered):
+            for sop_class, role in self.requestor.role_selection.items():
+                if is_storage_sop_class(str(sop_class), accept_unknown=accept_unknown):
+                    self.acceptor.add_negotiation_item(role)
         self.send_accept()
         evt.trigger(association, evt.EVT_ACCEPTED, {})
         association.is_established = True
         evt.trigger(association, evt.EVT_ESTABLISHED, {})
 
 
+def is_scp_of(requestor: ServiceUser, sop_class_uid: str) -> bool:
+    """True if the requestor proposed to be SCP of the SOP Class (PS3.7 D.3.3.4)."""
+    role = requestor.role_selection.get(UID(sop_class_uid))
+    return role is not None and bool(role.scp_role)
+
+
 def _answered(
-    proposed: PresentationContext, accept_unknown: bool, commits: bool
+    proposed: PresentationContext, accept_unknown: bool, commits: bool, offered: frozenset[str]
 ) -> PresentationContext:
     answer = answer_context(
         str(proposed.abstract_syntax),
         [str(uid) for uid in proposed.transfer_syntax],
         accept_unknown=accept_unknown,
         commits=commits,
+        queries=offered,
     )
     context = PresentationContext()
     context.context_id = proposed.context_id

@@ -8,7 +8,7 @@ exists anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -97,14 +97,18 @@ def answer_context(
     *,
     accept_unknown: bool,
     commits: bool = False,
+    queries: Collection[str] = (),
 ) -> ContextAnswer:
-    """Decide on one proposed Presentation Context; `commits` if we do storage commitment.
+    """Decide on one proposed Presentation Context; `commits` if we do storage commitment, `queries`
+    are the SOP Classes of Query/Retrieve that we answer.
 
     The requestor's order is its preference: the first Transfer Syntax of it that is known wins, and
     with `accept_unknown` the first of all if none is.
     """
     first = transfer_syntaxes[0] if transfer_syntaxes else ""
-    if abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL and commits:
+    # Data sets that are decoded here come in what every AE knows.
+    is_commitment = abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL and commits
+    if is_commitment or abstract_syntax in queries:
         for uid in transfer_syntaxes:
             if uid in COMMITMENT_TRANSFER_SYNTAXES:
                 return ContextAnswer(ContextResult.ACCEPTANCE, uid)

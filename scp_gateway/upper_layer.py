@@ -100,6 +100,8 @@ class GatewayDul(DULServiceProvider):
         try:
             if state == _AWAITING_CLOSE:
                 self._drain(connection)
+            elif state == _ESTABLISHED and association.is_busy and not connection.has_input():
+                association.advance()
             elif connection.start == connection.end:
                 self._fill(connection, association)
             elif state == _ESTABLISHED and self._read_messages(connection, association):

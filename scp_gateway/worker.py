@@ -24,6 +24,7 @@ from scp_gateway.listening import Shared
 from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.workers import BEAT, BEAT_S, CHANGE, LISTEN
 from shared import bootstrap, logs
+from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
 from shared.metrics_folder import MetricsFolder
@@ -48,6 +49,7 @@ def main() -> None:
         ports.commitments,
         lambda listener: shared[listener.name],
         TlsContexts(ports.secrets, ports.clock),
+        Archives(ports.configuration.get, ports.secrets, ports.clock),
     )
     if home := os.environ.get("AXIOM_HOME"):
         MetricsFolder(Path(home) / "run" / "metrics").keep(f"gateway-{row}")

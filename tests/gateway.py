@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from scp_gateway.gateway import Gateway
+from scp_gateway.query_jobs import Archives
 from scp_gateway.storage import Receiver
 from shared.config.entities import Listener
 from shared.errors import AxiomError
@@ -103,9 +104,11 @@ class MemoryReceiver:
 
 
 @contextmanager
-def running_gateway(receiver: Receiver, **settings: Any) -> Iterator[tuple[Gateway, int]]:
+def running_gateway(
+    receiver: Receiver, archives: Archives | None = None, **settings: Any
+) -> Iterator[tuple[Gateway, int]]:
     """A gateway with one listener on a free port, and that port."""
-    gateway = Gateway(receiver)
+    gateway = Gateway(receiver, archives=archives)
     assert gateway.apply([listener(**settings)]) == {}
     try:
         yield gateway, gateway.ports()["test"]

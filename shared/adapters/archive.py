@@ -6,7 +6,7 @@ so that a store that matches less than C-FIND demands finds no more than it shou
 
 from __future__ import annotations
 
-import threading
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +15,7 @@ from shared.adapters.sources import qido
 from shared.adapters.sources.http import SourceServer
 from shared.config.entities import DicomwebDestination, GoogleHealthcareDestination
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
-from shared.dicom.matching import is_range, is_wild_card, matches
+from shared.dicom.matching import is_range, is_wild_card, matches, takes_wild_cards
 from shared.dicom.query import (
     PATIENT_ID,
     SERIES_INSTANCE_UID,
@@ -41,6 +41,8 @@ _PAGE: Final = 1000
 # More keys than this are asked for as all that there is: a URL has its limits.
 _MOST_INCLUDED: Final = 60
 _LONGEST_VALUE: Final = 256
+# What a URL has as it is.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~*?-]*")
 _PATHS: Final = {
     Level.PATIENT: ("/studies", STUDY_INSTANCE_UID),
     Level.STUDY: ("/studies", STUDY_INSTANCE_UID),
@@ -250,26 +252,6 @@ class Archive:
             yield whole if all(matches(key, whole.found) for key in _of_all(query)) else None
 
 
-class Archives:
-    """The archives that listeners stand in front of, kept and reused. Thread-safe."""
-
-    def __init__(self, secrets: SecretStore, clock: Clock) -> None:
-        self._secrets, self._clock = secrets, clock
-        self._lock = threading.Lock()
-        self._open: dict[str, tuple[Store, Archive]] = {}
-
-    def of(self, store: Store) -> Archive:
-        """The archive of a configured store. Raises: SourceMisconfiguredError and its kin."""
-        with self._lock:
-            known = self._open.get(store.name)
-            if known is not None and known[0] == store:
-                return known[1]
-            archive = open_archive(store, self._secrets, self._clock)
-            # Whoever still asks the former one goes on with connections of its own.
-            self._open[store.name] = store, archive
-            return archive
-
-
 def open_archive(store: Store, secrets: SecretStore, clock: Clock) -> Archive:
     """It connects when first asked. Raises: SourceMisconfiguredError and its kin."""
     session: requests.Session | None = None
@@ -322,9 +304,9 @@ def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]
     """The searches that together find all that fits, and as little else as the store allows."""
     listed = next((tag for tag in _UIDS if len(query.uids(tag)) > 1), None)
     sent = [
-        (key.tag, key.values[0])
+        (key.tag, value)
         for key in query.keys
-        if key.tag != listed and _is_sent(key, dialect)
+        if key.tag != listed and (value := _sent(key, dialect))
     ]
     if listed is None:
         yield sent
@@ -334,20 +316,24 @@ def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]
         yield [*sent, (listed, uid)]
 
 
-def _is_sent(key: Key, dialect: Dialect) -> bool:
-    """False for what is matched here alone."""
+def _sent(key: Key, dialect: Dialect) -> str:
+    """What the store is asked to match; "" for what is matched here alone."""
     if key.is_universal or len(key.values) != 1 or key.tag in _COUNTED:
-        return False
-    value = key.values[0]
+        return ""
+    value = key.values[0].strip()
     if len(value) > _LONGEST_VALUE or not value.isprintable() or "," in value:
-        return False
+        return ""
     if dialect.keys is not None and key.tag not in dialect.keys:
-        return False
-    if is_wild_card(key):
-        return dialect.wild_cards
+        return ""
     if is_range(key):
-        return dialect.ranges is None or key.tag in dialect.ranges
-    return True
+        return value if dialect.ranges is None or key.tag in dialect.ranges else ""
+    if not dialect.wild_cards:
+        return "" if is_wild_card(key) else value
+    plain = _PLAIN.match(value)
+    if takes_wild_cards(key) and plain is not None and plain[0] != value:
+        # Names are compared and encoded in many ways; their beginnings are in one.
+        return "" if plain[0].strip("*") == "" else f"{plain[0]}*"
+    return value
 
 
 def _included(query: Query) -> list[str]:

@@ -19,9 +19,14 @@ def is_range(key: Key) -> bool:
     return key.vr in _LONGEST_DATE and any(_RANGE.fullmatch(value) for value in key.values)
 
 
+def takes_wild_cards(key: Key) -> bool:
+    """True if `*` and `?` in a Value of the key would stand for anything."""
+    return key.vr in _WILD_CARD_VRS
+
+
 def is_wild_card(key: Key) -> bool:
-    """True if `*` and `?` of the key's Value stand for anything."""
-    return key.vr in _WILD_CARD_VRS and any("*" in v or "?" in v for v in key.values)
+    """True if they do in its own."""
+    return takes_wild_cards(key) and any("*" in v or "?" in v for v in key.values)
 
 
 def matches(key: Key, found: Found) -> bool | None:

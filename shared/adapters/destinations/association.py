@@ -133,13 +133,17 @@ class Association:
         context: Context,
         sop_instance_uid: str,
         data_set: Sequence[Part],
+        originator: tuple[str, int] | None = None,
     ) -> Response:
-        """C-STORE one Instance whose data set is encoded as `context` says.
+        """C-STORE one Instance whose data set is encoded as `context` says; `originator` is the AE
+        Title and the Message ID of the C-MOVE that it is a part of.
 
         Raises: TruncatedInstanceError if the received file is shorter than it was.
         """
         message_id = self._next_message_id()
-        request = command_set.store_request(message_id, context.abstract_syntax, sop_instance_uid)
+        request = command_set.store_request(
+            message_id, context.abstract_syntax, sop_instance_uid, originator
+        )
         number = self._context_ids[context]
         try:
             self._send_message(number, request, data_set)

@@ -34,6 +34,8 @@ _AFFECTED_SOP_INSTANCE_UID = 0x1000
 _REQUESTED_SOP_INSTANCE_UID = 0x1001
 _EVENT_TYPE_ID = 0x1002
 _ACTION_TYPE_ID = 0x1008
+_MOVE_ORIGINATOR_AE_TITLE = 0x1030
+_MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
 _NO_DATA_SET = 0x0101
 _MEDIUM_PRIORITY = 0
@@ -50,8 +52,23 @@ class Response:
     has_data_set: bool
 
 
-def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> bytes:
-    """A C-STORE-RQ (PS3.7 9.3.1.1); a data set follows it."""
+def store_request(
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    originator: tuple[str, int] | None = None,
+) -> bytes:
+    """A C-STORE-RQ (PS3.7 9.3.1.1); a data set follows it.
+
+    `originator` is the AE Title and the Message ID of the C-MOVE that it is a part of.
+    """
+    moved = {}
+    if originator is not None:
+        ae_title = originator[0].encode("ascii", "replace")
+        moved = {
+            _MOVE_ORIGINATOR_AE_TITLE: ae_title + b" " * (len(ae_title) % 2),
+            _MOVE_ORIGINATOR_MESSAGE_ID: _us(originator[1]),
+        }
     return _command(
         {
             _AFFECTED_SOP_CLASS_UID: _uid(sop_class_uid),
@@ -60,6 +77,7 @@ def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
             _PRIORITY: _us(_MEDIUM_PRIORITY),
             _DATA_SET_TYPE: _us(0x0000),
             _AFFECTED_SOP_INSTANCE_UID: _uid(sop_instance_uid),
+            **moved,
         }
     )
 

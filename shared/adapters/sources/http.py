@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -142,7 +142,8 @@ class SourceServer:
     def _send(self, url: str, headers: Mapping[str, str], query: Query) -> requests.Response:
         return self._session.get(
             url,
-            params=list(query),
+            # Wild cards as they are: Orthanc's plugin, for one, does not decode them.
+            params=urlencode(list(query), safe="*?"),
             headers={"Accept-Encoding": "identity", **headers},
             auth=self._authorization,
             timeout=self._timeout_s,

@@ -1,0 +1,250 @@
+"""Query/Retrieve on one association (PS3.4 Annex C): requests become jobs, which go on between the
+peer's messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from scp_gateway.command_set import (
+    C_CANCEL_RQ,
+    C_FIND_RQ,
+    C_MOVE_RQ,
+    Command,
+    query_response,
+)
+from scp_gateway.dimse_status import Answer, Status, comment_on
+from scp_gateway.message_reader import AbortReason, ProtocolError
+from scp_gateway.query_jobs import Archives, Control, Job, Reply, finding
+from scp_gateway.query_services import QUERY_SOP_CLASSES
+from scp_gateway.retrieving import GetTaker, MoveTaker, Taker, retrieving
+from shared.config.entities import Listener
+from shared.config.query_retrieve import QueryRetrieve
+from shared.dicom.query import MalformedIdentifierError, Query
+from shared.errors import AxiomError, TransientError
+from shared.ports import Buffer
+
+log = logging.getLogger(__name__)
+
+_MAX_IDENTIFIER_BYTES: Final = 1 << 20
+_PENDING: Final = (Status.PENDING, Status.PENDING_NOT_ALL_KEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """The accepted Presentation Contexts that matter here."""
+
+    # SOP Class of Query/Retrieve and Transfer Syntax, by ID.
+    queries: Mapping[int, tuple[str, str]]
+    # ID and Transfer Syntax of those of which the peer is SCP, by SOP Class of storage.
+    storage: Mapping[str, Sequence[tuple[int, str]]]
+
+
+class QueryRetrieveScp:
+    """Answers the messages of the Presentation Contexts of Query/Retrieve, one request at a time.
+
+    While `is_busy`, `advance` is to be called whenever the peer has sent nothing.
+    """
+
+    def __init__(
+        self,
+        archives: Archives,
+        services: QueryRetrieve,
+        listener: Listener,
+        contexts: Contexts,
+        send: Callable[[bytes], None],
+        *,
+        peer_ae_title: str,
+        max_pdu_size: int,
+    ) -> None:
+        self._archives, self._services, self._listener = archives, services, listener
+        self._contexts, self._send = contexts, send
+        self._peer_ae_title, self._max_pdu_size = peer_ae_title, max_pdu_size
+        self._context_id = 0
+        self._message: Command | None = None
+        self._data = bytearray()
+        # What goes on.
+        self._request: Command | None = None
+        self._request_context_id = 0
+        self._job: Job | None = None
+        self._control = Control()
+        self._replies = 0
+
+    def accepts(self, context_id: int) -> bool:
+        """True for a Presentation Context of Query/Retrieve."""
+        return context_id in self._contexts.queries
+
+    @property
+    def is_busy(self) -> bool:
+        """There is something to be done without the peer."""
+        return self._job is not None and not self._control.is_waiting
+
+    @property
+    def is_asked(self) -> bool:
+        """A request is not answered to its end."""
+        return self._job is not None
+
+    def begin(self, context_id: int, message: Command) -> None:
+        """Start on a message."""
+        self._context_id, self._message = context_id, message
+        self._data.clear()
+
+    def write(self, *fragments: Buffer) -> None:
+        """More of its identifier. Raises: ProtocolError if that goes on and on."""
+        for fragment in fragments:
+            self._data += fragment
+        if len(self._data) > _MAX_IDENTIFIER_BYTES:
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, "an identifier is too long")
+
+    def finish(self) -> None:
+        """The message is complete. Raises: ProtocolError, OSError."""
+        message, self._message = self._message, None
+        if message is None:
+            return
+        if message.field == C_CANCEL_RQ:
+            request = self._request
+            if request is not None and request.message_id == message.message_id:
+                self._control.is_cancelled = True
+            return
+        if message.field & 0x8000:
+            self._control.answer(message.status)
+            return
+        if self._job is not None:
+            # There is no asynchronous operations window (PS3.7 D.3.3.3).
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, "a request while one is being answered")
+        self._request, self._request_context_id = message, self._context_id
+        self._control = Control()
+        self._replies = 0
+        self._job = self._begun(message, bytes(self._data))
+
+    def advance(self) -> None:
+        """Do one step of the request at hand. Raises: OSError."""
+        job, request = self._job, self._request
+        if job is None or request is None:
+            return
+        try:
+            reply = next(job)
+        except StopIteration:
+            self._end()
+            return
+        except OSError:
+            raise
+        except Exception as error:
+            self._end()
+            self._reply(request, self._failure(request, error))
+            return
+        if reply is None:
+            return
+        if reply.answer.status not in _PENDING:
+            # Before it is sent: the peer may ask for more at once.
+            self._end()
+        self._reply(request, reply)
+
+    def abandon(self) -> None:
+        """The association is over; twice is once."""
+        self._end()
+
+    # ---- inside
+
+    def _begun(self, message: Command, data: bytes) -> Job:
+        """What answers the request; nothing is done yet."""
+        sop_class, syntax = self._contexts.queries[self._context_id]
+        known = QUERY_SOP_CLASSES[sop_class]
+        if message.field != known.command_field:
+            return iter([Reply(Answer(Status.UNRECOGNIZED_OPERATION))])
+        return self._answering(message, data, syntax)
+
+    def _answering(self, message: Command, data: bytes, syntax: str) -> Iterator[Reply | None]:
+        sop_class, _ = self._contexts.queries[self._request_context_id]
+        query = Query.parse(data, syntax, QUERY_SOP_CLASSES[sop_class].levels)
+        if message.field == C_FIND_RQ:
+            archive = self._archives.of(self._services.store)
+            yield from finding(
+                archive,
+                query,
+                self._control,
+                transfer_syntax_uid=syntax,
+                retrieve_ae_title=self._listener.ae_title,
+            )
+            return
+        if not query.uids(query.level.unique_key):
+            raise MalformedIdentifierError(f"no unique key of level {query.level}")
+        taker = self._taker(message)
+        if taker is None:
+            log.warning("move destination unknown", extra={"listener": self._listener.name})
+            yield Reply(Answer(Status.MOVE_DESTINATION_UNKNOWN, "move destination unknown"))
+            return
+        yield from retrieving(
+            self._archives.of(self._services.store),
+            query,
+            taker,
+            self._control,
+            transfer_syntax_uid=syntax,
+            max_instance_bytes=self._archives.max_instance_bytes,
+        )
+
+    def _taker(self, message: Command) -> Taker | None:
+        if message.field != C_MOVE_RQ:
+            return GetTaker(
+                self._contexts.storage, self._send, self._control, max_pdu_size=self._max_pdu_size
+            )
+        peer = self._archives.move_destination(
+            self._services,
+            message.move_destination,
+            calling_ae_title=self._listener.ae_title,
+            timeout_s=self._listener.network_timeout_s,
+        )
+        if peer is None:
+            return None
+        return MoveTaker(peer, (self._peer_ae_title, message.message_id))
+
+    def _reply(self, request: Command, reply: Reply) -> None:
+        self._replies += 1
+        self._send(
+            query_response(
+                self._request_context_id,
+                request,
+                reply.answer,
+                identifier=reply.identifier,
+                counts=reply.counts,
+                max_pdu_size=self._max_pdu_size,
+            )
+        )
+        if reply.answer.status not in _PENDING:
+            log.info(
+                "query answered",
+                extra={
+                    "listener": self._listener.name,
+                    "command_field": f"{request.field:04X}H",
+                    "status": f"{reply.answer.status:04X}H",
+                    "responses": self._replies,
+                },
+            )
+
+    def _failure(self, request: Command, error: Exception) -> Reply:
+        if isinstance(error, MalformedIdentifierError):
+            return Reply(Answer(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, str(error)))
+        if not isinstance(error, AxiomError):
+            log.error("a query failed on a fault of the gateway", exc_info=error)
+            return Reply(
+                Answer(Status.UNABLE_TO_PROCESS, "processing failure, see the gateway's log")
+            )
+        log.warning(
+            "a query cannot be answered",
+            extra={"listener": self._listener.name, "error": str(error)},
+        )
+        status = Status.UNABLE_TO_PROCESS
+        if isinstance(error, TransientError):
+            is_find = request.field == C_FIND_RQ
+            status = Status.OUT_OF_RESOURCES if is_find else Status.CANNOT_COUNT_MATCHES
+        return Reply(Answer(status, comment_on(error)))
+
+    def _end(self) -> None:
+        job, self._job, self._request = self._job, None, None
+        self._control.is_waiting = False
+        close = getattr(job, "close", None)
+        if close is not None:
+            close()
