@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 
 from _pytest.terminal import TerminalReporter
 
-_CONTRACT = re.compile(r"(?:.*/)?tests/contract/test_(\w+)\.py::.*\[([A-Za-z_]+)[\]-]")
+_CONTRACT = re.compile(r"(?:.*/)?tests/contract/test_(\w+)\.py::.*\[([a-z_]+)[\]-]")
 _OUTCOMES = ("passed", "failed", "error", "skipped")
 
 

@@ -77,6 +77,13 @@ def firestore_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield address
 
 
+@pytest.fixture(scope="session")
+def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where Google's Pub/Sub emulator listens."""
+    with emulator("pubsub", tmp_path_factory.mktemp("emulator")) as address:
+        yield address
+
+
 @pytest.fixture
 def firestore_documents(
     firestore_emulator: str, monkeypatch: pytest.MonkeyPatch

@@ -20,20 +20,12 @@ from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.errors import StorageUnavailableError
 from shared.pipeline.envelope import LANE, PRIORITY, TOPIC
 from shared.ports import MessageBus, Outgoing
-from tests.google.emulators import emulator
 
 # Takes all messages of a topic off the bus: their bytes and attributes.
 Receive = Callable[[str], list[tuple[bytes, dict[str, str]]]]
 
 
 TOPICS = ("instance-received", "one", "two", "three", "work", "work.apart")
-
-
-@pytest.fixture(scope="session")
-def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where Google's Pub/Sub emulator listens."""
-    with emulator("pubsub", tmp_path_factory.mktemp("emulator")) as address:
-        yield address
 
 
 class Bus(NamedTuple):
