@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -95,6 +96,18 @@ def poller(running: RunningAxiom) -> int | None:
         return None
 
 
+def has_another_poller(running: RunningAxiom, killed: int | None) -> bool:
+    return poller(running) not in (None, killed)
+
+
+def fails(running: RunningAxiom, source: str) -> bool:
+    return bool(states(running)[source]["failures"])
+
+
+def is_finished(running: RunningAxiom, url: str) -> bool:
+    return bool(running.request("GET", url).json()["state"] == "finished")
+
+
 @pytest.mark.peer("orthanc")
 def test_each_kind_brings_all_once_and_what_is_late(
     running: RunningAxiom, archive: OrthancPeer
@@ -148,7 +161,7 @@ def test_a_poller_that_is_killed_at_any_moment_loses_nothing(
     chance = random.Random(8)
     killed = None
     for _ in range(5):
-        wait_until(lambda k=killed: poller(running) not in (None, k), 60, "a poller")
+        wait_until(partial(has_another_poller, running, killed), 60, "a poller")
         wait_until(lambda: chance.random() < 0.5, 30, every_s=0.02)
         killed = running.kill_part("polling")
     wanted = {(name, uid) for name in sources for uid in uids}
@@ -172,7 +185,7 @@ def test_one_source_that_is_dead_leaves_the_others_alone(
     running.configure(sources=[dead, html, stranger, sources["dead-web"]])
     wait_until(lambda: ("dead-web", uid) in came(running, "dead"), 60, "the other's")
     for name in ("dead-off", "html", "stranger"):
-        wait_until(lambda n=name: states(running)[n]["failures"], 60, name)
+        wait_until(partial(fails, running, name), 60, name)
     assert "connection" in states(running)["dead-off"]["last_error"]
     assert states(running)["dead-off"]["last_code"] == "source-unavailable"
     polled = running.request("POST", "/api/v1/sources/dead-web/poll")
@@ -196,7 +209,7 @@ def test_a_list_is_pulled_on_demand_through_each_kind(
         started = running.request("POST", "/api/v1/pulls", json=asked)
         assert started.status_code == 202, started.text
         url = started.headers["Location"]
-        wait_until(lambda u=url: running.request("GET", u).json()["state"] == "finished", 60, name)
+        wait_until(partial(is_finished, running, url), 60, name)
         rows = running.get_all(f"{url}/rows")
         assert [(row["state"], row["received"]) for row in rows] == [("done", 1), ("unknown", 0)]
     wait_until(lambda: len(came(running, "list")) == 3, 30)
