@@ -232,8 +232,9 @@ def _keys_of(dataset: Dataset, depth: int = 0) -> Iterator[tuple[int, Key]]:
 
 def _vr_of(tag: int, given: str) -> str:
     from pydicom.datadict import dictionary_VR
+    from pydicom.valuerep import STANDARD_VR
 
-    if given not in ("UN", "None"):
+    if given != "UN" and given in STANDARD_VR:
         return given
     try:
         return dictionary_VR(tag)[:2]
