@@ -22,7 +22,7 @@ locals {
   # subscribes_to  the topic whose messages are pushed to it
   # schedule       when Scheduler calls it instead, as cron says it
   # publishes_to   topics
-  # landing        whether it reads the bucket that others put files into
+  # landing        its role in the bucket that others put files into: objectViewer, objectCreator
   # http2          whether it takes requests of any size
   # objects        what it does in the bucket: none, read, create, delete
   # secrets        what it does with secrets that configuration names: none, read, manage
@@ -76,7 +76,7 @@ locals {
       publishes_to  = ["instance-received", "exception-raised"]
       objects       = "delete" # what it could not announce
       secrets       = "read"
-      landing       = true
+      landing       = "objectViewer"
       memory_mib    = 1024
       timeout_s     = 600
     }
@@ -145,6 +145,7 @@ locals {
       concurrency  = 32
       timeout_s    = 300
       has_api_keys = true
+      landing      = "objectCreator" # uploads that clients begin here go there
     }
     dicomweb = {
       publishes_to = ["instance-received", "exception-raised", "commitment-requested"]
@@ -172,7 +173,7 @@ locals {
       memory_mib    = 512
       concurrency   = 16
       has_api_keys  = false
-      landing       = false
+      landing       = null
       http2         = false
     }, given)
   }

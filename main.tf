@@ -212,10 +212,10 @@ module "functions" {
   environment = merge(
     local.environment,
     each.value.http2 ? { AXIOM_HTTP2 = "true" } : {},
-    each.value.landing && var.landing.enabled ? { AXIOM_LANDING_BUCKETS = module.storage.landing } : {},
+    each.value.landing != null && var.landing.enabled ? { AXIOM_LANDING_BUCKETS = module.storage.landing } : {},
   )
   http2              = each.value.http2
-  landing_bucket     = each.value.landing && var.landing.enabled ? { name = module.storage.landing } : null
+  landing_bucket     = each.value.landing != null && var.landing.enabled ? { name = module.storage.landing, role = "roles/storage.${each.value.landing}" } : null
   secret_environment = each.value.has_api_keys ? { AXIOM_API_KEY = module.secrets.ids["api-key"] } : {}
 
   caller = (

@@ -142,7 +142,7 @@ resource "google_storage_bucket_iam_member" "landing" {
   count = var.landing_bucket == null ? 0 : 1
 
   bucket = var.landing_bucket.name
-  role   = "roles/storage.objectViewer"
+  role   = var.landing_bucket.role
   member = google_service_account.this.member
 }
 

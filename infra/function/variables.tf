@@ -111,8 +111,8 @@ variable "objects" {
 }
 
 variable "landing_bucket" {
-  description = "The bucket that others put files into, if the function reads it."
-  type        = object({ name = string })
+  description = "The bucket that others put files into, and what the function's role is there; null for none."
+  type        = object({ name = string, role = string })
   default     = null
 }
 
