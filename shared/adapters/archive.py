@@ -302,11 +302,13 @@ def _google_session(name: str, url: str) -> requests.Session:
 
 def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]:
     """The searches that together find all that fits, and as little else as the store allows."""
-    listed = next((tag for tag in _UIDS if len(query.uids(tag)) > 1), None)
+    uids = [tag for tag in _UIDS if _is_known_at(query.level, tag)]
+    listed = next((tag for tag in uids if len(query.uids(tag)) > 1), None)
     sent = [
         (key.tag, value)
         for key in query.keys
-        if key.tag != listed and (value := _sent(key, dialect))
+        if key.tag != listed and _is_known_at(query.level, key.tag)
+        if (value := _sent(key, dialect))
     ]
     if listed is None:
         yield sent
@@ -314,6 +316,13 @@ def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]
     # How a list of UIDs is written differs from server to server.
     for uid in dict.fromkeys(query.uids(listed)):
         yield [*sent, (listed, uid)]
+
+
+def _is_known_at(level: Level, tag: str) -> bool:
+    """False for a key of a level below, which no search is asked to match (PS3.18 10.6.1.2)."""
+    if tag == SOP_INSTANCE_UID:
+        return level is Level.IMAGE
+    return tag not in (SERIES_INSTANCE_UID, _MODALITY) or level in (Level.SERIES, Level.IMAGE)
 
 
 def _sent(key: Key, dialect: Dialect) -> str:
