@@ -4,10 +4,13 @@ a test says.
 
 from __future__ import annotations
 
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from scp_gateway.gateway import Gateway
 from scp_gateway.query_services import QUERY_SOP_CLASSES
 from shared.adapters.archive import Match
 from shared.adapters.destinations.association import Peer
+from shared.adapters.embedded.clock import SystemClock
+from shared.adapters.embedded.secret_store import FileSecretStore
+from shared.adapters.tls import TlsContexts
 from shared.config.query_retrieve import QueryRetrieve
 from shared.dicom.query import Query, _encode
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import FoundInstance, Retrieval, Retrieved
+from tests.certificates import Authority
 from tests.gateway import (
     A_ABORT,
     COMMAND,
@@ -35,6 +43,7 @@ from tests.gateway import (
     command_elements,
     command_set,
     echo_rq,
+    listener,
     p_data,
     pdv,
     running_gateway,
@@ -87,10 +96,12 @@ def study(number: int) -> Match:
 
 
 def endless() -> Iterator[Match | None]:
-    number = 0
+    """Two matches, and then the store is asked for ever."""
+    yield study(1)
+    yield study(2)
     while True:
-        number += 1
-        yield study(number)
+        time.sleep(0.001)
+        yield None
 
 
 def identifier(level: str = "STUDY", **keys: Any) -> bytes:
@@ -243,6 +254,35 @@ def test_a_gateway_that_stops_ends_the_search() -> None:
         assert response(peer) == PENDING
         gateway.stop(5)
         assert archives.closed.wait(20)
+
+
+def test_c_cancel_is_seen_under_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+    archives = ScriptedArchives(endless)
+    contexts = TlsContexts(FileSecretStore(tmp_path / "secrets"), SystemClock())
+    gateway = Gateway(MemoryReceiver(), tls=contexts, archives=archives)
+    tls = {
+        "certificate_file": str(certificate),
+        "private_key_file": str(key),
+        "require_client_certificate": False,
+    }
+    assert gateway.apply([listener(tls=tls, query_retrieve={"store": "archive"})]) == {}
+    try:
+        with RawPeer(gateway.ports()["test"]) as peer:
+            context = ssl.create_default_context(cafile=str(authority.file))
+            peer.socket = context.wrap_socket(peer.socket, server_hostname="127.0.0.1")
+            peer.associate([(FIND, [SYNTAX])])
+            # Both in one record: the second lies decrypted in the gateway when the search begins.
+            peer.send(request(C_FIND, identifier()) + request(C_CANCEL, None))
+            assert statuses(peer)[-1] == CANCELLED
+            peer.send(request(C_FIND, identifier()))
+            assert response(peer) == PENDING
+            peer.send(request(C_CANCEL, None))
+            assert statuses(peer)[-1] == CANCELLED
+            peer.release()
+    finally:
+        gateway.stop(0)
 
 
 @pytest.mark.parametrize(
