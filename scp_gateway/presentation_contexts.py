@@ -34,6 +34,9 @@ _LATER_TRANSFER_SYNTAXES = {
     "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
 }
 
+# What the dictionary does not name.
+LATER_NAMES = _LATER_SOP_CLASSES | _LATER_TRANSFER_SYNTAXES
+
 # "Storage" in their names, but no Instance of them is ever sent with C-STORE.
 _NOT_STORED = frozenset(
     {
