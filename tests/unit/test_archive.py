@@ -10,13 +10,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from shared.adapters.archive import ANY_SERVER, GOOGLE, Archive, Dialect, Match
+from shared.adapters.archive import ANY_SERVER, GOOGLE, Archive, Dialect, Match, open_archive
 from shared.adapters.destinations import authorization
 from shared.adapters.sources.http import SourceServer
+from shared.config.entities import GoogleHealthcareDestination
 from shared.dicom.query import Key, Level, Query
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
+from shared.ports import Retrieval
+from tests.data import build
 from tests.fakes import FakeClock
+from tests.google.healthcare import healthcare
 from tests.unit.destinations.scripted_http import Answer, Request, ScriptedHttp
+from tests.unit.destinations.test_create import Secrets
 
 NAME, ID, DATE = "00100010", "00100020", "00080020"
 STUDY, SERIES, SOP = "0020000D", "0020000E", "00080018"
@@ -185,3 +190,38 @@ def test_the_instances_of_a_patient_are_those_of_its_studies() -> None:
         server.close()
     assert [(study, one.uid) for study, one in found] == [("1.1", "1.1.1.1")]
     assert asked_for(http) == [{ID: "P1"}, {STUDY: "1.1"}]
+
+
+def test_a_store_that_keeps_to_googles_rules_is_bridged_and_retrieved_from() -> None:
+    with healthcare() as store:
+        for name, date in (("DOE^JOHN", b"20240105"), ("ROE^JANE", b"20250607")):
+            changes = {
+                0x00100010: build.element(0x00100010, "PN", name),
+                0x00080020: build.element(0x00080020, "DA", date),
+            }
+            store.put(build.ct(study=name, series=name, instance=name, changes=changes))
+        named = dict(zip(_STORE_FIELDS, store.name.split("/")[1::2], strict=True))
+        entity = {"name": "hc", "type": "google_healthcare", "base_url": f"{store.url}/v1", **named}
+        archive = open_archive(
+            GoogleHealthcareDestination.model_validate(entity), Secrets(), FakeClock()
+        )
+        try:
+            keys = [Key(NAME, "PN", ("d*",)), Key("00180015", "CS", ("HEAD",)), Key(STUDY, "UI")]
+            [study] = find(archive, *keys, Key("00201208", "IS"), Key("00080061", "CS"))
+            wanted = Key(STUDY, "UI", (build.uid("DOE^JOHN"),))
+            listed = list(filter(None, archive.instances(Query(Level.STUDY, (wanted,)))))
+            [(uid, instance)] = listed
+            retrieval = Retrieval(uid, (instance,), instance.series_instance_uid, is_whole=True)
+            files = [b"".join(one.chunks) for one in archive.retrieve(retrieval)]
+            stored = store.get(instance.uid)
+        finally:
+            archive.close()
+    assert study.found[STUDY]["Value"] == [build.uid("DOE^JOHN")]
+    assert study.found["00201208"]["Value"] == [1]
+    assert study.found["00080061"]["Value"] == ["CT"]
+    # The store does not tell the body part of a Study.
+    assert not study.is_certain
+    assert files == [stored]
+
+
+_STORE_FIELDS = ("project_id", "location", "dataset_id", "dicom_store_id")
