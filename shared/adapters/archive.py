@@ -27,7 +27,7 @@ from shared.dicom.query import (
     Query,
     texts,
 )
-from shared.errors import SourceMisconfiguredError
+from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import Clock, FoundInstance, Retrieval, Retrieved, SecretStore
 
 if TYPE_CHECKING:
@@ -292,8 +292,10 @@ def _google_session(name: str, url: str) -> requests.Session:
 
     try:
         credentials = credentials_for(name, url)
-    except (DestinationMisconfiguredError, DestinationUnavailableError) as error:
+    except DestinationMisconfiguredError as error:
         raise SourceMisconfiguredError(*error.args) from None
+    except DestinationUnavailableError as error:
+        raise SourceUnavailableError(*error.args) from None
     from google.auth.transport.requests import AuthorizedSession
 
     session: requests.Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]

@@ -25,6 +25,7 @@ from tests.peers import OrthancPeer, StartStorescp, free_port
 pytest_plugins = ("tests.peers",)
 pytestmark = [
     pytest.mark.peer("dcmtk"),
+    pytest.mark.peer("orthanc"),
     pytest.mark.skipif(shutil.which("findscu") is None, reason="dcmtk is not installed"),
 ]
 
