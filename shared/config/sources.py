@@ -103,6 +103,13 @@ Parameter = str | int | tuple[str, ...]
 Parameters = Annotated[dict[str, Parameter], AfterValidator(_are_parameters)]
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 AeTitle = Annotated[str, AfterValidator(checked_ae_title)]
+
+
+def _is_google(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" and (parts.hostname or "").endswith(".googleapis.com")
+
+
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_is_base_url)]
 CloudName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}$")]
 
@@ -201,6 +208,12 @@ class DicomwebSource(_QueriedSource):
             raise ValueError(
                 "auth_type oauth2_client_credentials needs token_url, credentials.client_id and "
                 ".client_secret"
+            )
+        if self.auth_type == "google" and not _is_google(self.base_url):
+            # Whoever has such a token acts as the process until it ends.
+            raise ValueError(
+                "auth_type google shows its token to https://*.googleapis.com alone; base_url is "
+                "elsewhere"
             )
         return self
 

@@ -32,4 +32,8 @@ def authorization(entity: DicomwebSource, secrets: SecretStore) -> Authorization
             scope=entity.scope,
             timeout_s=entity.timeout_s,
         )
+    if entity.auth_type == "google":
+        from shared.adapters.sources.google_tokens import GoogleTokens
+
+        return GoogleTokens(entity.name, entity.base_url, timeout_s=entity.timeout_s)
     return sign_in.none()
