@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "Make, list, rotate and revoke API keys.",
     "config": "Apply and export the configuration; compare and restore versions.",
     "rules": "Test, check, try out and explain rulesets.",
+    "destinations": "List and show destinations; ask one whether it is there.",
     "sources": "List and show the sources that are polled; poll one now.",
     "pull": "Fetch Studies from a source on demand; pause and resume.",
     "crosswalk": "Try crosswalk maps, copy their tables, show how they do.",

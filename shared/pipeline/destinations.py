@@ -47,6 +47,18 @@ class DestinationPool:
             built[1].close()
         return destination
 
+    def open(self, name: str, *, timeout_s: float) -> Destination:
+        """One with connections of its own, enabled or not, which whoever asks for it closes.
+
+        It waits at most `timeout_s` for each answer; members of a group wait as configured.
+        Raises: DestinationMisconfiguredError if there is none of that name.
+        """
+        entity = self.entity(name)
+        if isinstance(entity, GroupDestination):
+            return DestinationGroup(entity, self.get, self._clock)
+        shorter_s = min(entity.timeout_s, timeout_s)
+        return self._create(entity.model_copy(update={"timeout_s": shorter_s}))
+
     def entity(self, name: str) -> DestinationEntity:
         """What is configured. Raises: DestinationMisconfiguredError if there is none."""
         entity = self._configuration.get().destination(name)

@@ -10,7 +10,9 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from shared.errors import DestinationMisconfiguredError, DocumentMissingError
+from shared.pipeline.destination_check import check_destination
 from shared.pipeline.destination_states import state_of
+from shared.web.access import acting
 from shared.web.documents_out import json_response
 from shared.web.listing import described, described_page
 from shared.web.problems import PROBLEM_RESPONSES
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
 
 URL_PREFIX = "/api/v1/destinations"
+
+_CHECKED = {
+    "type": "object",
+    "required": ["destination", "ok", "answer", "code", "hint", "ms"],
+    "properties": {
+        "destination": {"type": "string"},
+        "ok": {"type": "boolean", "description": "It would take what is sent to it"},
+        "answer": {"type": "string", "description": "What it says, in short"},
+        "code": {"type": "string", "description": "Empty if `ok`, else as in the exception log"},
+        "hint": {"type": "string"},
+        "ms": {"type": "integer", "description": "How long it took to answer"},
+    },
+}
 
 
 class DestinationPath(BaseModel):
@@ -58,6 +73,20 @@ def blueprint(ports: Ports) -> APIBlueprint:
         """
         try:
             return json_response(state_of(path.name, ports))
+        except DestinationMisconfiguredError:
+            raise DocumentMissingError("destinations", path.name) from None
+
+    @routes.post(
+        "/<name>/check",
+        operation_id="check_destination",
+        responses={200: described("Its answer, or why there is none", _CHECKED)},
+    )
+    def check(path: DestinationPath) -> Response:
+        """Ask a destination whether it is there, for half a minute at most: C-ECHO, a search for
+        one Study or object, a file that is written and deleted. Nothing stays stored there.
+        """
+        try:
+            return json_response(check_destination(path.name, ports, by=acting()))
         except DestinationMisconfiguredError:
             raise DocumentMissingError("destinations", path.name) from None
 

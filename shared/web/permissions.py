@@ -45,7 +45,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.PATIENTS_READ}): """
         rules.explain crosswalks.lookup standardize.read_review standardize.list_synonyms
     """,
-    frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check",
+    frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check destinations.check",
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
         instances.list_instances instances.read_instance instances.list_deliveries
