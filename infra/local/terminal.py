@@ -78,7 +78,9 @@ class Terminal:
         if not rows and empty:
             self.say(empty, style="dim")
             return
-        table = new_table(columns, title=title)
+        if title:
+            self.say(title, style="bold")
+        table = new_table(columns)
         for row in rows:
             table.add_row(*(cell(value) for value in row))
         self.console.print(table)
@@ -89,15 +91,13 @@ class Terminal:
             print(json.dumps(value, indent=2, ensure_ascii=False, default=str), flush=True)
 
 
-def new_table(columns: Sequence[str], *, title: str = "") -> Table:
-    """An empty table in the house's style."""
+def new_table(columns: Sequence[str]) -> Table:
+    """An empty table in the house's style; columns without any name have no header."""
     from rich import box
     from rich.table import Table
 
     table = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
+        show_header=any(columns),
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

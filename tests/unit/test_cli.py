@@ -15,6 +15,7 @@ import pytest
 
 from infra.local.cli import COMMANDS, main
 from infra.local.options import open_ports
+from infra.local.terminal import Terminal
 from shared.errors import ObjectMissingError
 from shared.messages import Stage
 from shared.pipeline.exceptions import exception_from
@@ -215,6 +216,41 @@ def test_what_config_apply_stores_config_export_shows(
     site.write_text(text)
     assert run_json(capsys, "config", "apply", str(site)) == (0, applied)
     assert run_json(capsys, "config", "export") == (0, applied)
+
+
+def test_config_apply_names_what_a_file_took_away(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site, one = tmp_path / "site.yaml", tmp_path / "one.yaml"
+    rules = "rules: [{name: any, destinations: [archive]}]"
+    destination = "destinations: [{name: archive, type: filesystem, path: archive}]\n"
+    site.write_text(
+        destination + f"rulesets: [{{name: first, {rules}}}, {{name: second, {rules}}}]\n"
+        "settings: {default_route: [archive], max_queue_age_s: 60}\n"
+    )
+    run(capsys, "config", "apply", str(site))
+    site.write_text(f"rulesets: [{{name: second, {rules}}}]\nsettings: {{}}\n")
+    _, out, _ = run(capsys, "config", "apply", str(site))
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert rows["rulesets"].split()[1:] == ["second", "first"]
+    assert "max_queue_age_s" in rows["settings"]
+    assert rows["destinations"].split()[1:] == ["archive"]
+
+    one.write_text(f"name: third\n{rules}\n")
+    _, out, _ = run(capsys, "config", "apply", str(one))
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert rows["rulesets"].split()[1:] == ["third"]
+
+
+def test_a_title_stays_on_its_line_and_columns_without_names_have_no_header(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Terminal(as_json=False).table(["", ""], [["a", "b"]], title="Wider than its table is")
+    out, _ = capsys.readouterr()
+    assert [line.split() for line in out.splitlines() if line.strip()] == [
+        ["Wider", "than", "its", "table", "is"],
+        ["a", "b"],
+    ]
 
 
 def test_every_fault_of_a_configuration_is_listed_and_nothing_is_applied(

@@ -42,15 +42,24 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
     terminal = Terminal(as_json)
     document = read_configuration(path)
     service = open_ports(create=True).configuration
+    before: dict[str, Any] = {}
     if is_ruleset(document):
         ruleset = service.put("rulesets", document, by=principal(), reason=reason)
         applied: dict[str, Any] = {"rulesets": [ruleset]}
     else:
+        before = service.export()
         applied = service.apply(document, by=principal(), reason=reason)
     terminal.document(applied)
     terminal.table(
-        ["part", "now"],
-        [[part, ", ".join(_names(value)) or "none"] for part, value in applied.items()],
+        ["part", "now", "taken away"],
+        [
+            [
+                part,
+                ", ".join(_names(value)) or "none",
+                ", ".join(_taken_away(before.get(part), value)),
+            ]
+            for part, value in applied.items()
+        ],
         title="Applied",
     )
 
@@ -118,6 +127,16 @@ def _history() -> ConfigurationHistory:
 
     ports = open_ports()
     return ConfigurationHistory(ports.objects, ports.documents, ports.configuration)
+
+
+def _taken_away(before: object, now: object) -> list[str]:
+    """Names of the entities that are no more, and of settings that are as by default again."""
+    kept = _keys(now)
+    return [name for name in _keys(before) if name not in kept]
+
+
+def _keys(value: object) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, dict) else _names(value)
 
 
 def _names(value: object) -> list[str]:
