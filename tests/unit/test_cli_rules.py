@@ -150,6 +150,14 @@ class TestRulesExplain:
         told = axiom("rules", "explain", "--dicom", dicom, "--fact", "calling_ae=X", "--json")
         assert told["rules"][0]["conditions"][0]["seen"] == {"Modality": ["CT"]}
 
+    def test_says_what_becomes_of_an_instance_that_no_rule_sends_anywhere(
+        self, axiom: Axiom, tmp_path: Path, dicom: Path
+    ) -> None:
+        site = tmp_path / "none.yaml"
+        site.write_text("rulesets: []\n")
+        axiom("config", "apply", site)
+        assert "the default route, or held" in axiom("rules", "explain", "--dicom", dicom)
+
     def test_of_a_receipt_that_is_not_there_fails(self, axiom: Axiom, site: Path) -> None:
         axiom("rules", "explain", "nobody", status=1)
         axiom("rules", "explain", status=2)

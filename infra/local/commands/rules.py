@@ -205,9 +205,13 @@ def explain(
         decision["error"]
         if "error" in decision
         else f"verdict {decision['verdict']}, destinations: "
-        + (", ".join(decision["destinations"]) or "none")
+        + (", ".join(decision["destinations"]) or _nowhere(decision["verdict"]))
     )
     _print_changes(terminal, decision)
+
+
+def _nowhere(verdict: str) -> str:
+    return "none by rule; then the default route, or held" if verdict == "route" else "none"
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
