@@ -30,8 +30,8 @@ from shared.errors import (
     ObjectMissingError,
     StorageUnavailableError,
 )
-from shared.messages import Topic
-from shared.pipeline import audit, exceptions, instance_records, jobs, shadow, studies
+from shared.messages import Stage, Topic
+from shared.pipeline import audit, commitment, exceptions, instance_records, jobs, shadow, studies
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
@@ -316,6 +316,9 @@ class Cleaner:
                 cutoff,
                 lambda decision: decision.data["state"] != "held",
             )
+            yield from self._expire(
+                commitment.COLLECTION, "requested_at", cutoff, self._is_forgotten_request
+            )
             for collection, field_name in _FINISHED:
                 yield from self._expire(collection, field_name, cutoff, lambda document: True)
         if settings.audit_retention_s:
@@ -414,6 +417,28 @@ class Cleaner:
         where = [Filter("study", "==", study.key)]
         return not self._ports.documents.query(studies.COLLECTED, where, limit=1).documents
 
+    def _is_forgotten_request(self, request: Document) -> bool:
+        """True for a request of storage commitment whose answer nobody works on any more."""
+        settings = self._ports.configuration.get().settings
+        longest = timedelta(seconds=settings.commitment_timeout_s + settings.retry_budget_s)
+        # One that is answered goes by when that was.
+        if request.data["finished_at"] or request.data["requested_at"] > timestamp(
+            self._ports.clock.now() - longest
+        ):
+            return False
+        queue, topics = self._ports.queue, [Topic.COMMITMENT_REQUESTED]
+        if queue is not None and queue.mentioned([request.key], topics):
+            return False
+        # Retrying an entry takes up a request again; which one is not among its fields.
+        where = [
+            Filter("stage", "==", Stage.COMMITMENT.value),
+            Filter("status", "==", exceptions.OPEN),
+        ]
+        entries = self._ports.documents.query(
+            exceptions.COLLECTION, where, order_by="last_at", descending=True, limit=1
+        )
+        return not entries.documents
+
     # ---- disk ------------------------------------------------------------------------------
 
     def _is_short(self) -> bool:
@@ -431,8 +456,8 @@ class Cleaner:
 _FINISHED = (
     (COLLECTION, "ended_at"),
     ("ingested", "at"),
-    ("commitments", "finished_at"),
-    ("commitment-reports", "finished_at"),
+    (commitment.COLLECTION, "finished_at"),
+    (commitment.REPORTS, "finished_at"),
     ("reconciliations", "finished_at"),
     # Of a Study that its source has not shown for so long.
     ("source-ledger", "checked_at"),

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from shared.dicom.commitment import CommitmentRequest, Reference
 from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
 from shared.messages import (
     DeliveryRequested,
     InstanceAccepted,
     InstanceReceived,
+    Source,
     Stage,
     Topic,
     encode,
@@ -250,6 +252,36 @@ class TestRecords:
         assert system.ports.documents.count("shadow-reports") == 1
         system.later(20 * DAY)
         assert system.ports.documents.count("shadow-reports") == 0
+
+    def test_of_a_commitment_that_was_never_answered_go_when_nobody_works_on_it(
+        self, system: System
+    ) -> None:
+        asked = CommitmentRequest("1.2.3", (Reference("1.2.840.10008.1.2", "1.2.4"),))
+        source = Source("dimse", "main-listener", calling_ae_title="CT1")
+        system.ports.commitments.request(asked, source, here_for_s=0)
+        system.later(100 * DAY)
+        # Its message waits still.
+        assert system.ports.documents.count("commitments") == 1
+        bus: Any = system.ports.bus
+        [message] = bus.lease([Topic.COMMITMENT_REQUESTED], limit=10, lease_s=60)
+        bus.settle(acknowledged=[message.message_id], later=[])
+        system.ports.exceptions.record(
+            exception_from(ObjectMissingError("a"), stage=Stage.COMMITMENT, at=system.clock.now())
+        )
+        system.later(DAY)
+        assert system.ports.documents.count("commitments") == 1
+        [entry] = system.ports.exceptions.list().documents
+        system.ports.exceptions.archive(entry.key, by="test")
+        system.later(DAY)
+        assert system.ports.documents.count("commitments") == 0
+
+    def test_of_a_commitment_that_may_be_answered_yet_stay(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home", record_retention_s=1)
+        asked = CommitmentRequest("1.2.3", (Reference("1.2.840.10008.1.2", "1.2.4"),))
+        source = Source("dimse", "main-listener", calling_ae_title="CT1")
+        system.ports.commitments.request(asked, source, here_for_s=0)
+        system.later(3 * DAY)
+        assert system.ports.documents.count("commitments") == 1
 
     def test_stay_where_they_are_to_be_kept(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home", record_retention_s=0)
