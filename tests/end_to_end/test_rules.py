@@ -67,9 +67,12 @@ def test_a_rule_at_reception_refuses_over_both_protocols(axiom_up: StartAxiom) -
     (failed,) = refused.json()["00081198"]["Value"]
     assert failed["00081197"]["Value"] == [0x0124]
     assert stow(running, build.mr(instance="mr-2")).status_code == 200
-    entries = running.get_all("/api/v1/exceptions")
-    about = [entry for entry in entries if entry["sop_instance_uid"] == build.uid("ct-2")]
-    assert [entry["code"] for entry in about] == ["refused-by-rule"]
+
+    def about() -> list[str]:
+        entries = running.get_all("/api/v1/exceptions")
+        return [e["code"] for e in entries if e["sop_instance_uid"] == build.uid("ct-2")]
+
+    assert wait_until(about, what="its entry") == ["refused-by-rule"]
     store: Path = running.home / "storage" / "store"
     both = {build.uid("mr-1"), build.uid("mr-2")}
     # A CT may be there too, taken before the rule counted.

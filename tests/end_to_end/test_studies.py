@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAxiom]:
             rulesets=[RULES],
             settings={"default_route": ["primary-storage"], "min_free_bytes": 0},
         )
+        numbers = itertools.count()
+
+        def follows() -> bool:
+            # What comes before the stages have looked takes the default route.
+            send(running, f"before-{next(numbers)}", "BY HAND", 1)
+            return bool(running.get_all("/api/v1/studies"))
+
+        wait_until(follows, what="the rules to count", every_s=0.3)
         yield running
 
 

@@ -175,7 +175,7 @@ class TestTheConfiguration:
             (["a", "nobody"], "destinations[1].members[1]", "no destination 'nobody'"),
             (["pacs"], "destinations[1].members[0]", "is a group itself"),
             (["a", "a"], "destinations[1].members[1]", "is there twice"),
-            ([], "destinations[1].members", "at least 1"),
+            ([], "destinations[1].members", "must not be empty"),
         ],
     )
     def test_is_told_what_is_wrong(
