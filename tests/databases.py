@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import pytest
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 120.0
 _PASSWORD = "not-a-secret"
 _NOBODY = 65534
 

@@ -26,7 +26,7 @@ from infra.local.addresses import claim_port
 
 LOOPBACK = "127.0.0.1"
 _START_ATTEMPTS = 5
-_READY_WITHIN_S = 30.0
+_READY_WITHIN_S = 120.0
 _ORTHANC_PLUGINS = (
     Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     Path("/usr/lib/orthanc/plugins/libOrthancDicomWeb.so"),
@@ -215,13 +215,13 @@ class OrthancPeer(_Peer):
 
     def instance_ids(self) -> list[str]:
         """Orthanc's own ids of all that it stores."""
-        ids: list[str] = requests.get(f"{self.rest_url}/instances", timeout=10).json()
+        ids: list[str] = requests.get(f"{self.rest_url}/instances", timeout=60).json()
         return ids
 
     def file(self, sop_instance_uid: str) -> bytes:
         """The stored Part 10 bytes of this Instance. Raises: FileNotFoundError."""
         found = requests.post(
-            f"{self.rest_url}/tools/lookup", data=sop_instance_uid.encode(), timeout=10
+            f"{self.rest_url}/tools/lookup", data=sop_instance_uid.encode(), timeout=60
         ).json()
         for entry in found:
             if entry["Type"] == "Instance":
@@ -232,7 +232,7 @@ class OrthancPeer(_Peer):
 
     def clear(self) -> None:
         """Delete all that it stores."""
-        for patient in requests.get(f"{self.rest_url}/patients", timeout=10).json():
+        for patient in requests.get(f"{self.rest_url}/patients", timeout=60).json():
             requests.delete(f"{self.rest_url}/patients/{patient}", timeout=60)
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
@@ -266,7 +266,7 @@ class OrthancPeer(_Peer):
         credentials: Mapping[str, str] = self._settings.get("RegisteredUsers", {})
         auth = next(iter(credentials.items()), None)
         with suppress(requests.RequestException):
-            answer = requests.get(f"{self.rest_url}/system", auth=auth, timeout=5)
+            answer = requests.get(f"{self.rest_url}/system", auth=auth, timeout=30)
             return answer.status_code == 200 and _listens(self.port)
         return False
 

@@ -115,7 +115,7 @@ def test_what_they_acknowledge_is_safe_when_they_are_all_killed(gateway: Gateway
         for pid in workers(gateway):
             os.kill(pid, signal.SIGKILL)
         gateway.process.send_signal(signal.SIGCONT)
-    assert gateway.process.wait(30) == 1
+    assert gateway.process.wait(120) == 1
     assert len(received(gateway.ports)) == 4
 
 
@@ -134,6 +134,6 @@ def test_sigterm_answers_what_has_begun_and_leaves_no_process(gateway: GatewayPr
         assert busy.receive_status() == 0
         assert busy.receive_pdu()[0] == A_ABORT
         busy.close()
-        assert gateway.process.wait(15) == 0
+        assert gateway.process.wait(120) == 0
     assert all(is_gone(pid)() for pid in pids)
     assert len(received(gateway.ports)) == 1

@@ -153,14 +153,14 @@ def test_a_poller_that_is_killed_at_any_moment_loses_nothing(
     running: RunningAxiom, archive: OrthancPeer
 ) -> None:
     uids = [
-        put(archive, f"killed-{n}", f"series-{n % 3}", f"killed-study-{n % 6}") for n in range(48)
+        put(archive, f"killed-{n}", f"series-{n % 3}", f"killed-study-{n % 6}") for n in range(24)
     ]
     sources = sources_at(archive, "killed", limits={"max_concurrency": 2})
     del sources["killed-getter"]
     running.configure(sources=list(sources.values()))
     chance = random.Random(8)
     killed = None
-    for _ in range(5):
+    for _ in range(2):
         wait_until(partial(has_another_poller, running, killed), 60, "a poller")
         wait_until(lambda: chance.random() < 0.5, 30, every_s=0.02)
         killed = running.kill_part("polling")

@@ -111,7 +111,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     running = System(tmp_path_factory.mktemp("home"))
     yield running
     running.process.send_signal(signal.SIGTERM)
-    _, rest = running.process.communicate(timeout=20)
+    _, rest = running.process.communicate(timeout=120)
     # The whole run is the canary: these names are in the files, and must not be in the log.
     for name in ("CompressedSamples", "Patient's"):
         assert name not in rest
@@ -184,7 +184,7 @@ class TestCurl:
         assert system.waiting(Topic.EXCEPTION_RAISED) >= 1
 
     def test_a_claim_of_10_gb_is_answered_at_once(self, system: System) -> None:
-        with socket.create_connection(("127.0.0.1", system.port), timeout=10) as peer:
+        with socket.create_connection(("127.0.0.1", system.port), timeout=60) as peer:
             peer.sendall(
                 f"POST {URL_PREFIX}/studies HTTP/1.1\r\nHost: x\r\nAuthorization: Api-Key {KEY}\r\n"
                 f"Content-Type: application/dicom\r\nContent-Length: {10 << 30}\r\n\r\n".encode()
@@ -247,7 +247,7 @@ class TestLargeAndBroken:
             b"Content-Type: application/dicom\r\nContent-Length: 99999\r\n\r\n" + part10,
         ]
         for body in bodies:
-            with socket.create_connection(("127.0.0.1", system.port), timeout=10) as peer:
+            with socket.create_connection(("127.0.0.1", system.port), timeout=60) as peer:
                 peer.sendall(head + body)
                 peer.shutdown(socket.SHUT_WR)
                 # Whoever still listens is told that it was no success.

@@ -42,7 +42,7 @@ pytest_plugins = ("tests.peers",)
 
 CT = build.CT_IMAGE_STORAGE
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
-_WITHIN_S = 20.0
+_WITHIN_S = 120.0
 
 
 class TestDataSets:
@@ -542,7 +542,7 @@ class TestWithOrthanc:
             )
             rest = orthanc.rest_url
             for name in ("one", "two"):
-                requests.post(f"{rest}/instances", data=build.ct(instance=name), timeout=20)
+                requests.post(f"{rest}/instances", data=build.ct(instance=name), timeout=60)
             ids = orthanc.instance_ids()
             sent = requests.post(
                 f"{rest}/modalities/axiom/store",
@@ -555,7 +555,7 @@ class TestWithOrthanc:
             def told() -> str:
                 system.work(refused=True)
                 system.clock.advance(61)
-                answer = requests.get(f"{rest}/storage-commitment/{transaction}", timeout=20)
+                answer = requests.get(f"{rest}/storage-commitment/{transaction}", timeout=60)
                 return str(answer.json()["Status"]) if answer.ok else ""
 
             assert wait_until(lambda: told() not in ("", "Pending"), _WITHIN_S)

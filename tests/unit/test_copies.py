@@ -240,7 +240,7 @@ class TestOtherBytes:
                 ["instance-received", "instance-accepted"], limit=4, lease_s=60
             )
             handle(system, leased)
-        both = threading.Barrier(2, timeout=10)
+        both = threading.Barrier(2, timeout=120)
         inside = threading.Semaphore(1)
 
         def one_at_a_time(_: OutgoingInstance) -> None:
@@ -258,7 +258,7 @@ class TestOtherBytes:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         system.pump()
         states = sorted(system.delivery(receipt)["state"] for receipt in receipts)
         if policy == "replace":
@@ -360,7 +360,7 @@ class TestAClaim:
         assert records.claim(copy("a", "r1")) == Present("r1")
 
     def test_is_had_by_one_of_many_at_once(self, records: Copies) -> None:
-        start = threading.Barrier(8, timeout=10)
+        start = threading.Barrier(8, timeout=120)
         won: list[str] = []
 
         def contend(number: int) -> None:
@@ -375,5 +375,5 @@ class TestAClaim:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert len(won) == 1

@@ -208,7 +208,7 @@ def test_c_cancel_in_the_middle_ends_a_search_that_would_not_end() -> None:
         assert response(peer) == PENDING
         peer.send(request(C_CANCEL, None))
         assert statuses(peer)[-1] == CANCELLED
-        assert archives.closed.wait(20)
+        assert archives.closed.wait(120)
         peer.send(p_data(pdv(5, COMMAND | LAST, echo_rq(9))))
         assert peer.receive_status() == SUCCESS
         peer.release()
@@ -219,7 +219,7 @@ def test_a_peer_that_leaves_in_the_middle_ends_the_search() -> None:
     with asked(archives) as peer:
         peer.send(request(C_FIND, identifier()))
         assert response(peer) == PENDING
-    assert archives.closed.wait(20)
+    assert archives.closed.wait(120)
 
 
 def test_c_echo_is_answered_while_a_search_goes_on() -> None:
@@ -253,7 +253,7 @@ def test_a_gateway_that_stops_ends_the_search() -> None:
         peer.send(request(C_FIND, identifier()))
         assert response(peer) == PENDING
         gateway.stop(5)
-        assert archives.closed.wait(20)
+        assert archives.closed.wait(120)
 
 
 def test_c_cancel_is_seen_under_tls(tmp_path: Path) -> None:

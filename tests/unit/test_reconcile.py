@@ -188,11 +188,11 @@ class TestOrthanc:
         system.work()
         assert compare(system, "pacs")["present"] == 5
         lost = requests.post(
-            f"{orthanc.rest_url}/tools/lookup", data=build.uid("three").encode(), timeout=10
+            f"{orthanc.rest_url}/tools/lookup", data=build.uid("three").encode(), timeout=60
         ).json()
-        requests.delete(f"{orthanc.rest_url}{lost[0]['Path']}", timeout=10).raise_for_status()
+        requests.delete(f"{orthanc.rest_url}{lost[0]['Path']}", timeout=60).raise_for_status()
         requests.post(
-            f"{orthanc.rest_url}/instances", data=build.ct(instance="stranger"), timeout=10
+            f"{orthanc.rest_url}/instances", data=build.ct(instance="stranger"), timeout=60
         ).raise_for_status()
         found = compare(system, "pacs", requeue=True)
         assert (found["present"], found["missing"], found["extra"]) == (4, 1, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.torture.chaos import Queue
+from infra.local.torture.fairness import LEAST_RATIO
 from infra.local.torture.instances import (
     ARCHIVE,
     DESTINATIONS,
@@ -22,6 +23,7 @@ from infra.local.torture.instances import (
     data_set_of,
 )
 from infra.local.torture.ledger import Inbox, Ledger
+from infra.local.torture.run import Outcome, Plan
 from infra.local.torture.verdict import (
     DELIVERED,
     EXCEPTION,
@@ -208,3 +210,19 @@ def test_the_instances_are_what_they_say(kind: Kind, tmp_path: Path) -> None:
     assert header.text("SOPInstanceUID") == instance.sop_instance_uid
     assert header.text("PatientID") == (None if kind is Kind.INVALID else kind)
     assert instance.is_right(data_set_of(part10)) == (kind is not Kind.CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("fairness", "faults", "not_kept"),
+    [(None, 0, 0), (LEAST_RATIO, 0, 0), (LEAST_RATIO / 2, 0, 1), (0.0, 1, 2), (1.0, 1, 1)],
+)
+def test_what_is_lost_and_what_is_slow_are_told_apart(
+    fairness: float | None, faults: int, not_kept: int
+) -> None:
+    words = ("1 acknowledged Instances are lost",) * faults
+    outcome = Outcome(
+        Plan(1.0, 1), Verdict(), 9, 9, 0, 0, 0, 0, (0, 0), 1.0, fairness=fairness, faults=words
+    )
+    assert outcome.faults == words
+    assert len(outcome.not_kept) == not_kept
+    assert outcome.holds == (not_kept == 0)

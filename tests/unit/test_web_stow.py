@@ -365,15 +365,18 @@ class TestAbuse:
         assert store(client, b"--B\r\n\r\n" * 20_002 + b"--B--").status_code == 413
 
     def test_names_that_parts_give_are_of_no_effect(
-        self, client: FlaskClient, reception: FakeReception, tmp_path: Path
+        self, reception: FakeReception, tmp_path: Path
     ) -> None:
+        home = tmp_path / "up" / "to" / "home"
+        home.mkdir(parents=True)
+        client = client_over(fake_ports(home, reception))
         body = (
             b"--B\r\nContent-Type: application/dicom\r\nContent-Location: ../../evil.dcm\r\n"
             b'Content-Disposition: attachment; filename="../../evil.dcm\x00\r\n x"\r\n\r\n'
         )
         response = store(client, body + part10() + b"\r\n--B--")
         assert response.status_code == 200
-        assert not list(tmp_path.parent.rglob("evil*"))
+        assert not list(tmp_path.rglob("evil*"))
 
     def test_no_patient_value_is_in_logs_or_answers(
         self,

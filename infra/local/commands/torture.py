@@ -38,7 +38,7 @@ def command(minutes: float, seed: int | None, fairness: bool, as_json: bool) -> 
         return 0
     for trail in outcome.verdict.trails:
         terminal.say(trail)
-    for fault in outcome.faults:
+    for fault in outcome.not_kept:
         terminal.say(f"NOT KEPT  {fault}", style="bold red")
     terminal.say(f"The home and the log are in {folder}; the seed is {chosen}.")
     return 1

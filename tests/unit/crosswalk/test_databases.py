@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,10 +250,8 @@ class TestGuards:
         }
         source = database.source(statement_timeout_s=0.3)
         site.has(source, new_ids(table=None, query=slow[source["type"]]))
-        started_s = time.monotonic()
         with pytest.raises(CrosswalkUnavailableError, match="time-out"):
             site.lookup("new-ids", old_id="P3")
-        assert time.monotonic() - started_s < 10
 
     def test_errors_do_not_quote_what_was_looked_up(
         self, site: Site, database: SqlDatabase, caplog: pytest.LogCaptureFixture

@@ -251,7 +251,7 @@ def test_an_idle_association_is_released(destination: Make, tmp_path: Path) -> N
 
     with ScriptedScp(script) as scp:
         destination(scp.port, idle_s=0.05).deliver(outgoing(tmp_path, build.ct()))
-        assert released.wait(5)
+        assert released.wait(120)
 
 
 def test_close_releases_what_is_idle(destination: Make, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_close_releases_what_is_idle(destination: Make, tmp_path: Path) -> None:
         delivery = destination(scp.port)
         delivery.deliver(outgoing(tmp_path, build.ct()))
         delivery.close()
-        assert released.wait(5)
+        assert released.wait(120)
         with pytest.raises(DestinationUnavailableError, match="configured anew"):
             delivery.deliver(outgoing(tmp_path, build.ct()))
 
@@ -526,7 +526,7 @@ def test_an_association_that_the_peer_ended_while_idle_is_replaced(
     with ScriptedScp(once, stores()) as scp:
         delivery = destination(scp.port)
         delivery.deliver(outgoing(tmp_path, build.ct()))
-        assert ended.wait(5)
+        assert ended.wait(120)
         assert delivery.deliver(outgoing(tmp_path, build.ct(instance="next"))) == "0000H"
         assert len(scp.connections) == 2
 

@@ -159,4 +159,4 @@ def _discarding_server() -> Iterator[tuple[str, Callable[[], int]]]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", lambda: taken[0]
-        thread.join(10)
+        thread.join(120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import time
+import tracemalloc
 
 import pytest
 
@@ -239,10 +239,13 @@ class TestHostileInput:
     def test_a_huge_claim_costs_nothing(self) -> None:
         builder = Builder()
         claim = builder.element(0x00081110, "SQ", b"", 0xFFFFFFF0)
-        started = time.perf_counter()
-        with pytest.raises(TruncatedInstanceError, match=r"\(0008,1110\)"):
-            read_header(BytesReader(builder.file(claim)))
-        assert time.perf_counter() - started < 1
+        tracemalloc.start()
+        try:
+            with pytest.raises(TruncatedInstanceError, match=r"\(0008,1110\)"):
+                read_header(BytesReader(builder.file(claim)))
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
 
     def test_an_item_may_not_run_past_its_sequence(self) -> None:
         builder = Builder()
@@ -264,15 +267,15 @@ class TestHostileInput:
             list(Header.parse(data, file_size=len(data)).walk())
 
     def test_nested_guesses_are_made_once(self) -> None:
-        """UN of defined length may be a Sequence; guessing anew at each level would double it."""
+        """UN of defined length may be a Sequence. Guessing anew at each level would double the work
+        each time, and never end.
+        """
         builder, implicit = Builder(), Builder(IMPLICIT_LE)
         nested = b"no Sequence at all"
         for _ in range(60):
             nested = implicit.item(implicit.element(0x0040A730, "SQ", nested))
         data = builder.file(builder.element(0x0040A730, "UN", nested))
-        started = time.perf_counter()
         list(Header.parse(data, file_size=len(data)).walk())
-        assert time.perf_counter() - started < 1
 
     def test_no_transfer_syntax_is_refused(self) -> None:
         builder = Builder()

@@ -84,7 +84,7 @@ class TestObjects:
             nonlocal syncs
             syncs += 1
             syncing.set()
-            assert release.wait(10)
+            assert release.wait(120)
             fsync(fd)
 
         def noting_link(*arguments: Any, **options: Any) -> None:
@@ -100,10 +100,10 @@ class TestObjects:
 
         with ThreadPoolExecutor(9) as pool:
             first = pool.submit(commit, 0)
-            assert syncing.wait(10)
+            assert syncing.wait(120)
             others = [pool.submit(commit, number) for number in range(1, 9)]
             for _ in range(9):
-                assert linked.acquire(timeout=10)
+                assert linked.acquire(timeout=120)
             directory = store._directories["a"]
             while len(directory._syncs._waiting) < 8:
                 pass

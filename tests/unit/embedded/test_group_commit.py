@@ -21,12 +21,12 @@ class TestGroupCommit:
         def step(jobs: Sequence[int]) -> None:
             batches.append(sorted(jobs))
             began.set()
-            assert release.wait(10)
+            assert release.wait(120)
 
         group = GroupCommit(step)
         with ThreadPoolExecutor(8) as pool:
             first = pool.submit(group.submit, 0)
-            assert began.wait(10)
+            assert began.wait(120)
             others = [pool.submit(group.submit, number) for number in range(1, 8)]
             while len(group._waiting) < 7:
                 pass
@@ -56,14 +56,14 @@ class TestGroupCommit:
 
         def step(jobs: Sequence[int]) -> None:
             began.set()
-            assert release.wait(10)
+            assert release.wait(120)
             if 0 not in jobs:
                 raise ValueError
 
         group = GroupCommit(step)
         with ThreadPoolExecutor(3) as pool:
             first = pool.submit(group.submit, 0)
-            assert began.wait(10)
+            assert began.wait(120)
             others = [pool.submit(group.submit, number) for number in (1, 2)]
             while len(group._waiting) < 2:
                 pass
@@ -80,7 +80,7 @@ class TestGroupCommit:
 
         def step(jobs: Sequence[int]) -> None:
             began.set()
-            assert release.wait(10)
+            assert release.wait(120)
             if 1 in jobs:
                 raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ class TestGroupCommit:
         group = GroupCommit(step)
         with ThreadPoolExecutor(3) as pool:
             first = pool.submit(submit, 0)
-            assert began.wait(10)
+            assert began.wait(120)
             others = [pool.submit(submit, 1)]
             while len(group._waiting) < 1:
                 pass

@@ -328,7 +328,7 @@ class TestWait:
         Thread(target=wait, daemon=True).start()
         other = SqliteMessageBus(tmp_path / "queue.db", tmp_path / "run", FakeClock())
         publish(other, b"a")
-        assert woken.wait(10)
+        assert woken.wait(120)
         other.close()
 
     def test_a_publication_just_before_the_wait_is_not_slept_through(
@@ -336,9 +336,7 @@ class TestWait:
     ) -> None:
         bus.wait(["work"], 0)
         publish(bus, b"a")
-        began = time.monotonic()
-        bus.wait(["work"], 30)
-        assert time.monotonic() - began < 10
+        bus.wait(["work"], 3600)  # for longer than a test may take
 
     def test_nothing_ends_the_wait_but_time(self, bus: SqliteMessageBus) -> None:
         bus.publish([Outgoing("other", b"a")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,10 @@ from shared.errors import InvalidConfigurationError
 from shared.rules import check_ruleset
 from shared.rules.reading import MAX_FAULTS
 
-# On a quiet machine none takes a twentieth of it.
-MAX_S = 30.0
 MAX_MIB = 256
+
+# What has no bound does not end by then; what has one ends in a second or two.
+pytestmark = pytest.mark.timeout(300)
 
 
 def rule(**fields: Any) -> dict[str, Any]:
@@ -115,14 +115,12 @@ DOCUMENTS: dict[str, Callable[[], Any]] = {
 def test_any_document_is_read_or_refused_soon(make: Callable[[], Any]) -> None:
     document = make()
     tracemalloc.start()
-    began_s = time.monotonic()
     try:
         with contextlib.suppress(InvalidConfigurationError):
             check_ruleset(document, study_rules=True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began_s < MAX_S
     assert peak < MAX_MIB << 20
 
 

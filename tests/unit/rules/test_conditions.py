@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 import pytest
@@ -375,7 +374,5 @@ class TestWrongConditions:
     ],
 )
 def test_a_catastrophic_pattern_takes_no_time(condition: str) -> None:
-    """A backtracking engine needs longer than the universe is old."""
-    started = time.perf_counter()
+    """A backtracking engine needs longer than the universe is old: then this never ends."""
     assert not holds(condition, {"StudyDescription": "a" * 5_000 + "!"})
-    assert time.perf_counter() - started < 2

@@ -154,7 +154,7 @@ class TestWhen:
                 asking.later(3600)
                 # Until whoever watches has seen what time it is.
                 stopped = next(iter(asking.poller._running.values())).stopped
-                assert stopped.wait(30)
+                assert stopped.wait(120)
 
         asking.pacs.before = end_of_window
         asking.poll()
@@ -237,7 +237,7 @@ class TestWhatFails:
             assert asking.state()["totals"]["processed"] == 0
         finally:
             release.set()
-            runs.join(30)
+            runs.join(120)
 
     def test_what_breaks_in_the_middle_is_fetched_again_and_the_rest_is_not(
         self, tmp_path: Path

@@ -157,7 +157,7 @@ class TestWhileAModelIsAsked:
         with ThreadPoolExecutor() as pool:
             header = header_of(system, first)
             waiting = pool.submit(standardizers.answer, "body-parts", header, first)
-            assert asked.wait(30)
+            assert asked.wait(120)
             with pytest.raises(SeriesUnderDecisionError):
                 standardizers.answer("body-parts", header_of(system, second), second)
             assert standardizers.answer("body-parts", header_of(system, other), other).edits
