@@ -78,6 +78,7 @@ INDICES = {
     "pull-rows": ("job", "created_at"),
     "shadow-reports": ("edition", "until"),
     "ingested": ("at",),
+    "standardization-decisions": ("at",),
     "standardization-series": ("updated_at", "state", "series_instance_uid"),
     "standardization-synonyms": ("at",),
     "standardization-hits": ("decision", "at"),

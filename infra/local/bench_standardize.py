@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.pipeline.times import timestamp
 from shared.standardize.chain import Chain, Link
 from shared.standardize.embedded import EmbeddedStandardizer
 from shared.standardize.evaluation import read_labelled
@@ -37,10 +39,10 @@ def run(rounds: int) -> dict[str, Any]:
         chain = Chain([Link(EmbeddedStandardizer())])
         chain.decide(questions[0])  # reads the vocabularies
         bare = _median_ms(chain.decide, questions)
-        first = KeptDecisions(chain, documents)
+        first = KeptDecisions(chain, documents, _now)
         not_kept = _median_ms(first.decide, questions)
         in_memory = _median_ms(first.decide, questions)
-        in_store = _median_ms(KeptDecisions(chain, documents).decide, questions)
+        in_store = _median_ms(KeptDecisions(chain, documents, _now).decide, questions)
     return {
         "questions": len(questions),
         "kept_ms": in_memory,
@@ -50,6 +52,10 @@ def run(rounds: int) -> dict[str, Any]:
         "import_cpu_s": _import_cpu_s(),
         "not_kept_by_kept": bare / in_memory,
     }
+
+
+def _now() -> str:
+    return timestamp(datetime.now(UTC))
 
 
 def _questions(rounds: int) -> list[Question]:

@@ -462,6 +462,8 @@ _FINISHED = (
     # Of a Study that its source has not shown for so long.
     ("source-ledger", "checked_at"),
     ("pull-rows", "created_at"),
+    # Whoever asks the same again is answered anew.
+    ("standardization-decisions", "at"),
     ("standardization-counts", "at"),
     ("standardization-hits", "at"),
     # Of a ruleset that is a shadow no more, or to which nothing came for so long.

@@ -12,6 +12,7 @@ from shared.errors import DocumentMissingError
 from shared.messages import Receipt
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.standardization_counts import StandardizationCounts
+from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class Standardizers:
         longest_s = sum(
             one.attempts * one.timeout_s for one in entity.providers if one.type != "embedded"
         )
-        return _Compiled(entity, chain, KeptDecisions(chain, self._documents), links, longest_s)
+        kept = KeptDecisions(chain, self._documents, lambda: timestamp(self._clock.now()))
+        return _Compiled(entity, chain, kept, links, longest_s)
 
     def _decision(
         self, found: _Compiled, attribute: str, header: Header, receipt: Receipt

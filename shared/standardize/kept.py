@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,8 +36,9 @@ class KeptDecisions:
     vocabulary or another chain decides anew.
     """
 
-    def __init__(self, chain: Chain, documents: DocumentStore) -> None:
-        self._chain, self._documents = chain, documents
+    def __init__(self, chain: Chain, documents: DocumentStore, now: Callable[[], str]) -> None:
+        """`now` is the time as documents hold it: what was decided long ago is forgotten."""
+        self._chain, self._documents, self._now = chain, documents, now
         self._lock = threading.Lock()
         self._memory: OrderedDict[str, Decision] = OrderedDict()
         self._hits = {"in_memory": 0, "stored": 0, "made": 0}
@@ -73,7 +74,8 @@ class KeptDecisions:
             return decision
         key = self._key(question)
         try:
-            self._documents.create(COLLECTION, key, to_document(decision))
+            document = {**to_document(decision), "at": self._now()}
+            self._documents.create(COLLECTION, key, document)
         except DocumentExistsError:
             # Somebody decided at the same time; theirs holds.
             first = self._documents.get(COLLECTION, key)

@@ -23,7 +23,12 @@ from shared.messages import (
 )
 from shared.pipeline import instance_actions
 from shared.pipeline.exceptions import exception_from
+from shared.pipeline.times import timestamp
 from shared.ports import Outgoing
+from shared.standardize.chain import Chain, Link
+from shared.standardize.embedded import EmbeddedStandardizer
+from shared.standardize.kept import Hits, KeptDecisions
+from shared.standardize.proposals import Question
 from tests.data import build
 from tests.embedded_system import DAY, System
 
@@ -274,6 +279,22 @@ class TestRecords:
         system.ports.exceptions.archive(entry.key, by="test")
         system.later(DAY)
         assert system.ports.documents.count("commitments") == 0
+
+    def test_of_terms_that_were_decided_go_and_are_decided_anew(self, system: System) -> None:
+        documents, clock = system.ports.documents, system.clock
+        chain = Chain([Link(EmbeddedStandardizer())])
+        question = Question("BodyPartExamined", "", {"StudyDescription": "MR KNEE"})
+
+        def decide() -> Hits:
+            kept = KeptDecisions(chain, documents, lambda: timestamp(clock.now()))
+            kept.decide(question)
+            return kept.hits
+
+        assert decide().made == 1
+        system.later(80 * DAY)
+        assert decide().stored == 1
+        system.later(20 * DAY)
+        assert decide().made == 1
 
     def test_of_a_commitment_that_may_be_answered_yet_stay(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home", record_retention_s=1)

@@ -18,6 +18,10 @@ from shared.standardize.proposals import Proposal, Question
 QUESTION = Question("BodyPartExamined", "", {"StudyDescription": "MR KNEE", "Modality": "MR"})
 
 
+def now() -> str:
+    return "2026-11-21T10:00:00.000000Z"
+
+
 class Saying:
     """A provider that says the same to everything, and counts."""
 
@@ -100,14 +104,16 @@ class TestKeptDecisions:
 
     def test_equal_questions_are_asked_once(self, documents: SqliteDocumentStore) -> None:
         provider = Saying("a", "KNEE")
-        kept = KeptDecisions(Chain([Link(provider)]), documents)
+        kept = KeptDecisions(Chain([Link(provider)]), documents, now)
         assert kept.decide(QUESTION) == kept.decide(QUESTION)
         assert provider.asked == 1
         assert (kept.hits.made, kept.hits.in_memory) == (1, 1)
 
     def test_a_process_that_starts_later_knows_them(self, documents: SqliteDocumentStore) -> None:
-        first = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents).decide(QUESTION)
-        later = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents)
+        first = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents, now).decide(
+            QUESTION
+        )
+        later = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents, now)
         assert later.decide(QUESTION) == first
         assert later.hits.stored == 1
 
@@ -115,10 +121,10 @@ class TestKeptDecisions:
         self, documents: SqliteDocumentStore
     ) -> None:
         provider = Saying("a", "KNEE")
-        kept = KeptDecisions(Chain([Link(provider)]), documents)
+        kept = KeptDecisions(Chain([Link(provider)]), documents, now)
         kept.decide(QUESTION)
         kept.decide(dataclasses.replace(QUESTION, context={"Modality": "CT"}))
-        KeptDecisions(Chain([Link(provider, 0.8)]), documents).decide(QUESTION)
+        KeptDecisions(Chain([Link(provider, 0.8)]), documents, now).decide(QUESTION)
         assert provider.asked == 3
 
     def test_another_model_decides_anew(self, documents: SqliteDocumentStore) -> None:
@@ -126,24 +132,24 @@ class TestKeptDecisions:
         for number, model in enumerate(("a", "b", "b")):
             provider = Saying("a", "KNEE")
             provider.model = model  # type: ignore[attr-defined]
-            KeptDecisions(Chain([Link(provider)]), documents).decide(QUESTION)
+            KeptDecisions(Chain([Link(provider)]), documents, now).decide(QUESTION)
             assert provider.asked == (number < 2)
 
     def test_a_failure_is_not_remembered(self, documents: SqliteDocumentStore) -> None:
-        kept = KeptDecisions(Chain([Link(Down())]), documents)
+        kept = KeptDecisions(Chain([Link(Down())]), documents, now)
         assert kept.decide(QUESTION).failed == ("down",)
         assert documents.count(COLLECTION) == 0
 
     def test_no_raw_text_is_stored(self, documents: SqliteDocumentStore) -> None:
         question = Question("BodyPartExamined", "", {"StudyDescription": "KNEE of Mr Miller"})
-        KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents).decide(question)
+        KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents, now).decide(question)
         (stored,) = documents.query(COLLECTION).documents
         assert "miller" not in str(stored).lower()
 
     def test_a_kept_decision_takes_less_than_a_millisecond(
         self, documents: SqliteDocumentStore
     ) -> None:
-        kept = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents)
+        kept = KeptDecisions(Chain([Link(EmbeddedStandardizer())]), documents, now)
         kept.decide(QUESTION)
         took = []
         for _ in range(101):
