@@ -196,7 +196,10 @@ def _unauthenticated() -> ProblemError:
         hint = "Send the header `Authorization: Api-Key KEY`."
     else:
         detail = "The API key is not valid."
-        hint = "It may have been revoked, or lost characters on its way here."
+        hint = (
+            "It may have expired, been revoked, be meant for other addresses, or have lost "
+            "characters on its way here."
+        )
     return ProblemError(401, "unauthenticated", detail, hint=hint, headers=_CHALLENGE)
 
 

@@ -87,3 +87,12 @@ def test_says_what_is_wrong(capsys: pytest.CaptureFixture[str], words: tuple[str
     status, answer = run(capsys, *words)
     assert status in (1, 2)
     assert answer["error"]["message"]
+
+
+def test_the_list_says_what_each_key_is_good_for(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "create", "--user", "bob", "--role", "viewer", "--role", "uploader")
+    run(capsys, "create", "--user", "bob", "--role", "uploader", "--label", "ct")
+    assert main(["keys", "list"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "bob" in line]
+    assert ["viewer" in row for row in rows] == [" ct " not in row for row in rows]
+    assert all("uploader" in row for row in rows)

@@ -60,16 +60,21 @@ def create(
 @click.option("--user", default="", help="Of this user alone.")
 @json_option
 def list_(user: str, as_json: bool) -> None:
-    """List keys, the newest first; their secrets are nowhere."""
+    """List keys, the newest first; their secrets are nowhere.
+
+    The roles of a key that is not limited to some are those of its user.
+    """
     terminal = Terminal(as_json)
-    _, keys = _opened()
+    directory, keys = _opened()
     page = keys.list(user, limit=500)
     found = [document.data for document in page.documents]
     terminal.document({"keys": found})
     columns = ("id", "user", "label", "roles", "addresses", "expires_at", "last_used_at")
+    roles = {user: (directory.user(user) or {}).get("roles") for user in {k["user"] for k in found}}
+    shown = [k if k["roles"] is not None else {**k, "roles": roles[k["user"]]} for k in found]
     rows = [
         [", ".join(v) if isinstance(v, list) else v for v in (key[name] for name in columns)]
-        for key in found
+        for key in shown
     ]
     terminal.table(columns, rows, empty="No keys.")
 

@@ -71,6 +71,9 @@ class Folder:
         """As Files."""
         try:
             os.scandir(self._root).close()
+        except FileNotFoundError as error:
+            # From the configuration, unlike the names of files: it may be told.
+            raise failure(outcomes.client_error(error), self._name, str(self._root)) from None
         except OSError as error:
             raise failure(outcomes.client_error(error), self._name) from None
         return "the folder can be read"

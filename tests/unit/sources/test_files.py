@@ -124,7 +124,8 @@ class TestFolder:
         landing.poll()
         state = state_of("scans", landing.ports)
         assert state["state"] == "failing"
-        assert "no such folder" in state["last_error"]
+        missing = landing.folder.with_name("nowhere")
+        assert state["last_error"] == f"scans: no such folder: {missing}"
 
     def test_no_name_is_told_to_anybody(
         self, landing: Landing, caplog: pytest.LogCaptureFixture
