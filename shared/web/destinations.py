@@ -83,7 +83,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
     def check(path: DestinationPath) -> Response:
         """Ask a destination whether it is there, for half a minute at most: C-ECHO, a search for
-        one Study or object, a file that is written and deleted. Nothing stays stored there.
+        one Study, a file that is written and deleted, an upload begun. Nothing stays stored there.
         """
         try:
             return json_response(check_destination(path.name, ports, by=acting()))

@@ -151,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         store, kind = self.server.store, self.query.get("uploadType")
+        if self.path != f"/upload/storage/v1/b/{store.bucket}/o":
+            raise _RefusedError(404, "The specified bucket does not exist.")
         if kind == "resumable":
             said = json.loads(self.body)
             said.setdefault("contentType", self.headers.get("X-Upload-Content-Type"))

@@ -7,6 +7,7 @@ is for the generation that was there. What arrived is compared by CRC32C with wh
 from __future__ import annotations
 
 import base64
+import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,10 +86,17 @@ class BucketDestination:
         return name
 
     def check(self) -> str:
-        """Ask for the first object of the bucket."""
+        """Begin an upload, which whoever may not write cannot; without an end it makes no object,
+        and Cloud Storage forgets it.
+        """
+        blob = self._bucket.blob(f".axiom-check-{secrets.token_hex(8)}")
         with _errors(self._name):
-            list(self._bucket.list_blobs(max_results=1, timeout=self._timeout_s))
-        return f"{self._bucket.name} answers"
+            blob.create_resumable_upload_session(
+                content_type=_CONTENT_TYPE,
+                if_generation_match=_ABSENT,
+                timeout=self._timeout_s,
+            )
+        return f"{self._bucket.name} is writable"
 
     def close(self) -> None:
         """As Destination."""

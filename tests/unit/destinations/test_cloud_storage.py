@@ -89,6 +89,13 @@ class TestABucket:
                 destination.deliver(outgoing(tmp_path, build.ct()))
         assert bucket.blob(name).download_as_bytes() == b"somebody's"
 
+    def test_a_check_begins_to_write_and_leaves_nothing(self, bucket: storage.Bucket) -> None:
+        destination = BucketDestination(
+            "archive", bucket.name, "{SOPInstanceUID}", client=bucket.client
+        )
+        assert destination.check() == f"{bucket.name} is writable"
+        assert not list(bucket.list_blobs())
+
     def test_one_that_is_not_there_is_a_matter_of_configuration(
         self, bucket: storage.Bucket
     ) -> None:
