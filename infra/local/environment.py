@@ -43,8 +43,9 @@ class InstallationError(Exception):
 def run_command_line(root: str, arguments: Sequence[str]) -> NoReturn:
     """Become the command line, in an environment that holds what it needs."""
     command = next((word for word in arguments if not word.startswith("-")), "")
+    development = command in DEVELOPMENT_COMMANDS and "--help" not in arguments
     try:
-        python = ready_python(Path(root), development=command in DEVELOPMENT_COMMANDS)
+        python = ready_python(Path(root), development=development)
     except InstallationError as error:
         sys.exit(f"axiom: {error}")
     except KeyboardInterrupt:

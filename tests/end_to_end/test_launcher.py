@@ -203,6 +203,7 @@ def test_a_start_waits_for_one_that_installs(tree: Path) -> None:
 
 def test_tests_and_benches_get_what_they_need_besides(tree: Path) -> None:
     launch(tree, "up")
+    launch(tree, "test", "--help")
     assert not (tree / ".venv" / "axiom-requirements-dev.stamp").exists()
     launch(tree, "--json", "test")
     assert (tree / ".venv" / "axiom-requirements-dev.stamp").exists()
