@@ -162,7 +162,7 @@ def test_sigterm_does_not_wait_for_a_peer_that_hangs(gateway: GatewayProcess) ->
     with RawPeer(gateway.port) as peer:
         peer.associate()
         peer.send(store(build.ct(64, 64, instance="one"), instance="one")[:3000])
-        time.sleep(0.2)
+        wait_until(lambda: is_staging(gateway.process.pid))
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(120) == 0
     assert received(gateway.ports) == []

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
+from tests.associations import established
 from tests.data import build
 from tests.peers import free_port
 from tests.running import RunningAxiom, wait_until
@@ -51,8 +52,7 @@ def test_what_is_committed_is_delivered_and_its_received_file_goes(tmp_path: Pat
                     "retention_s": 0.0,
                 },
             )
-            association = modality.associate("127.0.0.1", axiom.dimse_port, ae_title="AXIOM")
-            assert association.is_established
+            association = established(modality, axiom.dimse_port)
             request = Dataset()
             request.TransactionUID = "2.25.77"
             request.ReferencedSOPSequence = []

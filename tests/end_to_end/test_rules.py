@@ -10,6 +10,7 @@ import pydicom
 import yaml
 from pynetdicom import AE
 
+from tests.associations import established
 from tests.conftest import ROOT, StartAxiom
 from tests.data import build
 from tests.running import RunningAxiom, wait_until
@@ -22,13 +23,7 @@ def c_store(running: RunningAxiom, data: bytes) -> int:
     entity = AE("MODALITY")
     for sop_class in (build.CT_IMAGE_STORAGE, build.MR_IMAGE_STORAGE):
         entity.add_requested_context(sop_class, build.EXPLICIT_VR_LITTLE_ENDIAN)
-
-    def association_with_us() -> Any:
-        # On a busy machine a requestor of pynetdicom sometimes takes its negotiation for aborted.
-        association = entity.associate("127.0.0.1", running.dimse_port, ae_title="AXIOM")
-        return association if association.is_established else None
-
-    association = wait_until(association_with_us, 10, "an association")
+    association = established(entity, running.dimse_port)
     try:
         return int(association.send_c_store(pydicom.dcmread(BytesIO(data))).Status)
     finally:

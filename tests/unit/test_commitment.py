@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import requests
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from scp_gateway.gateway import Gateway
@@ -32,6 +33,7 @@ from shared.dicom.commitment import (
 from shared.errors import StorageUnavailableError
 from shared.messages import Source, Topic
 from shared.pipeline.times import timestamp
+from tests.associations import established
 from tests.data import build
 from tests.embedded_system import DAY, System
 from tests.gateway import listener
@@ -103,13 +105,23 @@ class Scu:
 
     @contextmanager
     def association(self) -> Iterator[Association]:
-        association = self.ae.associate(
-            "127.0.0.1",
+        """Reports are there once they are answered: a release before that ends pynetdicom."""
+        taken: queue.Queue[tuple[int, Dataset]] = queue.Queue()
+
+        def take(event: Any) -> tuple[int, None]:
+            taken.put((event.event_type, event.event_information))
+            return 0x0000, None
+
+        def pass_on(event: Any) -> None:
+            if isinstance(event.pdu, P_DATA_TF):
+                with suppress(queue.Empty):
+                    self.reports.put(taken.get_nowait())
+
+        association = established(
+            self.ae,
             self._port,
-            ae_title="AXIOM",
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, take), (evt.EVT_PDU_SENT, pass_on)],
         )
-        assert association.is_established
         yield association
         association.release()
         association.join(_WITHIN_S)
@@ -386,13 +398,8 @@ class CommittingScp:
             )
         elif self.how == "elsewhere":
             self.ae.add_requested_context(StorageCommitmentPushModel)
-            own = self.ae.associate(
-                "127.0.0.1",
-                self._report_to,
-                ae_title="AXIOM",
-                ext_neg=[build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)],
-            )
-            assert own.is_established
+            role = build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+            own = established(self.ae, self._report_to, ext_neg=[role])
             status, _ = own.send_n_event_report(
                 dataset, event_type, StorageCommitmentPushModel, WELL_KNOWN
             )
