@@ -15,9 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pydicom.config
 
@@ -27,7 +28,8 @@ from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
-from shared.bootstrap import Environment
+from shared.bootstrap import Environment, Platform
+from shared.complaints import complain
 from shared.config.entities import Configuration, Listener
 from shared.errors import AxiomError
 from shared.pipeline.ports import Ports
@@ -53,6 +55,8 @@ def main() -> None:
     environment = Environment.read()
     ports = bootstrap.from_environment()
     state = _State()
+    if environment.platform is Platform.EMBEDDED:
+        state.listener = partial(complain, environment.home / "run", "gateway")
     try:
         with ExitStack() as stack:
             if environment.health_port is not None:
@@ -89,6 +93,8 @@ class _State:
 
     words: str = "it is starting"
     looked_at_s: float = float("inf")
+    # Takes what is wrong whenever that changes.
+    listener: Callable[[str], None] = lambda _: None
 
     def fault(self) -> str:
         """What is wrong, "" for nothing."""
@@ -98,6 +104,8 @@ class _State:
 
     def tell(self, words: str) -> None:
         """The loop turns; `words` is wrong."""
+        if words != self.words:
+            self.listener(words)
         self.words, self.looked_at_s = words, time.monotonic()
 
 
@@ -122,10 +130,11 @@ def _run(
         else:
             if configuration is not known or failed:
                 faults = gateway.apply(listeners(configuration, environment))
-                if faults and str(faults) != failed:
+                words = "; ".join(f"listener {name}: {why}" for name, why in faults.items())
+                if words and words != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
-                known, failed = configuration, str(faults) if faults else ""
-            state.tell("some listeners cannot listen" if failed else "")
+                known, failed = configuration, words
+            state.tell(failed)
             if presence is not None:
                 presence.look_after()
         if stopped.wait(_LOOK_EVERY_S):

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shared.complaints import complain, complaint
+
 INTERVAL_S = 1.0
 
 # A part that has not written for so long does not work, whatever its process does.
@@ -43,6 +45,7 @@ class Heartbeat:
     def start(self) -> None:
         """Write the first sign now, and go on."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        complain(self._file.parent, self._part, "")  # of its predecessor
         self._write()
         self._thread.start()
 
@@ -88,7 +91,7 @@ def fault(run_dir: Path, part: str, now_s: float | None = None) -> str | None:
     if not 0 <= age_s <= STALE_AFTER_S:
         # Below 0: written before the machine started again.
         return "no sign of life" if age_s < 0 else f"no sign of life for {age_s:.0f} s"
-    return None
+    return complaint(run_dir, part) or None
 
 
 def faults(run_dir: Path, parts: Sequence[str]) -> dict[str, str | None]:

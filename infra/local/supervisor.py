@@ -33,6 +33,9 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
 
 _POLL_S = 0.05
+# A part without a sign of life for so long is looked at for so long more, and ended.
+_HUNG_AFTER_S = 60.0
+_HUNG_FOR_CERTAIN_AFTER_S = 5.0
 _FIRST_RESTART_AFTER_S = 0.2
 _LAST_RESTART_AFTER_S = 30.0
 # A part that ran for so long was well, and is restarted without delay again: what ended it, the
@@ -50,6 +53,7 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
         self.restart_at_s: float | None = None
+        self.silent_since_s: float | None = None
         self.restart_after_s = _FIRST_RESTART_AFTER_S
 
     def runs(self) -> bool:
@@ -169,6 +173,7 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self._children.values():
             if child.runs():
+                self._end_if_hung(child, now_s)
                 continue
             if child.restart_at_s is None:
                 # What it forked must not work beside its successor.
@@ -181,6 +186,26 @@ class Supervisor:
                 self._tell(f"{child.part.name} ended ({_in_words(status)}); starting it again")
             elif now_s >= child.restart_at_s:
                 self._spawn(child)
+
+    def _end_if_hung(self, child: _Child, now_s: float) -> None:
+        """Kill a part that has shown no sign of life for long: what it held goes to its successor.
+
+        It is looked at for a while before, for the whole machine may have stood still.
+        """
+        beat = heartbeat.read(self._home / "run", child.part.name)
+        is_silent = (
+            beat is not None
+            and beat.pid == self.pid(child.part.name)
+            and now_s - beat.beat_s > _HUNG_AFTER_S
+        )
+        if not is_silent:
+            child.silent_since_s = None
+        elif child.silent_since_s is None:
+            child.silent_since_s = now_s
+        elif now_s - child.silent_since_s > _HUNG_FOR_CERTAIN_AFTER_S:
+            self._tell(f"{child.part.name} hangs; ending it")
+            child.silent_since_s = None
+            child.signal(signal.SIGKILL)
 
     def stop(
         self, *, within_s: float = STOP_WITHIN_S, hurry: Callable[[], bool] = lambda: False
@@ -305,13 +330,13 @@ def _listens(host: str, port: int) -> bool:
 def _unhealthy(host: str, port: int) -> str | None:
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", "/ready")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return "http does not answer"
     finally:
         connection.close()
-    return None if status == 200 else f"GET /health says {status}"
+    return None if status == 200 else f"GET /ready says {status}"
 
 
 def _in_words(status: int | None) -> str:

@@ -122,6 +122,28 @@ def test_health_fails_while_a_part_does_not_work(axiom_up: StartAxiom) -> None:
     wait_until(lambda: _is_healthy(running), 10.0, "health")
 
 
+def test_health_says_which_listener_cannot_listen_and_all_else_goes_on(
+    axiom_up: StartAxiom,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = axiom_up()
+        running.configure(
+            listeners=[
+                {"name": "taken", "ae_title": "TAKEN", "port": port},
+                {"name": "main", "ae_title": "AXIOM", "port": running.dimse_port},
+            ]
+        )
+        wait_until(lambda: not _is_healthy(running), what="health to fail")
+        answer = running.request("GET", "/health/dicom-processing")
+        assert answer.status_code == 503
+        detail = answer.json()["checks"]["listeners"]["detail"]
+        assert detail.startswith(f"gateway: listener taken: 127.0.0.1:{port}: ")
+        assert running.request("GET", "/ready").status_code == 200
+    # It is tried again.
+    wait_until(lambda: _is_healthy(running), what="health")
+
+
 def test_a_home_has_one_system(axiom_up: StartAxiom) -> None:
     running = axiom_up()
     second = up(running.home)
@@ -217,6 +239,32 @@ class TestSupervisor:
         assert pid is not None
         supervisor.stop(within_s=1.0)
         assert not is_alive(pid)
+
+    def test_a_part_that_hangs_is_ended_and_started_again(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("infra.local.supervisor._HUNG_AFTER_S", 4.0)
+        monkeypatch.setattr("infra.local.supervisor._HUNG_FOR_CERTAIN_AFTER_S", 0.5)
+        told: list[str] = []
+        supervisor = self._supervisor(home, "tests.data.stubborn_part", tell=told.append)
+        supervisor.start()
+        try:
+            wait_until(lambda: (home / "run" / "stubborn").exists(), 20.0, "the part")
+            hung = supervisor.pid("stages")
+            assert hung is not None
+            os.kill(hung, signal.SIGSTOP)
+            deadline_s = time.monotonic() + 60
+            supervisor.run(lambda: len(told) < 2 and time.monotonic() < deadline_s)
+            supervisor.run(
+                lambda: supervisor.pid("stages") in (None, hung) and time.monotonic() < deadline_s
+            )
+            assert supervisor.pid("stages") not in (None, hung)
+        finally:
+            supervisor.stop(within_s=1.0)
+        assert told[:2] == [
+            "stages hangs; ending it",
+            "stages ended (SIGKILL); starting it again",
+        ]
 
     def test_a_hurry_kills_at_once(self, home: Path) -> None:
         """The second Ctrl-C."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from infra.local import heartbeat
+from shared.complaints import complain
 
 
 def write_beat(run_dir: Path, *, pid: int, beat_s: float) -> None:
@@ -54,3 +55,18 @@ def test_a_part_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_no_sign_of_life(tmp_path: Path) -> None:
     (tmp_path / "stages.json").write_text("{")
     assert heartbeat.fault(tmp_path, "stages") == "not running"
+
+
+def test_a_part_that_lives_and_complains_says_why_until_it_begins_anew(tmp_path: Path) -> None:
+    write_beat(tmp_path / "run", pid=os.getpid(), beat_s=time.monotonic())
+    complain(tmp_path / "run", "stages", "listener main: 127.0.0.1:104: Permission denied")
+    assert heartbeat.fault(tmp_path / "run", "stages") == (
+        "listener main: 127.0.0.1:104: Permission denied"
+    )
+    complain(tmp_path / "run", "stages", "")
+    assert heartbeat.fault(tmp_path / "run", "stages") is None
+    complain(tmp_path / "run", "stages", "of its predecessor")
+    beating = heartbeat.Heartbeat("stages", tmp_path / "run")
+    beating.start()
+    beating.stop()
+    assert heartbeat.fault(tmp_path / "run", "stages") is None
