@@ -12,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Tests at the same time: the end-to-end ones start five processes each.
-_WORKERS = "2"
+# Tests at the same time: the end-to-end ones start six processes each, and mostly wait.
+_WORKERS = "3"
 
 
 @dataclass(frozen=True, slots=True)
