@@ -27,12 +27,9 @@ from shared.dicom.query import (
     Query,
     texts,
 )
-from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import Clock, FoundInstance, Retrieval, Retrieved, SecretStore
 
 if TYPE_CHECKING:
-    import requests
-
     from shared.adapters.destinations.authorization import Authorization
 
 Store = DicomwebSource | GoogleHealthcareSource | DicomwebDestination | GoogleHealthcareDestination
@@ -254,7 +251,6 @@ class Archive:
 
 def open_archive(store: Store, secrets: SecretStore, clock: Clock) -> Archive:
     """It connects when first asked. Raises: SourceMisconfiguredError and its kin."""
-    session: requests.Session | None = None
     sign_in: Authorization
     is_google = isinstance(store, GoogleHealthcareSource | GoogleHealthcareDestination)
     if isinstance(store, GoogleHealthcareSource):
@@ -265,41 +261,24 @@ def open_archive(store: Store, secrets: SecretStore, clock: Clock) -> Archive:
         from shared.adapters.destinations.dicomweb import authorization
 
         sign_in = authorization(store, secrets)
-    elif isinstance(store, DicomwebSource) and store.auth_type != "google":
+    elif isinstance(store, DicomwebSource):
         from shared.adapters.sources.signing_in import authorization as of_source
 
         sign_in = of_source(store, secrets)
     else:
-        from shared.adapters.destinations import authorization as signing_in
+        from shared.adapters.sources.google_tokens import GoogleTokens
 
-        session, sign_in = _google_session(store.name, url), signing_in.none()
+        sign_in = GoogleTokens(store.name, url, timeout_s=store.timeout_s)
     server = SourceServer(
         store.name,
         url,
         sign_in,
         timeout_s=store.timeout_s,
         max_connections=16,
-        session=session,
     )
     return Archive(
         server, clock, GOOGLE if is_google or "healthcare.googleapis" in url else ANY_SERVER
     )
-
-
-def _google_session(name: str, url: str) -> requests.Session:
-    from shared.adapters.destinations.google_session import credentials_for
-    from shared.errors import DestinationMisconfiguredError, DestinationUnavailableError
-
-    try:
-        credentials = credentials_for(name, url)
-    except DestinationMisconfiguredError as error:
-        raise SourceMisconfiguredError(*error.args) from None
-    except DestinationUnavailableError as error:
-        raise SourceUnavailableError(*error.args) from None
-    from google.auth.transport.requests import AuthorizedSession
-
-    session: requests.Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-    return session
 
 
 def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]:
