@@ -1,4 +1,4 @@
-"""What a process counts and times, for /metrics and for OpenTelemetry.
+"""What a process counts and times, for /metrics.
 
 The table of metrics is data; names are Prometheus's, labels hold names of the configuration, codes
 and states, never Values of a patient. Counting costs about a microsecond and writes nothing:

@@ -68,12 +68,6 @@ class TlsContexts:
             self._warn(known, owner, now_s)
             return known.context
 
-    def expires(self, tls: ListenerTls | PeerTls, owner: str) -> datetime | None:
-        """When our own certificate ends; None without one. Raises: TlsUnusableError."""
-        self.of(tls, owner)
-        with self._lock:
-            return self._known[tls].expires
-
     def _look(
         self, tls: ListenerTls | PeerTls, known: _Known | None, owner: str, now_s: float
     ) -> _Known:

@@ -254,11 +254,8 @@ class ConfigurationService:
         name = _name_of(document)
 
         def with_it(plain: dict[str, Any]) -> dict[str, Any]:
-            entities = plain[kind]
-            if not any(entity["name"] == name for entity in entities):
-                return {**plain, kind: [*entities, dict(document)]}
-            placed = [dict(document) if entity["name"] == name else entity for entity in entities]
-            return {**plain, kind: placed}
+            placed = {entity["name"]: entity for entity in plain[kind]} | {name: dict(document)}
+            return {**plain, kind: list(placed.values())}
 
         after = self._change(with_it, by, reason, only=(kind, name), dry_run=False)
         return _named(after, kind, name)

@@ -276,6 +276,7 @@ def _element(key: Key, attribute: object, depth: int) -> DataElement:
             found = []
         return _new(int(key.tag, 16), key.vr, found[0] if len(found) == 1 else found or None)
     except Exception:
+        # What a server shows need not be of the Value Representation: the key is answered, empty.
         return _empty(int(key.tag, 16), key.vr)
 
 
