@@ -43,13 +43,12 @@ class SourceServer:
         *,
         timeout_s: float,
         max_connections: int,
-        session: requests.Session | None = None,
     ) -> None:
-        """`timeout_s` limits each wait for the server. A `session` may sign in by itself."""
+        """`timeout_s` limits each wait for the server."""
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._authorization, self._timeout_s = authorization, timeout_s
-        self._session = session or requests.Session()
+        self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-flow"
         adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
