@@ -28,9 +28,9 @@ from scp_gateway.workers import Workers, WorkersLostError
 from shared import bootstrap, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
-from shared.bootstrap import Environment, Platform
 from shared.complaints import complain
 from shared.config.entities import Configuration, Listener
+from shared.environment import Environment, Platform
 from shared.errors import AxiomError
 from shared.pipeline.ports import Ports
 from shared.pipeline.presence import Presence

@@ -8,7 +8,7 @@ from typing import Any
 
 from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from shared.errors import ObjectMissingError
 from shared.messages import (
     CommitmentRequested,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from shared import bootstrap
-from shared.bootstrap import Environment, Platform
+from shared.environment import Environment, Platform
 from shared.pipeline.push import Pushed, PushResponse, tick
 from shared.pipeline.retention import Cleaner
 

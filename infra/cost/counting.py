@@ -18,6 +18,7 @@ from shared import bootstrap
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.object_store import FolderObjectStore
+from shared.environment import Environment
 from shared.messages import (
     DeliveryRequested,
     InstanceAccepted,
@@ -73,7 +74,7 @@ def count(instances: int, *, side: int = 512) -> dict[str, Work]:
         (folder / "in").mkdir()
         files = synthetic_ct(folder / "in", instances + 1, rows=side, columns=side)
         clock = Clock()
-        environment = bootstrap.Environment.read(
+        environment = Environment.read(
             {"AXIOM_HOME": str(folder / "home"), "AXIOM_PLATFORM": "embedded"}
         )
         ports = bootstrap.embedded(environment, clock)

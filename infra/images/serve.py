@@ -14,7 +14,7 @@ from typing import Any
 from infra.images.pushes import pushed_to
 from shared import bootstrap, logs
 from shared.adapters.cloud.environment import CloudEnvironment
-from shared.bootstrap import Environment, Platform
+from shared.environment import Environment, Platform
 from shared.web.server import Server
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from infra.local.benching import programs
 from infra.local.benching.instances import synthetic_ct
 from infra.local.benching.programs import BenchError
 from shared import bootstrap
+from shared.environment import Environment
 from shared.pipeline.source_states import request_poll
 
 _INSTANCES = 1000
@@ -176,7 +177,7 @@ def _ours(home: Path, archive: _Archive, way: str, growth: list[float]) -> float
         if beat is None:
             raise BenchError("nobody polls")
         before_mib = 0.0
-        ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}))
+        ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(home)}))
         began_s = time.perf_counter()
         request_poll("archive", ports)
         deadline_s = time.monotonic() + _WITHIN_S

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra.local import heartbeat
 from infra.local.part import PARTS_VARIABLE
 from shared import bootstrap, logs
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from shared.identity.settings import IdentitySettings
 from shared.web.server import Server
 

@@ -11,7 +11,7 @@ import click
 from infra.local.terminal import CommandFailedError
 
 if TYPE_CHECKING:
-    from shared.bootstrap import Environment
+    from shared.environment import Environment
     from shared.pipeline.ports import Ports
 
 
@@ -38,7 +38,7 @@ json_option = click.option(
 
 def read_environment() -> Environment:
     """The settings. Raises: CommandFailedError naming the one that is wrong."""
-    from shared.bootstrap import Environment
+    from shared.environment import Environment
 
     try:
         return Environment.read()

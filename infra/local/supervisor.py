@@ -25,7 +25,7 @@ from infra.local.part import LIFELINE_VARIABLE, PARTS, PARTS_VARIABLE, Part
 from infra.local.terminal import CommandFailedError
 
 if TYPE_CHECKING:
-    from shared.bootstrap import Environment
+    from shared.environment import Environment
 
 READY_WITHIN_S = 60.0
 

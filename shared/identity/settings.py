@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from shared.environment import preset_api_key
+
 GOOGLE = "https://accounts.google.com"
 IAP_ISSUER = "https://cloud.google.com/iap"
 IAP_JWKS_URL = "https://www.gstatic.com/iap/verify/public_key-jwk"
@@ -39,7 +41,7 @@ class IdentitySettings:
         client_id = environ.get("AXIOM_OIDC_CLIENT_ID", "")
         audiences = _words(environ, "AXIOM_OIDC_AUDIENCES")
         return cls(
-            preset_key=_api_key(environ),
+            preset_key=preset_api_key(environ),
             admin_email=environ.get("AXIOM_ADMIN_EMAIL", "").strip().lower(),
             oidc_issuer=_url(environ, "AXIOM_OIDC_ISSUER") or GOOGLE,
             oidc_audiences=(*audiences, *([client_id] if client_id else [])),
@@ -51,14 +53,6 @@ class IdentitySettings:
             cors_origins=_origins(environ),
             trusted_proxies=_count(environ, "AXIOM_TRUSTED_PROXIES"),
         )
-
-
-def _api_key(environ: Mapping[str, str]) -> str | None:
-    key = environ.get("AXIOM_API_KEY") or None
-    # A header field of HTTP could not carry another.
-    if key is not None and (key != key.strip() or not all(" " <= c <= "~" for c in key)):
-        raise ValueError("AXIOM_API_KEY has printable ASCII characters alone, no space at an end")
-    return key
 
 
 def _words(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

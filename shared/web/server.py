@@ -36,10 +36,10 @@ HEADER_TIMEOUT_S = 30.0
 
 def main() -> None:
     """Serve until SIGTERM, as the environment says."""
-    from shared import bootstrap
+    from shared.environment import Environment
 
     logs.configure("http")
-    environment = bootstrap.Environment.read()
+    environment = Environment.read()
     Server(environment.http_host, environment.http_port, _create_app).run()
 
 

@@ -18,6 +18,7 @@ from functions.validate_instance.main import validate_instance
 from shared import bootstrap, crash_points
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.dicom.commitment import CommitmentReport, CommitmentRequest, Reference
+from shared.environment import Environment
 from shared.messages import Source, Topic
 from shared.pipeline.commitment import Due
 from shared.pipeline.ports import Ports
@@ -59,7 +60,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home whose rules change what comes."""
     monkeypatch.setenv("AXIOM_HOME", str(tmp_path))
     bootstrap.from_environment.cache_clear()
-    first = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    first = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     settings = {"default_route": ["primary-storage"], "min_free_bytes": 0}
     first.configuration.apply({"settings": settings, "rulesets": [RULESET]}, by="test")
     yield tmp_path
@@ -123,7 +124,7 @@ def test_a_change_of_the_configuration_applies_whole_or_not_at_all(home: Path) -
         ports = bootstrap.from_environment()
         ports.configuration.apply({"rulesets": []}, by="test")
 
-    before = bootstrap.embedded(bootstrap.Environment.read()).configuration.export()
+    before = bootstrap.embedded(Environment.read()).configuration.export()
     dies_at(crash_points.AFTER_CONFIGURATION_OBJECT, change)
     after = bootstrap.from_environment().configuration
     assert after.export() == before

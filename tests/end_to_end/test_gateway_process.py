@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shared import bootstrap
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from shared.pipeline.ports import Ports
 from tests.data import build
 from tests.gateway import (

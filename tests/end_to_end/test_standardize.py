@@ -12,6 +12,7 @@ import pydicom
 
 from shared import bootstrap
 from shared.dicom.validation import DEFAULT_SEVERITIES
+from shared.environment import Environment
 from tests.conftest import StartAxiom
 from tests.end_to_end.test_rules import stow
 from tests.running import RunningAxiom, wait_until
@@ -95,7 +96,7 @@ def configure(home: Path, server: ModelServer) -> None:
             "validation": dict.fromkeys(DEFAULT_SEVERITIES, "ignore"),
         },
     )
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(home)}))
     ports.configuration.apply(parts, by="test")
 
 

@@ -20,6 +20,7 @@ from pydicom.data import get_testdata_file
 
 from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.environment import Environment
 from shared.messages import Topic
 from shared.pipeline.ports import Ports
 from shared.web.dicomweb import URL_PREFIX
@@ -41,7 +42,7 @@ class System:
     """The `http` process over a home, and that home seen from outside."""
 
     def __init__(self, home: Path) -> None:
-        environment = bootstrap.Environment.read({"AXIOM_HOME": str(home)})
+        environment = Environment.read({"AXIOM_HOME": str(home)})
         self.home = home
         self.ports: Ports = bootstrap.embedded(environment)
         self.ports.configuration.apply(

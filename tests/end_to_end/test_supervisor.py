@@ -21,7 +21,7 @@ from infra.local import heartbeat
 from infra.local.part import PART_NAMES, Part
 from infra.local.supervisor import Supervisor
 from infra.local.terminal import CommandFailedError
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from tests.running import ROOT, RunningAxiom, wait_until
 
 StartAxiom = Callable[..., RunningAxiom]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from shared.adapters.cloud.environment import CloudEnvironment
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from shared.messages import Topic
 from tests.terraform import planning
 from tests.terraform.planning import IMAGES, LEAST, MOST, ROOT, Plan, Planner, environment

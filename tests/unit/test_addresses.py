@@ -17,6 +17,7 @@ from shared.adapters.destinations.channel import connect
 from shared.adapters.guarded_http import guarded_session
 from shared.addresses import AddressPolicy, AddressRefusedError
 from shared.config.service import check
+from shared.environment import Environment
 from shared.errors import InvalidConfigurationError
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
@@ -148,7 +149,7 @@ class TestSaving:
 
     @pytest.mark.usefixtures("in_the_cloud")
     def test_refuses_loopback_in_the_cloud(self, tmp_path: Path) -> None:
-        ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+        ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
         response = client_over(ports).post(
             "/api/v1/config/destinations", json={**PACS, "host": "127.0.0.1"}, headers=AUTHORIZED
         )

@@ -21,6 +21,7 @@ import yaml
 from functions.complete_studies import main as timer
 from shared import bootstrap, crash_points
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.environment import Environment
 from shared.errors import CrosswalkUnavailableError, DocumentMissingError
 from shared.messages import InstanceAccepted, Receipt, Topic, encode
 from shared.pipeline import collect, rules, studies
@@ -53,7 +54,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def ports(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ports]:
     """The embedded system below tmp_path on a fake clock, as the entry points find it."""
-    environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)})
+    environment = Environment.read({"AXIOM_HOME": str(tmp_path)})
     ports = bootstrap.embedded(environment, clock)
     monkeypatch.setattr(bootstrap, "from_environment", lambda: ports)
     timer._collector.cache_clear()

@@ -12,6 +12,7 @@ import pytest
 
 from shared import bootstrap
 from shared.config.kinds import KINDS, Kind
+from shared.environment import Environment
 from shared.pipeline.ports import Ports
 from tests.conftest import ROOT
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -32,7 +33,7 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     yield ports
     ports.destinations.close()
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scp_gateway.main import listeners
-from shared.bootstrap import Environment
 from shared.config.entities import Configuration
+from shared.environment import Environment
 from tests.gateway import listener
 
 

@@ -34,8 +34,8 @@ from infra.local.torture.verdict import (
     judge,
 )
 from shared import bootstrap
-from shared.bootstrap import Environment
 from shared.dicom.header import Header
+from shared.environment import Environment
 from shared.errors import Category
 from shared.messages import ExceptionRaised, Stage
 from shared.pipeline.ports import Ports

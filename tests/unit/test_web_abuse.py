@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared import bootstrap
+from shared.environment import Environment
 from shared.identity.keys import ApiKeys
 from shared.pipeline.ports import Ports
 from tests.unit.web_fakes import AUTHORIZED, STUDIES, client_over, part10
@@ -41,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ports(home: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(home)}))
     yield ports
     ports.destinations.close()
 

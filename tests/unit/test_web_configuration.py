@@ -11,6 +11,7 @@ import yaml
 from flask.testing import FlaskClient
 
 from shared import bootstrap
+from shared.environment import Environment
 from shared.pipeline.ports import Ports
 from shared.web.documents_in import MAX_DOCUMENT_BYTES
 from tests.unit.web_fakes import AUTHORIZED, KEY, client_over
@@ -40,7 +41,7 @@ JSON = {**AUTHORIZED, "Content-Type": "application/json"}
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     yield ports
     ports.destinations.close()
 
@@ -215,9 +216,7 @@ class TestWhole:
         client.post(f"{CONFIG}/rulesets", data=CHEST, headers=JSON)
         exported = client.get(CONFIG, headers={**AUTHORIZED, "Accept": "application/yaml"})
         assert exported.content_type.startswith("application/yaml")
-        other = bootstrap.embedded(
-            bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path / "other")})
-        )
+        other = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path / "other")}))
         response = client_over(other).put(
             CONFIG,
             data=exported.data,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared import bootstrap
 from shared.config.service import merged
+from shared.environment import Environment
 from shared.pipeline.ports import Ports
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
@@ -34,7 +35,7 @@ RULES = {
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     ports.configuration.apply(
         {"destinations": [*ports.configuration.list("destinations"), PACS]}, by="test"
     )

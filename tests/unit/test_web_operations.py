@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from shared import bootstrap
 from shared.dicom.changes import Change
+from shared.environment import Environment
 from shared.errors import DestinationRefusedError, InvalidInstanceError
 from shared.messages import DeliveryRequested, Receipt, ReceivedFile, Source, Stage, Topic, encode
 from shared.pipeline.exceptions import exception_from
@@ -28,7 +29,7 @@ CHANGE = Change(
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     yield ports
     ports.destinations.close()
 

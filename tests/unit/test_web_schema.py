@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from shared import bootstrap
+from shared.environment import Environment
 from shared.identity.settings import IdentitySettings
 from shared.web.wsgi import create_app
 from tests.unit.web_fakes import AUTHORIZED, KEY
@@ -36,7 +37,7 @@ def _as_it_is(_: Any, value: Any) -> bytes:
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     home = tmp_path_factory.mktemp("home")
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(home)}))
     yield create_app(ports, IdentitySettings(preset_key=KEY))
     ports.destinations.close()
 

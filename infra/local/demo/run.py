@@ -32,7 +32,7 @@ from infra.local.terminal import CommandFailedError
 from shared import bootstrap
 from shared.adapters.destinations.association import Peer
 from shared.adapters.embedded.message_bus import SqliteMessageBus
-from shared.bootstrap import Environment
+from shared.environment import Environment
 from shared.pipeline.ports import Ports
 
 SETTLED_WITHIN_S = 30.0

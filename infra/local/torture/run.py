@@ -39,7 +39,7 @@ from infra.local.torture.verdict import (
     judge,
 )
 from shared import bootstrap
-from shared.bootstrap import Environment
+from shared.environment import Environment
 
 # Senders pause while so many messages are in the queue: the point is to break things often, not to
 # pile up work that then takes its time.

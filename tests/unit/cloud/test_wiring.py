@@ -12,6 +12,7 @@ import pytest
 from shared import bootstrap
 from shared.adapters.cloud.environment import CloudEnvironment, Oidc
 from shared.adapters.cloud.lazily import lazily
+from shared.environment import Environment
 from shared.messages import Topic
 from shared.pipeline.push import PushRequest
 
@@ -54,7 +55,7 @@ class TestSettings:
         ],
     )
     def test_that_are_wrong_are_named(self, name: str, value: str) -> None:
-        read = bootstrap.Environment.read if name == "AXIOM_PLATFORM" else CloudEnvironment.read
+        read = Environment.read if name == "AXIOM_PLATFORM" else CloudEnvironment.read
         with pytest.raises(ValueError, match=name):
             read({**SETTINGS, name: value})
 

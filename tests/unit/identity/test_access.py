@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
 from shared import bootstrap
+from shared.environment import Environment
 from shared.identity.directory import Directory, Role, User
 from shared.identity.keys import ApiKeys, KeyScope
 from shared.identity.permissions import ALL, BUILT_IN_ROLES, Permission
@@ -28,7 +29,7 @@ ROLES = {**BUILT_IN_ROLES, NOBODY: frozenset[Permission]()}
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[Ports]:
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     yield ports
     ports.destinations.close()
 

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from shared import bootstrap
+from shared.environment import Environment
 from shared.identity.directory import Directory, User
 from shared.identity.settings import IdentitySettings
 from shared.web.wsgi import create_app
@@ -46,7 +47,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     clock = FakeClock()
     issuer = Issuer()
     with served(issuer, clock):
-        environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)})
+        environment = Environment.read({"AXIOM_HOME": str(tmp_path)})
         ports = bootstrap.embedded(environment, clock)
         ports.secrets.put("oidc-client", CLIENT_SECRET)
         settings = IdentitySettings.read(
@@ -112,7 +113,7 @@ class TestLogin:
         assert site.browser.get(f"{AUTH}/callback", query_string=late).status_code == 401
 
     def test_is_not_there_where_it_is_not_configured(self, site: Site, tmp_path: Path) -> None:
-        environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path / "other")})
+        environment = Environment.read({"AXIOM_HOME": str(tmp_path / "other")})
         ports = bootstrap.embedded(environment)
         response = create_app(ports).test_client().get(f"{AUTH}/login")
         assert response.status_code == 404

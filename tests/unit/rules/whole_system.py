@@ -14,6 +14,7 @@ from functions.complete_studies import main as timer
 from shared import bootstrap
 from shared.dicom.header import Header
 from shared.dicom.validation import DEFAULT_SEVERITIES
+from shared.environment import Environment
 from shared.errors import RefusedByRuleError
 from shared.messages import Receipt, Source
 from shared.pipeline.ports import Ports
@@ -117,7 +118,7 @@ def whole_system(
     keeps an Instance out.
     """
     clock = FakeClock()
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(home)}), clock)
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(home)}), clock)
     monkeypatch.setattr(bootstrap, "from_environment", lambda: ports)
     timer._collector.cache_clear()
     names = destinations_of(document)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from shared import bootstrap
 from shared.adapters.sources.archives import Archive
+from shared.environment import Environment
 from shared.errors import SourceRefusedError
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
@@ -219,7 +220,7 @@ class TestArchives:
 
 def test_the_object_that_a_notification_told_of_is_not_taken_twice(tmp_path: Path) -> None:
     """The wiring knows what `ingest_object` marks as taken in."""
-    ports = bootstrap.embedded(bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)}))
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path)}))
     bucket = {"name": "landing", "type": "bucket", "bucket": "hospital-landing"}
     ports.configuration.apply({"sources": [bucket]}, by="test")
     assert ports.open_source is not None

@@ -14,6 +14,7 @@ from shared import bootstrap
 from shared.config.entities import Configuration
 from shared.config.service import check
 from shared.config.sources import AnySource, seconds
+from shared.environment import Environment
 from shared.errors import InvalidConfigurationError
 from tests.fakes import FakeClock
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -60,7 +61,7 @@ def read(document: dict[str, Any]) -> AnySource:
 def test_each_type_is_taken_over_http_and_given_back_without_its_secret(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
-    environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)})
+    environment = Environment.read({"AXIOM_HOME": str(tmp_path)})
     ports = bootstrap.embedded(environment, FakeClock())
     client = client_over(ports)
     answer = client.post("/api/v1/config/sources", json=document, headers=AUTHORIZED)
@@ -76,7 +77,7 @@ def test_each_type_is_taken_over_http_and_given_back_without_its_secret(
 
 
 def test_each_type_has_a_path_of_its_own(tmp_path: Path) -> None:
-    environment = bootstrap.Environment.read({"AXIOM_HOME": str(tmp_path)})
+    environment = Environment.read({"AXIOM_HOME": str(tmp_path)})
     client = client_over(bootstrap.embedded(environment, FakeClock()))
     paths = ("dicomweb", "dimse-qr", "google-healthcare", "buckets", "folders")
     for path, document in zip(paths, ALL, strict=True):
