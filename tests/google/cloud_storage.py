@@ -3,6 +3,9 @@
 The emulators that can be had ignore preconditions on resumable uploads or altogether, which is the
 one promise that we lean on. This one speaks the part of the JSON API that our adapter uses, with
 object versioning on, and keeps all in memory.
+
+Several may use it at a time: requests below `/as/NAME` are those of NAME (`Server.url_as`), and
+`Server.on_request` is told of each, by the class that Cloud Storage counts it in.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,11 +59,13 @@ class _RefusedError(Exception):
         self.status = status
 
 
-class _Store:
-    """All objects: live ones by name, every generation by name and number."""
+class Objects:
+    """Those of one bucket: live ones by name, every generation by name and number."""
 
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
+        # Called with each object that is finished, as notifications would be.
+        self.on_finalized: Callable[[dict[str, Any]], None] = lambda shown: None
         self.lock = threading.Lock()
         self.live: dict[str, _Object] = {}
         self.generations: dict[tuple[str, int], _Object] = {}
@@ -82,7 +87,17 @@ class _Store:
             if claimed not in (None, made.shown()["crc32c"]):
                 raise _RefusedError(400, "Provided CRC32C does not match.")
             self.live[name] = self.generations[name, made.generation] = made
-            return made
+        self.on_finalized(made.shown())
+        return made
+
+    def put(self, name: str, data: bytes) -> None:
+        """As if somebody else had uploaded it."""
+        self.insert({"name": name}, data, {})
+
+    def all(self) -> dict[str, bytes]:
+        """The live objects by their names."""
+        with self.lock:
+            return {name: one.data for name, one in sorted(self.live.items())}
 
     def find(self, name: str, query: dict[str, str]) -> _Object:
         found = (
@@ -98,7 +113,7 @@ class _Store:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: Server
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -117,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, answer: Any) -> None:
         parts = urlsplit(self.path)
-        self.path = parts.path
+        named = re.fullmatch("/as/([^/]+)(/.*)", parts.path)
+        self.caller, self.path = (named[1], named[2]) if named else ("", parts.path)
         self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
@@ -128,13 +144,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error.status, json.dumps(said).encode())
 
     def _get(self) -> None:
-        store = self.server.store
-        if self.path == f"/storage/v1/b/{store.bucket}/o":
+        bucket, name = self._place("(?:/download)?/storage/v1/b/([^/]+)/o(?:/([^/]+))?")
+        store = self._objects(bucket)
+        self._count("class_b" if name else "list", bucket)
+        if not name:
             prefix = self.query.get("prefix", "")
             names = sorted((n for n in store.live if n.startswith(prefix)), key=str.encode)
             self._json({"items": [store.live[name].shown() for name in names]})
             return
-        found = store.find(self._name(), self.query)
+        found = store.find(name, self.query)
         if self.query.get("alt") != "media":
             self._json(found.shown())
             return
@@ -150,13 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(206, part, {"Content-Range": shown})
 
     def _post(self) -> None:
-        store, kind = self.server.store, self.query.get("uploadType")
-        if self.path != f"/upload/storage/v1/b/{store.bucket}/o":
-            raise _RefusedError(404, "The specified bucket does not exist.")
+        bucket, _ = self._place("/upload/storage/v1/b/([^/]+)/o()")
+        store, kind = self._objects(bucket), self.query.get("uploadType")
+        # The pieces of a resumable upload are counted with the request that begins it.
+        self._count("class_a", bucket)
         if kind == "resumable":
             said = json.loads(self.body)
             said.setdefault("contentType", self.headers.get("X-Upload-Content-Type"))
-            session = str(len(store.sessions))
+            session = f"{bucket}/{len(store.sessions)}"
             store.sessions[session] = (said, self.query, bytearray())
             place = f"http://{self.headers['Host']}/upload?upload_id={session}"
             self._send(200, b"", {"Location": place})
@@ -171,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(store.insert(said, data, self.query).shown())
 
     def _put(self) -> None:
-        store = self.server.store
+        store = self._objects(self.query["upload_id"].partition("/")[0])
         said, query, data = store.sessions[self.query["upload_id"]]
         data += self.body
         if self.headers["Content-Range"].endswith("/*"):
@@ -180,24 +199,32 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(store.insert(said, bytes(data), query).shown())
 
     def _delete(self) -> None:
-        store = self.server.store
         if "upload_id" in self.query:
             self._send(499, b"")
             return
+        bucket, name = self._place("/storage/v1/b/([^/]+)/o/([^/]+)")
+        store = self._objects(bucket)
         with store.lock:
-            name = self._name()
             store.find(name, {})
             store.check(name, self.query)
             del store.live[name]
         self._send(204, b"")
 
-    def _name(self) -> str:
-        found = re.fullmatch(
-            rf"(?:/download)?/storage/v1/b/{self.server.store.bucket}/o/([^/]+)", self.path
-        )
+    def _place(self, pattern: str) -> tuple[str, str]:
+        """Bucket and object that the path names."""
+        found = re.fullmatch(pattern, self.path)
         if found is None:
             raise _RefusedError(404, "No such path.")
-        return unquote(found[1])
+        return unquote(found[1]), unquote(found[2] or "")
+
+    def _objects(self, bucket: str) -> Objects:
+        found = self.server.buckets.get(bucket)
+        if found is None:
+            raise _RefusedError(404, "The specified bucket does not exist.")
+        return found
+
+    def _count(self, kind: str, bucket: str) -> None:
+        self.server.on_request(self.caller, kind, bucket)
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -210,28 +237,45 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class Server(ThreadingHTTPServer):
+    """Cloud Storage, seen from behind."""
 
-    def __init__(self, bucket: str) -> None:
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *buckets: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.store = _Store(bucket)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.buckets = {name: Objects(name) for name in buckets}
+        # Who asks, for what (class_a, class_b, list), in which bucket.
+        self.on_request: Callable[[str, str, str], None] = lambda caller, kind, bucket: None
+
+    def url_as(self, caller: str) -> str:
+        """Its address for one of those who use it."""
+        return f"{self.url}/as/{caller}"
+
+
+@contextmanager
+def storage_server(*buckets: str) -> Iterator[Server]:
+    """Empty buckets, on a loopback port."""
+    server = Server(*buckets)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager
 def cloud_storage(bucket: str = BUCKET) -> Iterator[storage.Bucket]:
     """An empty bucket of the real client, at a server of its own."""
-    server = _Server(bucket)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with storage_server(bucket) as server:
         client = storage.Client(
             project="test",
             credentials=AnonymousCredentials(),
-            client_options={"api_endpoint": f"http://127.0.0.1:{server.server_port}"},
+            client_options={"api_endpoint": server.url},
         )
         yield client.bucket(bucket)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -21,7 +21,7 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -224,9 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _respond(self) -> None:
-        store = self.server.store
         body = self._body()
-        self.store = store
+        store = self.store = self.server.store_of(self.path)
         store.requests.append(Received(self.command, self.path, dict(self.headers), len(body)))
         if store._next:
             status, headers = store._next.popleft()
@@ -342,24 +341,38 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.store = HealthcareStore(url=f"http://127.0.0.1:{self.server_port}")
+        url = f"http://127.0.0.1:{self.server_port}"
+        self.stores = {name: HealthcareStore(url=url, name=name) for name in names}
+
+    def store_of(self, path: str) -> HealthcareStore:
+        """The one that a path names; the first, which then refuses it, if it names none."""
+        named = (s for name, s in self.stores.items() if path.startswith(f"/v1/{name}/"))
+        return next(named, next(iter(self.stores.values())))
 
 
 @contextmanager
-def healthcare() -> Iterator[HealthcareStore]:
-    """An empty store on a loopback port."""
-    server = _Server()
+def healthcare_stores(*names: str) -> Iterator[Mapping[str, HealthcareStore]]:
+    """Empty stores on one loopback port, by name."""
+    server = _Server(names)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield server.store
+        yield server.stores
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def healthcare() -> Iterator[HealthcareStore]:
+    """One empty store on a loopback port."""
+    with healthcare_stores(STORE) as stores:
+        yield stores[STORE]
 
 
 def _parts(kind: str, body: bytes) -> Iterator[bytes]:
