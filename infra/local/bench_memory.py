@@ -15,6 +15,7 @@ from infra.local.benching import programs
 from infra.local.benching.instances import synthetic_ct, synthetic_multi_frame
 from infra.local.benching.programs import BenchError, peak_mib
 from infra.local.benching.raw_sender import send
+from infra.local.part import process_name
 
 _LARGE_MIB = 1024
 _SMALL = 10
@@ -58,7 +59,7 @@ def _await(folder: Path, count: int, size: int) -> None:
 
 
 def _name(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    if "infra.local.http" in words:
-        return "http"
-    return words[-2].rpartition(".")[2]
+    name = Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    part = name.removeprefix(process_name(""))
+    # Of the others, the module that they run.
+    return part if part != name else Path(f"/proc/{pid}/cmdline").read_text().split("\0")[2]

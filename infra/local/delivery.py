@@ -7,7 +7,9 @@ from functions.report_commitment.main import report_commitment
 from infra.local.work import run_handlers
 from shared.messages import Topic
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Deliver until SIGTERM or SIGINT."""
     run_handlers(
         "delivery",
         {

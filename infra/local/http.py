@@ -15,19 +15,17 @@ from shared.identity.settings import IdentitySettings
 from shared.web.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from _typeshed.wsgi import WSGIApplication
 
 
-def serve(load: Callable[[], WSGIApplication]) -> None:
-    """Serve what `load` gives, where the environment says, until SIGTERM."""
+def main() -> None:
+    """Serve where the environment says until SIGTERM."""
     logs.configure("http")
     environment = Environment.read()
-    Server(environment.http_host, environment.http_port, load).run()
+    Server(environment.http_host, environment.http_port, _create_app).run()
 
 
-def create_app() -> WSGIApplication:
+def _create_app() -> WSGIApplication:
     """The API and DICOMweb, with a health check for each part that the supervisor runs."""
     from shared.web.wsgi import create_app as create
 
@@ -38,7 +36,3 @@ def create_app() -> WSGIApplication:
     checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}
     ports = replace(ports, health_checks={**ports.health_checks, **checks})
     return create(ports, IdentitySettings.read())
-
-
-if __name__ == "__main__":
-    serve(create_app)

@@ -1,4 +1,4 @@
-"""Run one part as a child of the supervisor: `python -m infra.local.part NAME MODULE`.
+"""The parts of the running system, each of them a process.
 
 Around the part's own `main` it adds what every child needs: a sign of life each second, its metrics
 where all can be read together, and an end of its own when the supervisor is gone, however that
@@ -7,11 +7,12 @@ ended.
 
 from __future__ import annotations
 
+import importlib
 import os
-import runpy
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,9 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One child process. Parts of a lower `stop_order` are stopped first, intake before work."""
+    """One process: `main()` of its module. Parts of a lower `stop_order` are stopped first, intake
+    before work.
+    """
 
     name: str
     module: str
@@ -46,37 +49,43 @@ PARTS = (
 PART_NAMES = tuple(part.name for part in PARTS)
 
 
-def main() -> None:
-    """Become the part that the command line names."""
-    name, module = sys.argv[1:]
-    lifeline = os.environ.pop(LIFELINE_VARIABLE, None)
-    if lifeline is not None:
-        _end_with_supervisor(int(lifeline))
-    run_dir = Path(os.environ["AXIOM_HOME"]) / "run"
-    Heartbeat(name, run_dir).start()
-    MetricsFolder(run_dir / "metrics").keep(name)
-    sys.argv = [module]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+def become(part: Part, *, forked_by: int) -> None:
+    """Be `part` until it ends, in a process of its own, a child of `forked_by`.
 
-
-def _end_with_supervisor(lifeline: int) -> None:
-    """Have this process, and what it forks, end as soon as the supervisor does.
-
-    Nothing acknowledged is in memory alone, so an end without notice loses nothing.
+    It ends as soon as the supervisor does, and what it forks too: nothing acknowledged is in memory
+    alone, so an end without notice loses nothing.
     """
+    _show_name(part.name)
+    lifeline = int(os.environ.pop(LIFELINE_VARIABLE))
     threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+    _end_with_parent(forked_by)
+    run_dir = Path(os.environ["AXIOM_HOME"]) / "run"
+    Heartbeat(part.name, run_dir).start()
+    MetricsFolder(run_dir / "metrics").keep(part.name)
+    importlib.import_module(part.module).main()
+
+
+def process_name(part: str) -> str:
+    """What `ps -o comm` and `top` show of a part's process."""
+    return f"axiom {part}"
+
+
+def _show_name(part: str) -> None:
+    with suppress(OSError):  # Linux alone
+        Path("/proc/self/comm").write_text(process_name(part), encoding="ascii")
+
+
+def _end_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
         # Reaches a process whose threads cannot run; the pipe reaches its children as well.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("the process that this one was forked from has ended")
 
 
 def _watch(lifeline: int) -> None:
     os.read(lifeline, 1)
-    # The supervisor gave this process a group of its own.
+    # This process leads a group of its own.
     os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main()

@@ -27,7 +27,3 @@ def main() -> None:
     logging.shutdown()
     # What a source has under way must not hold the process up; what came of it by now is kept.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,9 @@ from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.messages import Topic
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Work until SIGTERM or SIGINT."""
     bus = bootstrap.from_environment().bus
     assert isinstance(bus, SqliteMessageBus)
     with (

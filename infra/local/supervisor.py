@@ -11,16 +11,13 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from infra.local import heartbeat
 from infra.local.addresses import Addresses, addresses_file, claim_port, reachable
+from infra.local.forks import ForkedProcess, ForkServer, ForkServerLostError
 from infra.local.part import LIFELINE_VARIABLE, PARTS, PARTS_VARIABLE, Part
 from infra.local.terminal import CommandFailedError
 
@@ -42,15 +39,13 @@ _LAST_RESTART_AFTER_S = 30.0
 # kernel short of memory say, is not to keep it away for longer and longer.
 _SETTLED_AFTER_S = 5.0
 
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 class _Child:
     """One part's process, its successors included."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | None = None
         self.started_s = 0.0
         self.restart_at_s: float | None = None
         self.silent_since_s: float | None = None
@@ -59,20 +54,14 @@ class _Child:
     def runs(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send to the process, or SIGKILL to all that it forked too."""
-        if self.process is None:
-            return
-        with suppress(ProcessLookupError):
-            if number is signal.SIGKILL:
-                os.killpg(self.process.pid, number)
-            elif self.process.poll() is None:
-                os.kill(self.process.pid, number)
+    def kill(self) -> None:
+        """SIGKILL to the process and all that it forked."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL, to_all=True)
 
 
 class Supervisor:
-    """The system of one AXIOM_HOME. Started from the main thread alone: on Linux children end with
-    the thread that started them.
+    """The system of one AXIOM_HOME. Used by one thread.
 
     `output` takes what the parts print; None leaves them our own standard error. `tell` gets one
     line for each event that a person should know of.
@@ -92,6 +81,7 @@ class Supervisor:
         self._lock_file: IO[str] | None = None
         self._lifeline: tuple[int, int] | None = None
         self._addresses: Addresses | None = None
+        self._forks: ForkServer | None = None
 
     @property
     def addresses(self) -> Addresses:
@@ -176,13 +166,11 @@ class Supervisor:
                 self._end_if_hung(child, now_s)
                 continue
             if child.restart_at_s is None:
-                # What it forked must not work beside its successor.
-                child.signal(signal.SIGKILL)
                 if now_s - child.started_s > _SETTLED_AFTER_S:
                     child.restart_after_s = _FIRST_RESTART_AFTER_S
                 child.restart_at_s = now_s + child.restart_after_s
                 child.restart_after_s = min(2 * child.restart_after_s, _LAST_RESTART_AFTER_S)
-                status = child.process.returncode if child.process else None
+                status = child.process.poll() if child.process else None
                 self._tell(f"{child.part.name} ended ({_in_words(status)}); starting it again")
             elif now_s >= child.restart_at_s:
                 self._spawn(child)
@@ -205,7 +193,7 @@ class Supervisor:
         elif now_s - child.silent_since_s > _HUNG_FOR_CERTAIN_AFTER_S:
             self._tell(f"{child.part.name} hangs; ending it")
             child.silent_since_s = None
-            child.signal(signal.SIGKILL)
+            child.kill()
 
     def stop(
         self, *, within_s: float = STOP_WITHIN_S, hurry: Callable[[], bool] = lambda: False
@@ -219,20 +207,20 @@ class Supervisor:
         for position, order in enumerate(orders, start=1):
             group = [c for c in self._children.values() if c.part.stop_order == order]
             for child in group:
-                child.signal(signal.SIGTERM)
+                if child.process is not None:
+                    child.process.send_signal(signal.SIGTERM)
             # Each group has its share of the time, and what earlier ones left of theirs.
             deadline_s = began_s + within_s * position / len(orders)
             while any(child.runs() for child in group):
                 if hurry() or time.monotonic() > deadline_s:
                     break
                 time.sleep(_POLL_S)
-        for child in self._children.values():
-            child.signal(signal.SIGKILL)
-            if child.process is not None:
-                child.process.wait()
         self._release()
 
     def _release(self) -> None:
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
         if self._lifeline is not None:
             for end in self._lifeline:
                 os.close(end)
@@ -275,16 +263,14 @@ class Supervisor:
 
     def _spawn(self, child: _Child) -> None:
         assert self._lifeline is not None
-        child.process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [sys.executable, "-m", "infra.local.part", child.part.name, child.part.module],
-            env=self._child_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=self._output or sys.stderr.fileno(),
-            stderr=self._output,
-            pass_fds=[self._lifeline[0]],
-            # Ctrl-C reaches us alone, and one signal reaches all that the part forks.
-            start_new_session=True,
-        )
+        if self._forks is None or self._forks.is_lost:
+            self._forks = ForkServer(
+                self._child_environment(), output=self._output, handed_on=[self._lifeline[0]]
+            )
+        try:
+            child.process = self._forks.fork(child.part)
+        except ForkServerLostError:
+            child.process = None
         child.started_s, child.restart_at_s = time.monotonic(), None
 
     def _child_environment(self) -> dict[str, str]:
@@ -292,8 +278,6 @@ class Supervisor:
         addresses = self.addresses
         return {
             **os.environ,
-            "PYTHONPATH": str(_ROOT),
-            "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             "AXIOM_HOME": addresses.home,
             "AXIOM_HTTP_HOST": addresses.http_host,
@@ -340,6 +324,8 @@ def _unhealthy(host: str, port: int) -> str | None:
 
 
 def _in_words(status: int | None) -> str:
-    if status is not None and status < 0:
+    if status is None:
+        return "it could not be started"
+    if status < 0:
         return signal.Signals(-status).name
     return f"exit status {status}"

@@ -7,7 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Go on for ever."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (Path(os.environ["AXIOM_HOME"]) / "run" / "stubborn").touch()
     while True:

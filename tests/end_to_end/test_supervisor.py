@@ -89,6 +89,26 @@ def test_a_part_that_is_killed_is_started_again(axiom_up: StartAxiom) -> None:
         assert f"{part} ended (SIGKILL)" in running.log()
 
 
+def test_all_parts_start_again_when_what_they_were_forked_from_is_killed(
+    axiom_up: StartAxiom,
+) -> None:
+    running = axiom_up()
+    old = pids(running)
+    (server,) = children_of(int(running.addresses["pid"]))
+    assert sorted(child for child in children_of(server)) == sorted(old.values())
+    # Whatever a thread of it holds would be held in each fork for ever.
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, old.values())), what="the end of the old parts")
+    wait_until(
+        lambda: (
+            len(pids(running)) == len(old) and not set(old.values()) & set(pids(running).values())
+        ),
+        what="other parts",
+    )
+    wait_until(lambda: _is_healthy(running), what="health")
+
+
 def test_nothing_outlives_a_supervisor_that_is_killed(axiom_up: StartAxiom) -> None:
     """What it leaves behind would hold the ports, and work beside its successor."""
     running = axiom_up()

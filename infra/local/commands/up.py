@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from infra.local.options import json_option, read_environment
 from infra.local.supervisor import Supervisor
-from infra.local.terminal import Terminal
-
-# The user that a new home starts with.
-ADMIN = "admin"
+from infra.local.terminal import CommandFailedError, Terminal
 
 
 class StopRequests:
@@ -54,7 +54,7 @@ def command(as_json: bool) -> None:
         supervisor.wait_until_ready(requests.none_yet)
         if requests.none_yet():
             # Not before: a start that comes to nothing would leave a key that nobody has seen.
-            new_key = None if environment.api_key else first_admin_key()
+            new_key = None if environment.api_key else first_admin_key(environment.home)
             _announce(terminal, supervisor, new_key)
         supervisor.run(requests.none_yet)
         tell("stopping; Ctrl-C again to stop at once")
@@ -63,18 +63,18 @@ def command(as_json: bool) -> None:
     tell("stopped; everything received is kept")
 
 
-def first_admin_key() -> str | None:
+def first_admin_key(home: Path) -> str | None:
     """Make the first admin and their API key; None if the home has a key already."""
-    from shared.bootstrap import from_environment
-    from shared.identity.directory import Directory
-    from shared.identity.keys import ApiKeys
-
-    ports = from_environment()
-    keys = ApiKeys(ports.documents, ports.clock)
-    if keys.any_exists():
-        return None
-    Directory(ports.documents, ports.clock).ensure_admin(ADMIN, by="first start")
-    return keys.create(ADMIN, by="first start").text
+    made = subprocess.run(
+        [sys.executable, "-m", "infra.local.first_key"],
+        env={**os.environ, "AXIOM_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise CommandFailedError("the first admin cannot be made", code="no-admin")
+    return made.stdout.strip() or None
 
 
 def _announce(terminal: Terminal, supervisor: Supervisor, new_key: str | None) -> None:

@@ -17,7 +17,7 @@ import requests
 
 from infra.local import heartbeat
 from infra.local.addresses import claim_port
-from infra.local.part import PART_NAMES
+from infra.local.part import PART_NAMES, process_name
 from infra.local.terminal import CommandFailedError
 from shared.adapters.embedded import clock
 from shared.crash_points import VARIABLE
@@ -153,11 +153,11 @@ class System:
     def _is_ours(self, pid: int, part: str) -> bool:
         """A sign of life may be that of a process whose number another one has by now."""
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            name = Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
-        return part.encode() in command and f"AXIOM_HOME={self.home}".encode() in environment
+        return name == process_name(part) and f"AXIOM_HOME={self.home}".encode() in environment
 
 
 PARTS = PART_NAMES
