@@ -5,6 +5,7 @@ peer's messages.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from scp_gateway.command_set import (
     C_CANCEL_RQ,
     C_FIND_RQ,
+    C_GET_RQ,
     C_MOVE_RQ,
     Command,
     query_response,
@@ -21,6 +23,7 @@ from scp_gateway.message_reader import AbortReason, ProtocolError
 from scp_gateway.query_jobs import Archives, Control, Job, Reply, finding
 from scp_gateway.query_services import QUERY_SOP_CLASSES
 from scp_gateway.retrieving import GetTaker, MoveTaker, Taker, retrieving
+from shared import metrics
 from shared.config.entities import Listener
 from shared.config.query_retrieve import QueryRetrieve
 from shared.dicom.query import MalformedIdentifierError, Query
@@ -30,6 +33,7 @@ from shared.ports import Buffer
 log = logging.getLogger(__name__)
 
 _MAX_IDENTIFIER_BYTES: Final = 1 << 20
+_OPERATIONS: Final = {C_FIND_RQ: "C-FIND", C_MOVE_RQ: "C-MOVE", C_GET_RQ: "C-GET"}
 _PENDING: Final = (Status.PENDING, Status.PENDING_NOT_ALL_KEYS)
 
 
@@ -72,6 +76,7 @@ class QueryRetrieveScp:
         self._job: Job | None = None
         self._control = Control()
         self._replies = 0
+        self._began_s = 0.0
 
     def accepts(self, context_id: int) -> bool:
         """True for a Presentation Context of Query/Retrieve."""
@@ -118,6 +123,7 @@ class QueryRetrieveScp:
         self._request, self._request_context_id = message, self._context_id
         self._control = Control()
         self._replies = 0
+        self._began_s = time.monotonic()
         self._job = self._begun(message, bytes(self._data))
 
     def advance(self) -> None:
@@ -214,6 +220,7 @@ class QueryRetrieveScp:
             )
         )
         if reply.answer.status not in _PENDING:
+            self._count(request, reply.answer.status)
             log.info(
                 "query answered",
                 extra={
@@ -223,6 +230,13 @@ class QueryRetrieveScp:
                     "responses": self._replies,
                 },
             )
+
+    def _count(self, request: Command, status: int) -> None:
+        labels = self._listener.name, _OPERATIONS.get(request.field, "other")
+        metrics.PROCESS.count(metrics.QUERIES, *labels, f"{status:04X}H")
+        metrics.PROCESS.observe(
+            metrics.QUERY_SECONDS, *labels, seconds=time.monotonic() - self._began_s
+        )
 
     def _failure(self, request: Command, error: Exception) -> Reply:
         if isinstance(error, MalformedIdentifierError):

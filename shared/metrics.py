@@ -60,6 +60,18 @@ REFUSED = Metric(
     "Instances that their senders were told are not safe, by the code of the reason.",
     ("source_type", "source", "code"),
 )
+STUDIES = Metric(
+    "axiom_studies",
+    Kind.COUNTER,
+    "Studies of which an Instance came after none had for an hour, as each process saw it.",
+    ("source_type", "source"),
+)
+VALIDATED = Metric(
+    "axiom_instances_validated",
+    Kind.COUNTER,
+    "Received Instances that were checked, by what came of it: accepted, warned or rejected.",
+    ("source_type", "source", "outcome"),
+)
 STAGE = Metric(
     "axiom_stage_messages",
     Kind.COUNTER,
@@ -77,11 +89,24 @@ RULES_SECONDS = Metric(
 RULE_MATCHES = Metric(
     "axiom_rule_matches", Kind.COUNTER, "Instances that a rule matched.", ("rule",)
 )
+STANDARDIZED = Metric(
+    "axiom_standardizations",
+    Kind.COUNTER,
+    "Attributes of Instances that a standardizer was asked about, by where its answer was from:"
+    " kept, embedded, remote, review (a person has to decide) or none.",
+    ("standardizer", "attribute", "answer"),
+)
 DELIVERIES = Metric(
     "axiom_deliveries",
     Kind.COUNTER,
     "Attempts at a Delivery, by the state that they left it in.",
-    ("destination", "state"),
+    ("source_type", "source", "destination", "state"),
+)
+RULE_DELIVERIES = Metric(
+    "axiom_rule_deliveries",
+    Kind.COUNTER,
+    "Attempts at a Delivery of an Instance that a rule matched, by the state they left it in.",
+    ("rule", "state"),
 )
 DELIVERY_SECONDS = Metric(
     "axiom_delivery_seconds",
@@ -99,7 +124,19 @@ EXCEPTIONS = Metric(
     "axiom_exceptions",
     Kind.COUNTER,
     "Entries of the exception log as they came.",
-    ("category", "stage", "code"),
+    ("category", "stage", "code", "source", "destination"),
+)
+QUERIES = Metric(
+    "axiom_query_retrieve_requests",
+    Kind.COUNTER,
+    "C-FIND, C-MOVE and C-GET requests that a listener has answered, by the final Status.",
+    ("listener", "operation", "status"),
+)
+QUERY_SECONDS = Metric(
+    "axiom_query_retrieve_seconds",
+    Kind.HISTOGRAM,
+    "From a request of Query/Retrieve to its final response.",
+    ("listener", "operation"),
 )
 CERTIFICATE_SECONDS = Metric(
     "axiom_tls_certificate_expires_seconds",
@@ -108,21 +145,97 @@ CERTIFICATE_SECONDS = Metric(
     ("owner",),
 )
 
+QUEUE_MESSAGES = Metric(
+    "axiom_queue_messages",
+    Kind.GAUGE,
+    "Messages of a topic that wait or are worked on.",
+    ("topic",),
+)
+QUEUE_SECONDS = Metric(
+    "axiom_queue_waiting_seconds",
+    Kind.GAUGE,
+    "How long a message that could be worked on has waited for that at most.",
+    ("topic",),
+)
+DESTINATION_UP = Metric(
+    "axiom_destination_up",
+    Kind.GAUGE,
+    "1 while deliveries to a destination go out, 0 while one at a time is tried.",
+    ("destination",),
+)
+SOURCE_FOUND, SOURCE_QUEUED, SOURCE_PROCESSED, SOURCE_FAILED = (
+    Metric(
+        f"axiom_source_{word}",
+        Kind.COUNTER,
+        f"Instances of a source that were {word}.",
+        ("source",),
+    )
+    for word in ("found", "queued", "processed", "failed")
+)
+CROSSWALK_AGE_SECONDS = Metric(
+    "axiom_crosswalk_age_seconds",
+    Kind.GAUGE,
+    "How old the copy is that a crosswalk map answers from.",
+    ("map", "source"),
+)
+CROSSWALK_ROWS = Metric(
+    "axiom_crosswalk_rows",
+    Kind.GAUGE,
+    "Rows of the copy that a crosswalk map answers from.",
+    ("map", "source"),
+)
+CROSSWALK_UP = Metric(
+    "axiom_crosswalk_up",
+    Kind.GAUGE,
+    "1 while copies of a crosswalk map can be taken, 0 since one could not.",
+    ("map", "source"),
+)
+CROSSWALK_SYNCS = Metric(
+    "axiom_crosswalk_syncs",
+    Kind.COUNTER,
+    "Copies of a crosswalk map that were taken, or could not be, by outcome: taken or failed.",
+    ("map", "source", "outcome"),
+)
+TRACE_SPANS = Metric(
+    "axiom_trace_spans",
+    Kind.COUNTER,
+    "Spans for the collector of traces, by what became of them: sent, or lost because it was away.",
+    ("outcome",),
+)
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         RECEIVED,
         RECEIVED_BYTES,
         REFUSED,
+        STUDIES,
+        VALIDATED,
         STAGE,
         STAGE_SECONDS,
         RULES_SECONDS,
         RULE_MATCHES,
+        STANDARDIZED,
         DELIVERIES,
+        RULE_DELIVERIES,
         DELIVERY_SECONDS,
         END_TO_END_SECONDS,
         EXCEPTIONS,
+        QUERIES,
+        QUERY_SECONDS,
         CERTIFICATE_SECONDS,
+        QUEUE_MESSAGES,
+        QUEUE_SECONDS,
+        DESTINATION_UP,
+        SOURCE_FOUND,
+        SOURCE_QUEUED,
+        SOURCE_PROCESSED,
+        SOURCE_FAILED,
+        CROSSWALK_AGE_SECONDS,
+        CROSSWALK_ROWS,
+        CROSSWALK_UP,
+        CROSSWALK_SYNCS,
+        TRACE_SPANS,
     )
 }
 
@@ -199,6 +312,8 @@ def added(snapshots: Sequence[Snapshot]) -> Snapshot:
             series = total.setdefault(name, {})
             for labels, value in listed:
                 key = tuple(labels)
+                if len(key) != len(metric.labels):
+                    continue  # likewise
                 series[key] = _together(metric.kind, series.get(key), value)
     return {name: [(list(key), value) for key, value in s.items()] for name, s in total.items()}
 

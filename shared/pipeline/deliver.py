@@ -69,12 +69,12 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
         ):
             state = QUARANTINED
             _quarantine(message, str(error), ports)
-        _write(record(state, error=str(error), code=error.code), ports)
+        _write(message, record(state, error=str(error), code=error.code), ports)
         raise
     if is_written:
-        _count(put.data)
+        _count(message, put.data)
     else:
-        _write(put, ports)
+        _write(message, put, ports)
     crash_points.reached(crash_points.AFTER_RECORD)
     if instance is not None and instance.data["state"] == QUARANTINED:
         end_quarantine(receipt.receipt_id, ports.documents)
@@ -191,9 +191,9 @@ def _quarantine(message: DeliveryRequested, reason: str, ports: Ports) -> None:
         )
 
 
-def _write(put: Put, ports: Ports) -> None:
+def _write(message: DeliveryRequested, put: Put, ports: Ports) -> None:
     ports.documents.put(put.collection, put.key, put.data)
-    _count(put.data)
+    _count(message, put.data)
 
 
 def _record(
@@ -226,9 +226,11 @@ def _record(
     return Put(COLLECTION, delivery_key(receipt.receipt_id, message.destination), data)
 
 
-def _count(data: Mapping[str, Any]) -> None:
-    destination, state = data["destination"], data["state"]
-    metrics.PROCESS.count(metrics.DELIVERIES, destination, state)
+def _count(message: DeliveryRequested, data: Mapping[str, Any]) -> None:
+    source, destination, state = message.receipt.source, data["destination"], data["state"]
+    metrics.PROCESS.count(metrics.DELIVERIES, source.type, source.name, destination, state)
+    for rule in message.matched_rules:
+        metrics.PROCESS.count(metrics.RULE_DELIVERIES, rule, state)
     if state == DELIVERED:
         for metric, took_ms in (
             (metrics.DELIVERY_SECONDS, data["delivery_ms"]),

@@ -105,7 +105,15 @@ class ExceptionLog:
         The same message a second time changes nothing.
         """
         data = _document(raised)
-        metrics.PROCESS.count(metrics.EXCEPTIONS, data["category"], data["stage"], data["code"])
+        source = raised.source.name if raised.source else ""
+        metrics.PROCESS.count(
+            metrics.EXCEPTIONS,
+            raised.category,
+            raised.stage,
+            raised.code,
+            source,
+            raised.destination,
+        )
         try:
             self._documents.create(COLLECTION, raised.exception_id, data)
         except DocumentExistsError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from shared import metrics
 from shared.dicom.standardized import Standardized
 from shared.errors import DocumentMissingError
 from shared.messages import Receipt
@@ -189,6 +190,7 @@ class Standardizers:
         known = series.known(entity.name, question, receipt)
         if known is not None:
             self.counts.hit(known["key"])
+            _count(known, "kept")
             return known
         decision = SiteSynonyms(self._documents).decision(
             question, found.chain.vocabulary(attribute)
@@ -206,6 +208,7 @@ class Standardizers:
             self._note(data)
         else:
             self.counts.hit(data["key"])
+        _count(data, "kept" if decision is not None or not is_new else _asked(data))
         return data
 
     def _note(self, data: Mapping[str, Any]) -> None:
@@ -226,6 +229,21 @@ class Standardizers:
                 series_instance_uid=data["series_instance_uid"],
                 **audited(proposal),
             )
+
+
+def _asked(data: Mapping[str, Any]) -> str:
+    """Who answered, of those that were asked."""
+    provider = (data["proposal"] or {}).get("provider")
+    if provider is None:
+        return "none"
+    return "embedded" if provider == "embedded" else "remote"
+
+
+def _count(data: Mapping[str, Any], answer: str) -> None:
+    from shared.pipeline.series_decisions import OPEN
+
+    answer = "review" if data["state"] in OPEN else answer
+    metrics.PROCESS.count(metrics.STANDARDIZED, data["standardizer"], data["attribute"], answer)
 
 
 def edits_for(

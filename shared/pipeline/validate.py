@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from shared import metrics
 from shared.dicom.header import Header, read_header
 from shared.dicom.validation import raise_if_rejected, validate
-from shared.errors import ObjectMissingError
+from shared.errors import ObjectMissingError, PermanentError
 from shared.messages import InstanceAccepted, InstanceReceived, Receipt, Topic, encode
 from shared.pipeline import instance_records
 from shared.pipeline.ports import Ports
+from shared.pipeline.recent_studies import RecentStudies
 from shared.ports import ObjectReader, Outgoing
+
+_STUDIES = RecentStudies()
 
 
 def run(message: InstanceReceived, ports: Ports) -> None:
@@ -27,11 +31,24 @@ def run(message: InstanceReceived, ports: Ports) -> None:
             raise
         # The message came again after all was done, and the file was deleted.
         return
-    warnings = raise_if_rejected(findings, ports.configuration.get().settings.validation)
+    try:
+        warnings = raise_if_rejected(findings, ports.configuration.get().settings.validation)
+    except PermanentError:
+        _count(receipt, "rejected", ports)
+        raise
+    _count(receipt, "warned" if warnings else "accepted", ports)
     accepted = InstanceAccepted(
         receipt, tuple(f"{finding.code}: {finding.message}" for finding in warnings)
     )
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
+
+
+def _count(receipt: Receipt, outcome: str, ports: Ports) -> None:
+    origin = receipt.source.type, receipt.source.name
+    metrics.PROCESS.count(metrics.VALIDATED, *origin, outcome)
+    study = receipt.study_instance_uid
+    if study and _STUDIES.is_new(receipt.source.name, study, ports.clock.monotonic_s()):
+        metrics.PROCESS.count(metrics.STUDIES, *origin)
 
 
 def header_of(receipt: Receipt, reader: ObjectReader) -> Header:

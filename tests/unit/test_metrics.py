@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared import metrics
 from shared.metrics import METRICS, OTHER, Registry, added
 from shared.metrics_folder import MetricsFolder
+from shared.pipeline import recent_studies
+from shared.pipeline.recent_studies import RecentStudies
 from tests.conftest import ROOT
 from tests.embedded_system import System
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -102,10 +105,52 @@ class TestTheRoute:
         up = {s.labels["destination"]: s.value for s in families["axiom_destination_up"].samples}
         assert up == {"primary-storage": 1.0}
 
+    def test_tells_sources_rules_and_studies_apart(self, tmp_path: Path) -> None:
+        before = metrics.PROCESS.snapshot()
+        system = System(tmp_path / "home")
+        system.receive()
+        system.work()
+        after = metrics.PROCESS.snapshot()
+
+        def grown(metric: metrics.Metric) -> dict[tuple[str, ...], float]:
+            was = {tuple(labels): value for labels, value in before.get(metric.name, [])}
+            now = {tuple(labels): value for labels, value in after.get(metric.name, [])}
+            return {k: v - was.get(k, 0) for k, v in now.items() if v != was.get(k, 0)}
+
+        (((origin, outcome), times),) = (
+            ((labels[:2], labels[2]), value) for labels, value in grown(metrics.VALIDATED).items()
+        )
+        assert outcome in ("accepted", "warned")
+        assert times >= 1
+        assert {labels[:2] for labels in grown(metrics.DELIVERIES)} == {origin}
+
     def test_is_not_for_everybody(self, tmp_path: Path) -> None:
         assert client_over(System(tmp_path / "home").ports).get("/metrics").status_code == 401
 
 
-def test_every_metric_is_on_the_page_of_metrics() -> None:
+def test_every_metric_of_the_page_of_metrics_exists_with_these_labels() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text()
-    assert [name for name in METRICS if f"`{name}`" not in page] == []
+    rows = re.findall(r"^\| (`axiom_.*?) \| (.*?) \|", page, re.MULTILINE)
+    told = {
+        name: tuple(re.findall(r"`(\w+)`", labels))
+        for names, labels in rows
+        for name in re.findall(r"`(axiom_\w+)`", names)
+    }
+    assert told == {name: metric.labels for name, metric in METRICS.items()}
+
+
+class TestRecentStudies:
+    def test_are_new_again_after_an_hour_without_an_instance(self) -> None:
+        recent = RecentStudies()
+        assert recent.is_new("main", "1.2", 0.0)
+        assert not recent.is_new("main", "1.2", 3000.0)
+        assert not recent.is_new("main", "1.2", 6000.0)
+        assert recent.is_new("main", "1.2", 9601.0)
+        assert recent.is_new("other", "1.2", 9601.0)
+
+    def test_take_no_room_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(recent_studies, "_MOST", 2)
+        recent = RecentStudies()
+        assert [recent.is_new("main", uid, 1.0) for uid in ("1", "2", "3", "3", "1")] == [
+            *(True, True, True, False, True)
+        ]

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared import metrics
 from shared.adapters.crosswalk.rows import Index, Keys, Outputs
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap
 from shared.errors import (
@@ -68,9 +69,11 @@ class CopiedRows:
             name, rows = self._copied()
         except AxiomError as error:
             self._note({"failed_at": timestamp(self._clock.now()), "error": str(error)})
+            self._count("failed")
             raise
         succeeded = {"synced_at": timestamp(self._clock.now()), "failed_at": None, "error": None}
         self._note({"object": name, "rows": rows, **succeeded})
+        self._count("taken")
         with self._lock:
             self._looked_at_s = float("-inf")
 
@@ -146,6 +149,10 @@ class CopiedRows:
 
     def _is_ours(self, known: Document) -> bool:
         return bool(known.data.get("made_of") == self._made_of)
+
+    def _count(self, outcome: str) -> None:
+        labels = self._entity.name, self._entity.source, outcome
+        metrics.PROCESS.count(metrics.CROSSWALK_SYNCS, *labels)
 
     def _note(self, news: Mapping[str, Any]) -> None:
         """Change the map's document; somebody else's change meanwhile starts it anew.
