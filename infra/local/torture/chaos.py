@@ -47,6 +47,7 @@ class Chaos:
             self._kill_part: 12,
             self._kill_child: 1,
             self._kill_supervisor: 2,
+            self._system.kill_fork_server: 1,
             self._change_configuration: 3,
             self._fill_disk: 1,
             self._duplicate: 3,

@@ -140,6 +140,14 @@ class System:
             return True
         return False
 
+    def kill_fork_server(self) -> None:
+        """SIGKILL what the parts are forked from, which is their end too."""
+        supervisor = self._process
+        for child in _children(supervisor.pid) if supervisor is not None else []:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+                self.kills += 1
+
     def crashes(self) -> int:
         """How often a crash point was the end of a process so far."""
         return self.log.read_bytes().count(b"crash point ")
