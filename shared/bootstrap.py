@@ -250,7 +250,7 @@ def _wired(
         crosswalks=crosswalks,
         exceptions=exceptions,
         commitments=commitments,
-        report_commitment=_report_commitment,
+        report_commitment=partial(_report_commitment, secret_store),
         inventory=_inventory_of(configuration, secret_store, storage_root),
         queue=queue,
         shadows=ShadowLog(documents, clock),
@@ -295,13 +295,13 @@ def _pseudonym_key(secret_store: SecretStore) -> bytes:
         return bytes.fromhex(secret_store.get(name))
 
 
-def _report_commitment(due: Due) -> None:
+def _report_commitment(secret_store: SecretStore, due: Due) -> None:
     from shared.adapters.destinations.commitment import report_commitment
 
     report_commitment(
         due.report,
-        host=due.peer.host,
-        port=due.peer.port,
+        due.peer,
+        secret_store,
         called_ae_title=due.ae_title,
         calling_ae_title=due.own_ae_title,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
+from shared.errors import SecretMissingError
+
 
 class FakeClock:
     """A Clock that moves when told to; it starts on 2026-11-21T10:00:00Z."""
@@ -34,3 +36,21 @@ class FakeClock:
         with self._lock:
             self._now += timedelta(seconds=seconds)
             self._monotonic_s += seconds
+
+
+class MemorySecrets:
+    """A SecretStore whose secrets are those that it is made with, and what is put."""
+
+    def __init__(self, **secrets: str) -> None:
+        self._secrets = secrets
+
+    def get(self, name: str) -> str:
+        if name not in self._secrets:
+            raise SecretMissingError(name)
+        return self._secrets[name]
+
+    def put(self, name: str, value: str) -> None:
+        self._secrets[name] = value
+
+    def delete(self, name: str) -> None:
+        self._secrets.pop(name, None)

@@ -7,20 +7,18 @@ from collections.abc import Callable
 
 from shared.adapters.archive import Archive, Store, open_archive
 from shared.adapters.destinations.association import Peer
-from shared.adapters.destinations.security import security_of
+from shared.adapters.destinations.peers import peer_at
 from shared.config.entities import (
     Configuration,
     DicomwebDestination,
     DimseDestination,
     GoogleHealthcareDestination,
 )
+from shared.config.peers import DimsePeer
 from shared.config.query_retrieve import QueryRetrieve
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
 from shared.errors import SourceMisconfiguredError
 from shared.ports import Clock, SecretStore
-
-# What we let a Storage SCP send to us in one PDU; it only ever answers.
-_MAX_PDU_BYTES = 16384
 
 
 class Archives:
@@ -54,23 +52,23 @@ class Archives:
         """Where that AE listens; None if nobody has said so."""
         given = services.move_destinations.get(ae_title)
         if given is not None:
-            return Peer(
-                given.host, given.port, ae_title, calling_ae_title, _MAX_PDU_BYTES, timeout_s
+            return peer_at(
+                given,
+                self._secrets,
+                called_ae_title=ae_title,
+                calling_ae_title=calling_ae_title,
+                timeout_s=timeout_s,
             )
         for entity in self._configuration().destinations:
             is_it = isinstance(entity, DimseDestination) and entity.ae_title == ae_title
             if is_it and isinstance(entity, DimseDestination) and entity.enabled:
-                security = security_of(
-                    entity.tls, host=entity.host, owner=entity.name, secrets=self._secrets
-                )
-                return Peer(
-                    entity.host,
-                    entity.port,
-                    ae_title,
-                    entity.calling_ae_title,
-                    entity.max_pdu_size,
-                    entity.timeout_s,
-                    security,
+                return peer_at(
+                    DimsePeer.at(entity),
+                    self._secrets,
+                    called_ae_title=ae_title,
+                    calling_ae_title=entity.calling_ae_title,
+                    timeout_s=entity.timeout_s,
+                    max_pdu_size=entity.max_pdu_size,
                 )
         return None
 

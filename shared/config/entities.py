@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
+from shared.config.peers import DimseCredentials, DimsePeer
 from shared.config.query_retrieve import QueryRetrieve
 from shared.config.schedules import NamedSchedule
 from shared.config.sources import AnySource, CloudName, Source
@@ -64,15 +65,6 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 MaxPduSize = Annotated[int, Field(ge=0, le=1 << 30)]
 
 
-class CommitmentPeer(BaseModel):
-    """Where an AE listens that asked for storage commitment and is to be told the outcome."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)]
-
-
 class Listener(Entity):
     """A DIMSE listener of the gateway: one AE on one port."""
 
@@ -93,7 +85,7 @@ class Listener(Entity):
     # In the clear without it.
     tls: ListenerTls | None = None
     # By AE Title, who is told of storage commitment after its own association has ended.
-    commitment_peers: dict[AeTitle, CommitmentPeer] = Field(default_factory=dict)
+    commitment_peers: dict[AeTitle, DimsePeer] = Field(default_factory=dict)
     # What may be found and fetched here; nothing without it.
     query_retrieve: QueryRetrieve | None = None
 
@@ -143,6 +135,8 @@ class DimseDestination(_Destination):
     commitment_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     # In the clear without it.
     tls: PeerTls | None = None
+    # Who we say that we are, to peers that ask.
+    credentials: DimseCredentials = DimseCredentials()
 
     @property
     def address(self) -> str:

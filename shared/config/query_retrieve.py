@@ -8,20 +8,12 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.config.entity import Name
+from shared.config.peers import DimsePeer
 from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import Fault
 
 # The types of sources and destinations that answer QIDO-RS and WADO-RS.
 STORE_TYPES: Final = ("dicomweb", "google_healthcare")
-
-
-class MoveDestination(BaseModel):
-    """Where an AE listens that Instances may be moved to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)]
 
 
 class QueryRetrieve(BaseModel):
@@ -35,8 +27,8 @@ class QueryRetrieve(BaseModel):
     move: bool = True
     get: bool = True
     # By AE Title; an AE Title that is not here may be that of a `dimse` destination.
-    move_destinations: dict[Annotated[str, AfterValidator(checked_ae_title)], MoveDestination] = (
-        Field(default_factory=dict)
+    move_destinations: dict[Annotated[str, AfterValidator(checked_ae_title)], DimsePeer] = Field(
+        default_factory=dict
     )
 
 

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.config.entity import Credentials, Entity, Name
+from shared.config.peers import DimseCredentials
 from shared.config.schedules import readable
+from shared.config.tls import PeerTls
 from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import Fault
 from shared.rules.reading import Faults, nearest
@@ -233,6 +235,10 @@ class DimseQrSource(_QueriedSource):
     move_destination: AeTitle | None = None
     # What was moved has to arrive at the listener, and be decided about, within this.
     arrival_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    # In the clear without it.
+    tls: PeerTls | None = None
+    # Who we say that we are, to peers that ask.
+    credentials: DimseCredentials = DimseCredentials()
 
     @property
     def address(self) -> str:

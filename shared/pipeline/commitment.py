@@ -16,7 +16,8 @@ from enum import Enum
 from typing import Any
 
 from shared import crash_points
-from shared.config.entities import CommitmentPeer, DimseDestination
+from shared.config.entities import DimseDestination
+from shared.config.peers import DimsePeer
 from shared.config.service import ConfigurationService
 from shared.dicom.commitment import (
     CommitmentReport,
@@ -154,7 +155,7 @@ class Commitments:
     def _longest_s(self) -> float:
         return self._configuration.get().settings.commitment_timeout_s
 
-    def _peer(self, ae_title: str, listener: str) -> CommitmentPeer | None:
+    def _peer(self, ae_title: str, listener: str) -> DimsePeer | None:
         """Where the AE listens: by its listener, another one, or a destination of that title."""
         configuration = self._configuration.get()
         listeners = sorted(configuration.listeners, key=lambda one: one.name != listener)
@@ -163,7 +164,7 @@ class Commitments:
                 return one.commitment_peers[ae_title]
         for destination in configuration.destinations:
             if isinstance(destination, DimseDestination) and destination.ae_title == ae_title:
-                return CommitmentPeer(host=destination.host, port=destination.port)
+                return DimsePeer.at(destination)
         return None
 
     def _change(self, key: str, **fields: Any) -> None:
@@ -212,7 +213,7 @@ class Due:
     """A report that is to be made on a new association, from our AE to the peer's."""
 
     report: CommitmentReport
-    peer: CommitmentPeer
+    peer: DimsePeer
     ae_title: str
     own_ae_title: str
 

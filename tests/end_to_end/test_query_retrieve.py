@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from shared.adapters.archives import Archives
 from shared.config.entities import Configuration
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import MemoryReceiver, running_gateway
 from tests.peers import OrthancPeer, StartStorescp, free_port
 
@@ -30,19 +30,6 @@ pytestmark = [
 ]
 
 STUDY = "1.2.826.0.1.3680043.10.1.{}"
-
-
-class NoSecrets:
-    """A SecretStore that is never asked."""
-
-    def get(self, name: str) -> str:
-        raise AssertionError(name)
-
-    def put(self, name: str, value: str) -> None:
-        raise AssertionError(name)
-
-    def delete(self, name: str) -> None:
-        raise AssertionError(name)
 
 
 def instances() -> list[Dataset]:
@@ -85,7 +72,7 @@ def in_front_of(url: str, *destinations: Any, **services: Any) -> Iterator[int]:
     store = {"name": "archive", "type": "dicomweb", "base_url": url}
     document = {"sources": [store], "destinations": destinations}
     configuration = Configuration.model_validate_json(json.dumps(document))
-    archives = Archives(lambda: configuration, NoSecrets(), FakeClock())
+    archives = Archives(lambda: configuration, MemorySecrets(), FakeClock())
     with running_gateway(
         MemoryReceiver(), archives, query_retrieve={"store": "archive", **services}
     ) as (_, port):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.adapters.destinations.security import security_of
+from shared.adapters.destinations.user_identity import user_identity_of
 from shared.errors import DestinationMisconfiguredError
 from shared.ports import Destination, SecretStore
 
@@ -52,6 +53,7 @@ def create(
             commitment_report=commitment_report,
             transcodes_when_refused=entity.transcode_when_refused,
             security=security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets),
+            presents=user_identity_of(entity.credentials, secrets),
         )
     if entity.type == "google_healthcare":
         from shared.adapters.destinations.google_healthcare import HealthcareDestination

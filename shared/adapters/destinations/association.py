@@ -16,6 +16,7 @@ from shared.adapters.destinations import command_set, outcomes, upper_layer
 from shared.adapters.destinations.channel import Channel, Security, connect
 from shared.adapters.destinations.command_set import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
+from shared.adapters.destinations.user_identity import Presents
 from shared.dicom.commitment import REQUEST_STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from shared.dicom.outgoing import FileRange, Part
 from shared.errors import TruncatedInstanceError
@@ -54,6 +55,7 @@ class Peer:
     max_pdu_size: int  # of what the peer sends to us; 0 is no limit
     timeout_s: float  # without progress, in either direction
     security: Security | None = None  # in the clear without it
+    presents: Presents | None = None  # says nothing of itself without it
 
 
 class Association:
@@ -77,6 +79,7 @@ class Association:
         Raises: AssociationRejectedError.
         """
         within_s = accept_within_s or peer.timeout_s
+        identity = peer.presents() if peer.presents is not None else None
         self._buffer = bytearray()
         self._message_id = 0
         self._is_over = False
@@ -93,6 +96,7 @@ class Association:
                         contexts,
                         peer.max_pdu_size,
                         scp_of,
+                        identity,
                     )
                 ]
             )

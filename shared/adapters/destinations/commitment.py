@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from shared.adapters.destinations import outcomes
-from shared.adapters.destinations.association import Association, AssociationRejectedError, Peer
+from shared.adapters.destinations.association import Association, AssociationRejectedError
 from shared.adapters.destinations.outcomes import Outcome
+from shared.adapters.destinations.peers import peer_at
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
 from shared.dicom.commitment import (
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -21,6 +23,10 @@ from shared.dicom.commitment import (
     new_transaction_uid,
 )
 from shared.errors import DestinationRefusedError, DestinationUnavailableError
+
+if TYPE_CHECKING:
+    from shared.config.peers import DimsePeer
+    from shared.ports import SecretStore
 
 # Every peer takes the default Transfer Syntax (PS3.5 10.1).
 CONTEXT = Context(STORAGE_COMMITMENT_PUSH_MODEL, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -70,14 +76,25 @@ def request_commitment(
 
 
 def report_commitment(
-    report: CommitmentReport, *, host: str, port: int, called_ae_title: str, calling_ae_title: str
+    report: CommitmentReport,
+    where: DimsePeer,
+    secrets: SecretStore,
+    *,
+    called_ae_title: str,
+    calling_ae_title: str,
 ) -> None:
     """Tell a peer what became of its request, on an association of our own.
 
     Raises: DestinationUnavailableError if it cannot be told now; DestinationRefusedError,
     DestinationMisconfiguredError.
     """
-    peer = Peer(host, port, called_ae_title, calling_ae_title, 0, _REPORT_TIMEOUT_S)
+    peer = peer_at(
+        where,
+        secrets,
+        called_ae_title=called_ae_title,
+        calling_ae_title=calling_ae_title,
+        timeout_s=_REPORT_TIMEOUT_S,
+    )
     # One after the other would do, but not each peer takes the default as it has to.
     contexts = [Context(STORAGE_COMMITMENT_PUSH_MODEL, syntax) for syntax in TRANSFER_SYNTAXES]
     try:

@@ -32,6 +32,7 @@ from shared.adapters.destinations.command_set import VERIFICATION, Response
 from shared.adapters.destinations.commitment import CONTEXT, ReportOf, request_commitment
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
+from shared.adapters.destinations.user_identity import Presents
 from shared.dicom.commitment import Reference
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import (
@@ -70,6 +71,7 @@ class StorageScpDestination:
         commitment_report: ReportOf = lambda _: None,
         transcodes_when_refused: bool = False,
         security: Security | None = None,
+        presents: Presents | None = None,
     ) -> None:
         """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer.
 
@@ -78,7 +80,14 @@ class StorageScpDestination:
         """
         self._name = name
         self._peer = Peer(
-            host, port, called_ae_title, calling_ae_title, max_pdu_size, timeout_s, security
+            host,
+            port,
+            called_ae_title,
+            calling_ae_title,
+            max_pdu_size,
+            timeout_s,
+            security,
+            presents,
         )
         self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
         self._transcodes_when_refused = transcodes_when_refused

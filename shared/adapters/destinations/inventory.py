@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from shared.adapters.destinations import root_of
 from shared.adapters.destinations.security import security_of
+from shared.adapters.destinations.user_identity import (
+    UserIdentityUnusableError,
+    user_identity_of,
+)
 from shared.dicom.header import FIRST_READ_BYTES, Header, HeaderIncompleteError
 from shared.errors import (
     DestinationMisconfiguredError,
@@ -133,9 +137,19 @@ def _query_scp(entity: DimseDestination, secrets: SecretStore) -> Iterator[Inven
     from shared.adapters.requestor import Requestor
 
     security = security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets)
-    ae = Requestor(entity.calling_ae_title, timeout_s=entity.timeout_s, security=security)
+    ae = Requestor(
+        entity.calling_ae_title,
+        timeout_s=entity.timeout_s,
+        security=security,
+        presents=user_identity_of(entity.credentials, secrets),
+    )
     ae.add_requested_context(StudyRootFind)
-    association = ae.associate(entity.host, entity.port, ae_title=entity.ae_title)
+    try:
+        association = ae.associate(
+            entity.host, entity.port, ae_title=entity.ae_title, ext_neg=list(ae.negotiates())
+        )
+    except UserIdentityUnusableError as error:
+        raise DestinationMisconfiguredError(entity.name, str(error)) from error
     try:
         if association.is_rejected:
             raise DestinationUnavailableError(entity.name, "association rejected")

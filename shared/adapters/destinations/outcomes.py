@@ -130,6 +130,12 @@ CLIENT_ERRORS: Mapping[str, Verdict] = {
     f"{__package__}.authorization.UnusableSecretError": Verdict(
         Outcome.MISCONFIGURED, "the secret cannot stand in an HTTP header"
     ),
+    f"{__package__}.user_identity.UserIdentityUnusableError": Verdict(
+        Outcome.MISCONFIGURED, "a secret of its credentials is missing"
+    ),
+    "shared.adapters.tls.TlsUnusableError": Verdict(
+        Outcome.MISCONFIGURED, "its TLS certificates cannot be used"
+    ),
     f"{__package__}.upper_layer.ProtocolError": Verdict(
         Outcome.TRANSIENT, "the peer does not keep to the DICOM protocol"
     ),

@@ -10,6 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.adapters.destinations.user_identity import UserIdentity
 
 # PDU types
 A_ASSOCIATE_RQ = 0x01
@@ -95,6 +99,7 @@ def associate_request(
     contexts: Sequence[Context],
     max_pdu_size: int,
     scp_of: Sequence[str] = (),
+    user_identity: UserIdentity | None = None,
 ) -> bytes:
     """An A-ASSOCIATE-RQ; the contexts get the IDs `context_id(0)`, `context_id(1)`, ...
 
@@ -117,7 +122,8 @@ def associate_request(
             _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((0, 1)))
             for uid in scp_of
         )
-        + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode()),
+        + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+        + (_user_identity(user_identity) if user_identity is not None else b""),
     )
     return _PDU_HEADER.pack(A_ASSOCIATE_RQ, len(body)) + body
 
@@ -187,6 +193,12 @@ def pdvs(body: bytes) -> Iterator[tuple[int, int, bytes]]:
             raise ProtocolError("a PDV does not fit its PDU")
         yield body[offset + 4], body[offset + 5], body[offset + 6 : end]
         offset = end
+
+
+def _user_identity(given: UserIdentity) -> bytes:
+    """Without asking for a positive response, which peers that do not know the Item cannot give."""
+    fields = b"".join(struct.pack(">H", len(f)) + f for f in (given.primary, given.secondary))
+    return _item(0x58, bytes((given.kind, 0)) + fields)
 
 
 def _item(kind: int, value: bytes) -> bytes:

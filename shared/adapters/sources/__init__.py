@@ -47,7 +47,7 @@ def open_source(
     if entity.type == "dimse_qr":
         from shared.adapters.sources.dimse import DimseReader
 
-        return DimseReader(entity, clock)
+        return DimseReader(entity, clock, secrets)
     if entity.type == "google_healthcare":
         from shared.adapters.sources.google_healthcare import google_healthcare
 

@@ -33,6 +33,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.outcomes import Outcome, Verdict
+from shared.adapters.destinations.security import security_of
+from shared.adapters.destinations.user_identity import user_identity_of
 from shared.adapters.requestor import Requestor
 from shared.adapters.sources.failures import failure
 from shared.adapters.sources.qido import absolute, date_range
@@ -48,6 +50,7 @@ from shared.ports import (
 )
 
 _PENDING: Final = (0xFF00, 0xFF01)
+    SecretStore,
 _SUCCESS: Final = 0x0000
 _WARNING: Final = 0xB000  # some sub-operations failed
 _CANCEL: Final = 0xFE00
@@ -92,6 +95,10 @@ _SERIES_KEYS: Final = frozenset(
         "Laterality",
         "PerformedProcedureStepStartDate",
     }
+        self._security = security_of(
+            entity.tls, host=entity.host, owner=entity.name, secrets=secrets
+        )
+        self._presents = user_identity_of(entity.credentials, secrets)
 )
 _IMAGE_KEYS: Final = frozenset(
     {"SOPInstanceUID", "SOPClassUID", "InstanceNumber", "ContentDate", "ContentTime"}
@@ -103,7 +110,7 @@ class DimseReader:
 
     unit: Literal["study", "series"] = "study"
 
-    def __init__(self, entity: DimseQrSource, clock: Clock) -> None:
+    def __init__(self, entity: DimseQrSource, clock: Clock, secrets: SecretStore) -> None:
         # Values are looked at here and not judged: no warnings that quote them.
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         self._entity, self._clock = entity, clock
@@ -278,17 +285,28 @@ class DimseReader:
     ) -> Iterator[Association]:
         """An association; aborted if the block raises or is left in the middle."""
         entity = self._entity
-        ae = Requestor(entity.calling_ae_title, timeout_s=entity.timeout_s)
+        ae = Requestor(
+            entity.calling_ae_title,
+            timeout_s=entity.timeout_s,
+            security=self._security,
+            presents=self._presents,
+        )
         if within_s is not None:
             ae.dimse_timeout = ae.network_timeout = max(within_s, entity.timeout_s)
-        association = ae.associate(
-            entity.host,
-            entity.port,
-            contexts=list(contexts),
-            ae_title=entity.ae_title,
-            ext_neg=list(roles),
-            evt_handlers=list(handlers),
-        )
+        try:
+            association = ae.associate(
+                entity.host,
+                entity.port,
+            if ae.connection_error is not None:
+                verdict = outcomes.client_error(ae.connection_error)
+                raise failure(verdict, entity.name) from ae.connection_error
+                contexts=list(contexts),
+                ae_title=entity.ae_title,
+                ext_neg=[*roles, *ae.negotiates()],
+                evt_handlers=list(handlers),
+            )
+        except OSError as error:
+            raise failure(outcomes.client_error(error), entity.name) from error
         try:
             if association.is_rejected:
                 primitive: Any = association.acceptor.primitive

@@ -42,7 +42,7 @@ from shared.pipeline.source_states import state_of
 from shared.ports import FoundStudy, Retrieval
 from tests.data import build
 from tests.embedded_system import System
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import running_gateway
 from tests.peers import LOOPBACK, _Peer, free_port
 
@@ -141,7 +141,7 @@ def entity(port: int, **more: Any) -> DimseQrSource:
 
 
 def reader(port: int, **more: Any) -> DimseReader:
-    return DimseReader(entity(port, **more), FakeClock())
+    return DimseReader(entity(port, **more), FakeClock(), MemorySecrets())
 
 
 class Polled:
@@ -219,7 +219,7 @@ class TestGood:
 
 class TestBad:
     def test_nobody_is_there(self) -> None:
-        with pytest.raises(SourceUnavailableError, match="no association"):
+        with pytest.raises(SourceUnavailableError, match="connection refused"):
             list(reader(free_port()).search(None))
 
     def test_it_does_not_know_where_to_send(self, scp: Scp) -> None:
