@@ -47,10 +47,10 @@ from shared.ports import (
     MoveProgress,
     Retrieval,
     Retrieved,
+    SecretStore,
 )
 
 _PENDING: Final = (0xFF00, 0xFF01)
-    SecretStore,
 _SUCCESS: Final = 0x0000
 _WARNING: Final = 0xB000  # some sub-operations failed
 _CANCEL: Final = 0xFE00
@@ -95,10 +95,6 @@ _SERIES_KEYS: Final = frozenset(
         "Laterality",
         "PerformedProcedureStepStartDate",
     }
-        self._security = security_of(
-            entity.tls, host=entity.host, owner=entity.name, secrets=secrets
-        )
-        self._presents = user_identity_of(entity.credentials, secrets)
 )
 _IMAGE_KEYS: Final = frozenset(
     {"SOPInstanceUID", "SOPClassUID", "InstanceNumber", "ContentDate", "ContentTime"}
@@ -114,6 +110,10 @@ class DimseReader:
         # Values are looked at here and not judged: no warnings that quote them.
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         self._entity, self._clock = entity, clock
+        self._security = security_of(
+            entity.tls, host=entity.host, owner=entity.name, secrets=secrets
+        )
+        self._presents = user_identity_of(entity.credentials, secrets)
         self.moves = entity.move_destination is not None
 
     def search(self, since: datetime | None) -> Iterator[FoundStudy]:
@@ -297,9 +297,6 @@ class DimseReader:
             association = ae.associate(
                 entity.host,
                 entity.port,
-            if ae.connection_error is not None:
-                verdict = outcomes.client_error(ae.connection_error)
-                raise failure(verdict, entity.name) from ae.connection_error
                 contexts=list(contexts),
                 ae_title=entity.ae_title,
                 ext_neg=[*roles, *ae.negotiates()],
@@ -314,6 +311,9 @@ class DimseReader:
                     primitive.result, primitive.result_source, primitive.diagnostic
                 )
                 raise failure(verdict, entity.name, "association rejected")
+            if ae.connection_error is not None:
+                verdict = outcomes.client_error(ae.connection_error)
+                raise failure(verdict, entity.name) from ae.connection_error
             if not association.is_established:
                 raise SourceUnavailableError(entity.name, "no association")
             wanted = str(contexts[0].abstract_syntax)
