@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from datetime import UTC, datetime
 
+from shared import tracing
+from shared.environment import Platform
 from shared.errors import AxiomError
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
@@ -22,11 +25,15 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
 
 
 class JsonFormatter(logging.Formatter):
-    """`severity`, `time`, `message`, `logger`, `part`, whatever `extra=` gave, and `error`."""
+    """`severity`, `time`, `message`, `logger`, `part`, whatever `extra=` gave, and `error`.
 
-    def __init__(self, part: str) -> None:
+    What is said while an Instance is worked on has its `trace_id`; in Google's `project` Cloud
+    Logging shows the line beside the trace.
+    """
+
+    def __init__(self, part: str, project: str = "") -> None:
         super().__init__()
-        self._part = part
+        self._part, self._project = part, project
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; values of `extra=` that JSON does not know are shown as text."""
@@ -38,6 +45,14 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         line.update({k: v for k, v in record.__dict__.items() if k not in _STANDARD})
+        scope = tracing.current()
+        if scope is not None and scope.trace_id:
+            line.setdefault("trace_id", scope.trace_id)
+        if self._project and line.get("trace_id"):
+            name = f"projects/{self._project}/traces/{line['trace_id']}"
+            line["logging.googleapis.com/trace"] = name
+            if scope is not None and scope.span_id:
+                line["logging.googleapis.com/spanId"] = scope.span_id
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = describe(record.exc_info[1])
         return json.dumps(line, default=str, ensure_ascii=False)
@@ -58,7 +73,10 @@ def describe(error: BaseException) -> dict[str, object]:
 def configure(part: str, level: int = logging.INFO) -> None:
     """Send this process's logs to standard error, one JSON line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(part))
+    project = ""
+    if os.environ.get("AXIOM_PLATFORM") == Platform.CLOUD:
+        project = os.environ.get("AXIOM_PROJECT") or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
+    handler.setFormatter(JsonFormatter(part, project))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

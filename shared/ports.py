@@ -14,6 +14,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+from shared import tracing
+
 if TYPE_CHECKING:
     from shared.dicom.outgoing import OutgoingInstance
 
@@ -210,12 +212,12 @@ class Outgoing:
     """One message to publish.
 
     `lane` keeps messages that may hold each other up apart (a destination's name); "" for none.
-    `attributes` are few and short, and hold no patient's Values.
+    `attributes` are few and short, and hold no patient's Values; they say from which span it comes.
     """
 
     topic: str
     data: bytes
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=tracing.published_here)
     lane: str = ""
     high_priority: bool = False
 

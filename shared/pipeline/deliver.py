@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from shared import crash_points, metrics
+from shared import crash_points, metrics, tracing
 from shared.config.entities import OnConflict
 from shared.dicom import original_attributes
 from shared.dicom.changes import Change
@@ -51,6 +51,7 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
     Raises: TransientError, after which the message comes again; PermanentError.
     """
     receipt = message.receipt
+    tracing.note("axiom.destination", message.destination)
     key = delivery_key(receipt.receipt_id, message.destination)
     known = ports.documents.get(COLLECTION, key)
     mark = fingerprint(receipt, message.changes, message.transcoding)
@@ -228,6 +229,7 @@ def _record(
 
 def _count(message: DeliveryRequested, data: Mapping[str, Any]) -> None:
     source, destination, state = message.receipt.source, data["destination"], data["state"]
+    tracing.note("axiom.state", state)
     metrics.PROCESS.count(metrics.DELIVERIES, source.type, source.name, destination, state)
     for rule in message.matched_rules:
         metrics.PROCESS.count(metrics.RULE_DELIVERIES, rule, state)

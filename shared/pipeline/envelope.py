@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared.errors import MalformedMessageError
+from shared.tracing import TRACEPARENT
 
 # Pub/Sub's own name for the attribute of an unwrapped push; its presence tells that the body is the
 # message itself.
@@ -60,6 +61,7 @@ class PushedMessage:
     attempt: int = 1
     ordering_key: str = ""
     event_type: str = ""  # the CloudEvent's, "" if it is none
+    traceparent: str = ""  # the span that it comes from, as it says itself
 
 
 class _Message(msgspec.Struct, rename="camel"):
@@ -92,7 +94,8 @@ def open_envelope(request: Pushed) -> PushedMessage:
     message_id = headers.get(MESSAGE_ID_HEADER)
     if message_id is not None:
         attempt = number(headers.get(ATTEMPT) or headers.get(ATTEMPT_HEADER))
-        return PushedMessage(body, message_id, attempt=attempt)
+        traceparent = headers.get(TRACEPARENT) or ""
+        return PushedMessage(body, message_id, attempt=attempt, traceparent=traceparent)
     try:
         if (headers.get("content-type") or "").partition(";")[0].strip() == _STRUCTURED:
             event = _EVENT.decode(body)
@@ -124,6 +127,7 @@ def _unwrapped(body: bytes, event_type: str = "") -> PushedMessage:
         attempt=number(own_attempt or wrapped.delivery_attempt),
         ordering_key=attributes.get(ORDERING_KEY) or message.ordering_key,
         event_type=event_type,
+        traceparent=attributes.get(TRACEPARENT) or "",
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from shared import metrics
+from shared import metrics, tracing
 from shared.errors import (
     AxiomError,
     DestinationRefusedError,
@@ -65,6 +65,8 @@ def exception_from(
         exception_id = hashlib.sha256(stage.encode() + retry_message).hexdigest()[:24]
     else:
         exception_id = uuid.uuid4().hex[:24]
+    scope = tracing.current()
+    trace_id = receipt.trace_id if receipt else scope.trace_id if scope else ""
     spoken_by_peer = isinstance(error, DestinationRefusedError | DestinationUnavailableError)
     return ExceptionRaised(
         exception_id=exception_id,
@@ -76,7 +78,7 @@ def exception_from(
         hint=error.hint,
         peer_message=str(error.args[-1]) if spoken_by_peer and error.args else "",
         receipt_id=receipt.receipt_id if receipt else "",
-        trace_id=receipt.trace_id if receipt else "",
+        trace_id=trace_id,
         source=receipt.source if receipt else source,
         destination=destination,
         sop_class_uid=receipt.sop_class_uid if receipt else sop_class_uid,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shared import crash_points, metrics
+from shared import crash_points, metrics, tracing
 from shared.errors import (
     AxiomError,
     CopyInFlightError,
@@ -27,6 +27,7 @@ from shared.messages import (
     InstanceAccepted,
     InstanceReceived,
     JobRequested,
+    Receipt,
     Stage,
     StandardizationRequested,
     Topic,
@@ -94,6 +95,16 @@ M = TypeVar(
     CommitmentRequested,
 )
 
+AnyMessage = (
+    InstanceReceived
+    | InstanceAccepted
+    | StandardizationRequested
+    | DeliveryRequested
+    | ExceptionRaised
+    | JobRequested
+    | CommitmentRequested
+)
+
 
 def answer(
     request: Pushed,
@@ -131,10 +142,16 @@ def _answer(
             message = decode(data, kind)
         except MalformedMessageError as error:
             return _record(error, None, data, stage, topic, attempt, ports)
-        try:
-            run(message)
-        except PermanentError as error:
-            return _record(error, message, data, stage, topic, attempt, ports)
+        with tracing.stage(stage, _trace_id(message), pushed.traceparent) as scope:
+            receipt = _receipt(message)
+            if receipt is not None:
+                scope.describe(receipt)
+            scope.note("axiom.attempt", attempt)
+            try:
+                run(message)
+            except PermanentError as error:
+                scope.failed(error)
+                return _record(error, message, data, stage, topic, attempt, ports)
     except CallerRefusedError as error:
         return _refused(error)
     except TransientError as error:
@@ -196,16 +213,21 @@ def _refused(error: CallerRefusedError) -> PushResponse:
     return error.reason, error.status, {}
 
 
+def _receipt(message: AnyMessage | None) -> Receipt | None:
+    if isinstance(message, ExceptionRaised | JobRequested | CommitmentRequested | None):
+        return None
+    return message.receipt
+
+
+def _trace_id(message: AnyMessage) -> str:
+    if isinstance(message, JobRequested | CommitmentRequested):
+        return ""
+    return message.trace_id if isinstance(message, ExceptionRaised) else message.receipt.trace_id
+
+
 def _record(
     error: AxiomError,
-    message: InstanceReceived
-    | InstanceAccepted
-    | StandardizationRequested
-    | DeliveryRequested
-    | ExceptionRaised
-    | JobRequested
-    | CommitmentRequested
-    | None,
+    message: AnyMessage | None,
     data: bytes,
     stage: Stage,
     topic: Topic,
@@ -216,9 +238,7 @@ def _record(
         error,
         stage=stage,
         at=ports.clock.now(),
-        receipt=None
-        if isinstance(message, ExceptionRaised | JobRequested | CommitmentRequested | None)
-        else message.receipt,
+        receipt=_receipt(message),
         destination=message.destination if isinstance(message, DeliveryRequested) else "",
         attempts=attempt,
         retry_topic=topic,

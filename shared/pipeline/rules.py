@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared import crash_points, metrics
+from shared import crash_points, metrics, tracing
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
@@ -154,6 +154,8 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     plans = told_in_the_instance(plans, header, receipt, ports)
     returned.remember_renamed(receipt, plans, ports)
     state, reason = _state(decision, plans, has_returned)
+    tracing.note("axiom.rules", decision.matched_rules)
+    tracing.note("axiom.state", state)
     otherwise = None
     if decision.collect_for and not decision.deliveries:
         otherwise = {"state": state, "reason": reason, "deliveries": msgspec.to_builtins(plans)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from shared import metrics
+from shared import metrics, tracing
 from shared.dicom.standardized import Standardized
 from shared.errors import DocumentMissingError
 from shared.messages import Receipt
@@ -70,6 +70,7 @@ class Standardizers:
         One that is gone, or switched off, changes nothing. Raises: SeriesUnderDecisionError while
         a provider is asked about the Series; StorageUnavailableError.
         """
+        tracing.note("axiom.standardizer", name)
         found = self._compiled(name)
         if found is None:
             return Standardized(name)

@@ -1,0 +1,1 @@
+"""What this process measures and does, sent to a collector by OTLP over HTTP."""
