@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from shared import crash_points, metrics
+from shared import crash_points, metrics, tracing
 from shared.config.entities import Settings
 from shared.config.service import ConfigurationService
 from shared.dicom.header import (
@@ -142,6 +143,7 @@ class Staging:
         self._header: Header | None = None
         self._body_start = b""
         self._open = True
+        self._trace_id, self._began_ns = tracing.new_trace_id(), time.time_ns()
 
     @property
     def size(self) -> int:
@@ -180,6 +182,17 @@ class Staging:
         The UIDs are what the request names, if it names any. Raises: PermanentError if the Instance
         is refused (recorded in the exception log); TransientError if it should be sent again.
         """
+        with tracing.reception(self._trace_id, self._began_ns) as scope:
+            receipt = self._committed(sop_class_uid, sop_instance_uid, study_instance_uid)
+            scope.describe(receipt)
+        return receipt
+
+    def _committed(
+        self,
+        sop_class_uid: str | None,
+        sop_instance_uid: str | None,
+        study_instance_uid: str | None,
+    ) -> Receipt:
         try:
             try:
                 if self._header is None:
@@ -200,7 +213,7 @@ class Staging:
                 )
                 self._ask_rules(header)
             except PermanentError as error:
-                self.refuse(error)
+                self._refused(error)
                 raise
             stored = self._writer.commit()
             self._open = False
@@ -209,7 +222,7 @@ class Staging:
         crash_points.reached(crash_points.AFTER_COMMIT)
         receipt = Receipt(
             receipt_id=self.receipt_id,
-            trace_id=secrets.token_hex(16),
+            trace_id=self._trace_id,
             received_at=self._receiver._clock.now(),
             source=self.source,
             file=ReceivedFile(stored.name, stored.size, stored.crc32c, header.body_offset),
@@ -229,6 +242,11 @@ class Staging:
 
     def refuse(self, error: AxiomError) -> None:
         """Record that the sender is refused, and discard. For faults that the caller found."""
+        with tracing.reception(self._trace_id, self._began_ns) as scope:
+            scope.failed(error)
+            self._refused(error)
+
+    def _refused(self, error: AxiomError) -> None:
         self.discard()
         raised = exception_from(
             error,
