@@ -13,10 +13,9 @@ from typing import Protocol
 
 from scp_gateway.command_set import SubOperations
 from scp_gateway.dimse_status import SUCCESS, Answer, Status
-from shared.adapters.archive import Match
 from shared.adapters.destinations.association import Peer
 from shared.config.query_retrieve import QueryRetrieve
-from shared.dicom.query import Query, encode_match
+from shared.dicom.query import Match, Query, encode_match
 from shared.ports import FoundInstance, Retrieval, Retrieved
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.standardizers import Providers
     from shared.config.sources import AnySource
+    from shared.pipeline.browsing import Searched, SearchedEntity
     from shared.pipeline.presence import Presence
     from shared.ports import SourceReader
 
@@ -258,6 +259,7 @@ def _wired(
             configuration, documents, clock, _standardizer_factory(secret_store, clock)
         ),
         open_source=_source_of(secret_store, documents, clock, home / "incoming"),
+        open_search=_search_of(secret_store, clock),
         health_checks={
             "documents": _documents_answer(documents),
             "objects": _objects_are_writable(objects),
@@ -347,6 +349,15 @@ def _source_of(
         return open_source(entity, secret_store, clock, root=root, is_taken=is_taken)
 
     return source_of
+
+
+def _search_of(secret_store: SecretStore, clock: Clock) -> Callable[[SearchedEntity], Searched]:
+    def search_of(entity: SearchedEntity) -> Searched:
+        from shared.adapters.sources import open_search
+
+        return open_search(entity, secret_store, clock)
+
+    return search_of
 
 
 def _documents_answer(documents: DocumentStore) -> HealthCheck:

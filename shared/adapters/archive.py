@@ -24,6 +24,7 @@ from shared.dicom.query import (
     Found,
     Key,
     Level,
+    Match,
     Query,
     texts,
 )
@@ -93,14 +94,6 @@ GOOGLE: Final = Dialect(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One entity that fits; `is_certain` unless a key had to be left out of matching."""
-
-    found: Found
-    is_certain: bool = True
-
-
 class Archive:
     """What a store has, by the model of C-FIND. Thread-safe.
 
@@ -146,6 +139,10 @@ class Archive:
     def retrieve(self, wanted: Retrieval) -> Iterator[Retrieved]:
         """As of SourceReader: each Instance in the Transfer Syntax that it is stored in."""
         return self._reader.retrieve(wanted)
+
+    def stop(self) -> None:
+        """From another thread: have what is under way end with an error at once."""
+        self._server.interrupt()
 
     def close(self) -> None:
         """Release connections."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,7 +23,20 @@ class GuardedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Called by requests when the adapter is made, and when it is unpickled."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self._opened: WeakSet[socket.socket] = WeakSet()
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": partial(_Pool, opened=self._opened),
+            "https": partial(_TlsPool, opened=self._opened),
+        }
+
+    def interrupt(self) -> None:
+        """From another thread: have every request that is under way fail as if the peer had gone.
+
+        One that has no connection yet ends by its time-out.
+        """
+        for connection in list(self._opened):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def guarded_session() -> requests.Session:
@@ -32,6 +48,15 @@ def guarded_session() -> requests.Session:
 
 
 class _Looking(HTTPConnection):
+    def __init__(self, *args: Any, opened: WeakSet[socket.socket], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._opened = opened
+
+    def connect(self) -> None:
+        super().connect()
+        if self.sock is not None:
+            self._opened.add(self.sock)
+
     def _new_conn(self) -> socket.socket:
         connection = super()._new_conn()
         try:
@@ -41,7 +66,7 @@ class _Looking(HTTPConnection):
         return connection
 
 
-class _LookingTls(HTTPSConnection, _Looking):
+class _LookingTls(_Looking, HTTPSConnection):
     """The same before the TLS handshake."""
 
 

@@ -72,14 +72,18 @@ class ConfigurationHistory:
         )
         return unified_diff(first, second, f"version {before}", f"version {after}")
 
-    def of_entity(self, kind: str, name: str, *, limit: int = 50) -> list[tuple[Version, Any]]:
+    def of_entity(
+        self, kind: str, name: str, *, limit: int = 50, before: int | None = None
+    ) -> tuple[list[tuple[Version, Any]], int | None]:
         """The versions that changed one entity, newest first, each with what it was then; None
-        where it was removed. Looks back 500 versions.
+        where it was removed. Of those older than `before`; what to go on with as `before`, None at
+        the end. Looks back 500 versions, and so may give fewer than `limit`.
         """
         found: list[tuple[Version, Any]] = []
-        newest = self._newest()
+        newest = self._newest() if before is None else min(self._newest(), before - 1)
+        oldest = max(0, newest - _MAX_VERSIONS + 1)
         later: tuple[Version, Any] | None = None
-        for number in range(newest, max(-1, newest - _MAX_VERSIONS), -1):
+        for number in range(newest, oldest - 1, -1):
             data = self._data(number)
             if data is None and number:
                 continue
@@ -88,9 +92,9 @@ class ConfigurationHistory:
             if later is not None and later[1] != entity:
                 found.append(later)
                 if len(found) == limit:
-                    break
+                    return found, later[0].version
             later = None if data is None else (_version_of(data), entity)
-        return found
+        return found, oldest + 1 if oldest else None
 
     def roll_back(self, number: int, *, by: str, reason: str = "") -> dict[str, Any]:
         """Make an earlier version current again, as a new version, and return it.

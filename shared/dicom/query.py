@@ -5,7 +5,7 @@ What a store shows is DICOM JSON (PS3.18 Annex F), here as plain mappings by tag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
@@ -113,14 +113,7 @@ class Query:
     @classmethod
     def parse(cls, data: bytes, transfer_syntax_uid: str, levels: Sequence[Level]) -> Query:
         """Read an identifier of a model with these levels. Raises: MalformedIdentifierError."""
-        try:
-            dataset = _dataset_of(data, transfer_syntax_uid)
-            found = dict(_keys_of(dataset))
-        except MalformedIdentifierError:
-            raise
-        except Exception:
-            # The decoder raises whatever it stumbles over; each time the identifier is at fault.
-            raise MalformedIdentifierError("the identifier cannot be decoded") from None
+        found = _all_keys(data, transfer_syntax_uid)
         level = found.get(_LEVEL)
         named = level.values[0] if level is not None and level.values else ""
         if named not in levels:
@@ -137,20 +130,102 @@ class Query:
         return () if key is None or key.is_universal else tuple(filter(None, key.values))
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One entity that fits; `is_certain` unless a key had to be left out of matching."""
+
+    found: Found
+    is_certain: bool = True
+
+
+def identifier_of(query: Query) -> Dataset:
+    """The identifier of a C-FIND request: its keys with what they are to match."""
+    from pydicom.dataset import Dataset
+
+    dataset = Dataset()
+    dataset.QueryRetrieveLevel = str(query.level)
+    for key in query.keys:
+        if key.vr == "SQ" or not key.values:
+            dataset.add(_empty(int(key.tag, 16), key.vr))
+        else:
+            dataset.add(_element(key, {"Value": list(key.values)}, 0))
+    if not all(value.isascii() for key in query.keys for value in key.values):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+    return dataset
+
+
+def found_of(dataset: Dataset, depth: int = 0) -> Found:
+    """What an identifier of a response shows; what cannot be decoded is left out."""
+    found: dict[str, Any] = {}
+    for tag in dataset.keys():  # noqa: SIM118 (iterating decodes, and may raise)
+        try:
+            element = dataset[tag]
+            value: Any = element.value
+            shown: list[Any]
+            if element.VR == "SQ":
+                shown = [found_of(item, depth + 1) for item in value] if depth < _DEEPEST else []
+            else:
+                many = (
+                    value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+                )
+                shown = (
+                    []
+                    if isinstance(value, bytes)
+                    else [str(v) for v in many if v not in (None, "")]
+                )
+        except Exception:  # noqa: S112 (the decoder raises whatever it stumbles over)
+            continue
+        found[f"{int(tag):08X}"] = {"vr": str(element.VR), "Value": shown}
+    return found
+
+
+def parse_keys(data: bytes, transfer_syntax_uid: str) -> tuple[Key, ...]:
+    """Read an identifier of a model without levels. Raises: MalformedIdentifierError."""
+    found = _all_keys(data, transfer_syntax_uid)
+    return tuple(found[tag] for tag in found if tag not in _NO_KEYS)
+
+
+def dataset_of(keys: Iterable[Key]) -> Dataset:
+    """The keys as a request says them, with what they are to match."""
+    from pydicom.dataset import Dataset
+
+    dataset = Dataset()
+    for key in keys:
+        if key.vr == "SQ":
+            dataset.add(_new(int(key.tag, 16), "SQ", [dataset_of(item) for item in key.items]))
+        else:
+            dataset.add(_element(key, {"Value": list(key.values)}, 0))
+    return dataset
+
+
 def encode_match(
     query: Query, found: Found, transfer_syntax_uid: str, *, retrieve_ae_title: str
 ) -> bytes:
     """The identifier of a pending response (PS3.4 C.4.1.1.3.2): every key that was asked for, empty
     where `found` does not have it, and where it is retrieved from.
     """
+    dataset = _response(query.keys, found)
+    dataset.QueryRetrieveLevel = str(query.level)
+    dataset.RetrieveAETitle = retrieve_ae_title
+    return _encode_what_can_be(dataset, transfer_syntax_uid)
+
+
+def encode_keys(keys: Iterable[Key], found: Found, transfer_syntax_uid: str) -> bytes:
+    """The same of a model without levels (PS3.4 K.4.1.1.3.2)."""
+    return _encode_what_can_be(_response(keys, found), transfer_syntax_uid)
+
+
+def _response(keys: Iterable[Key], found: Found) -> Dataset:
     from pydicom.dataset import Dataset
 
     dataset = Dataset()
-    for key in query.keys:
+    for key in keys:
         dataset.add(_element(key, found.get(key.tag), 0))
-    dataset.QueryRetrieveLevel = str(query.level)
-    dataset.RetrieveAETitle = retrieve_ae_title
     dataset.SpecificCharacterSet = "ISO_IR 192"
+    return dataset
+
+
+def _encode_what_can_be(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     try:
         return _encode(dataset, transfer_syntax_uid)
     except Exception:
@@ -195,6 +270,21 @@ def items(attribute: object) -> list[Found]:
 
 
 # ---- reading
+
+
+def _all_keys(data: bytes, transfer_syntax_uid: str) -> dict[int, Key]:
+    """Raises: MalformedIdentifierError."""
+    try:
+        return dict(_keys_of(_dataset_of(data, transfer_syntax_uid)))
+    except MalformedIdentifierError:
+        raise
+    except Exception:
+        # The decoder raises whatever it stumbles over; each time the identifier is at fault.
+        raise MalformedIdentifierError("the identifier cannot be decoded") from None
+
+
+def _each(value: Any) -> Iterator[Any]:
+    yield from value if isinstance(value, Sequence) else (value,)
 
 
 def _dataset_of(data: bytes, transfer_syntax_uid: str) -> Dataset:

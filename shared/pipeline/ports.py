@@ -21,6 +21,7 @@ from shared.ports import (
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
     from shared.config.sources import AnySource
+    from shared.pipeline.browsing import Searched, SearchedEntity
     from shared.pipeline.commitment import Commitments, Due
     from shared.pipeline.crosswalks import Crosswalks
     from shared.pipeline.destinations import DestinationPool
@@ -68,6 +69,8 @@ class Ports:
     check_caller: Callable[[HeaderFields], None] | None = None
     # Asks a source. Raises: SourceMisconfiguredError; None where nobody polls.
     open_source: Callable[[AnySource], SourceReader] | None = None
+    # Searches a store for a person. Raises: SourceMisconfiguredError and its kin.
+    open_search: Callable[[SearchedEntity], Searched] | None = None
     # Begins an upload into a landing bucket; None where there is none.
     begin_upload: BeginSession | None = None
     # What all processes of this machine counted.

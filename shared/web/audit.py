@@ -15,13 +15,14 @@ from shared.pipeline.audit import AuditLog
 from shared.pipeline.audit_message import audit_message
 from shared.web.access import acting
 from shared.web.listing import Listing, Since, described_page, fetch, page_response
+from shared.web.media_types import JSON_LINES
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
 
 URL_PREFIX = "/api/v1/audit"
-JSON_LINES, XML_LINES = "application/x-ndjson", "text/plain"
+XML_LINES = "text/plain"
 
 _EXPORT_PAGE = 500
 _LINES: dict[str, Any] = {

@@ -22,7 +22,7 @@ from shared.web.documents_out import (
     json_or_yaml_response,
     json_response,
 )
-from shared.web.listing import Listing, described, described_page
+from shared.web.listing import Listing, described, described_page, listed_response
 from shared.web.media_types import JSON
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
@@ -88,7 +88,7 @@ def _add_entity_routes(
     )
     def list_entities(query: Listing) -> Response:
         found = service.list(kind.name)
-        return _page([one for one in found if only in (None, one.get("type"))], query)
+        return listed_response([one for one in found if only in (None, one.get("type"))], query)
 
     @routes.post(
         of_all,
@@ -204,7 +204,7 @@ def _add_entity_routes(
     )
     def references(path: EntityPath, query: Listing) -> Response:
         found = service.references(kind.name, path.name)
-        return _page([one.as_json() for one in found], query)
+        return listed_response([one.as_json() for one in found], query)
 
 
 def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) -> None:
@@ -315,17 +315,6 @@ _REFERENCE: dict[str, Any] = {
     },
     "required": ["kind", "name", "path"],
 }
-
-
-def _page(items: list[dict[str, Any]], query: Listing) -> Response:
-    """A page of a list that is there as a whole. Its cursor is a position in it."""
-    cursor = query.cursor or "0"
-    if not (cursor.isascii() and cursor.isdigit()):
-        raise ProblemError(400, "invalid-cursor", "The cursor is not one that this list gave.")
-    begin = int(cursor[:9])
-    end = begin + query.limit
-    following = str(end) if end < len(items) else None
-    return json_response({"items": items[begin:end], "next_cursor": following})
 
 
 def _below_settings(fault: Fault) -> Fault:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -61,6 +61,24 @@ def page_response(page: Page, shown: Callable[[Mapping[str, Any]], Mapping[str, 
     return json_response({"items": items, "next_cursor": page.cursor})
 
 
+def listed_response(
+    listed: Sequence[Any],
+    listing: Listing,
+    shown: Callable[[Any], object] = lambda one: one,
+) -> Response:
+    """A page of a list that is there as a whole; `shown` is called for what is on the page. The
+    cursor is a position in the list.
+    """
+    cursor = listing.cursor or "0"
+    if not (cursor.isascii() and cursor.isdigit()):
+        raise _foreign_cursor()
+    begin = int(cursor[:9])
+    end = begin + listing.limit
+    following = str(end) if end < len(listed) else None
+    items = [shown(one) for one in listed[begin:end]]
+    return json_response({"items": items, "next_cursor": following})
+
+
 def newest_response(
     documents: DocumentStore, collection: str, order_by: str, listing: Listing
 ) -> Response:
@@ -79,9 +97,7 @@ def fetch(query: Callable[[int, str | None], Page], listing: Listing) -> Page:
     try:
         return query(listing.limit, listing.cursor or None)
     except ValueError:
-        raise ProblemError(
-            400, "invalid-cursor", "The cursor is not one that this list gave."
-        ) from None
+        raise _foreign_cursor() from None
 
 
 def search(
@@ -109,3 +125,7 @@ def search(
         if cursor is None:
             break
     return Page(found, cursor)
+
+
+def _foreign_cursor() -> ProblemError:
+    return ProblemError(400, "invalid-cursor", "The cursor is not one that this list gave.")

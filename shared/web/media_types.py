@@ -11,6 +11,7 @@ DICOM_XML = "application/dicom+xml"
 MULTIPART_RELATED = "multipart/related"
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
+JSON_LINES = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.PATIENTS_READ}): """
         rules.explain crosswalks.lookup standardize.read_review standardize.list_synonyms
     """,
+    frozenset({P.PATIENTS_READ, P.PEERS_ASK}): "data_browser.browse",
     frozenset({P.PEERS_ASK}): "crosswalks.sync sources.check destinations.check",
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
@@ -53,7 +54,8 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
         standardize.list_reviews standardize.standardize_report
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups
         destinations.list_states destinations.read_state metrics.read_metrics
-        sources.list_states sources.read_state pulls.read_pull pulls.list_pull_rows
+        sources.list_states sources.read_state data_browser.list_searchable_sources
+        pulls.read_pull pulls.list_pull_rows
         reconciliations.list_reconciliations reconciliations.read_reconciliation
     """,
     frozenset({P.OPERATIONS_ACT}): """

@@ -153,14 +153,18 @@ class ProblemError(Exception):
         return response
 
 
-def of_validation_error(error: ValidationError) -> Response:
-    """Parameters, or a small document, that do not fit: every fault named."""
-    faults = [
+def faults_of(error: ValidationError) -> list[Fault]:
+    """Each place that does not fit, without what stands there."""
+    return [
         Fault(".".join(map(str, fault["loc"])), fault["msg"])
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def of_validation_error(error: ValidationError) -> Response:
+    """Parameters, or a small document, that do not fit: every fault named."""
     return ProblemError(
-        422, "invalid-request", "What the request says does not fit.", faults=faults
+        422, "invalid-request", "What the request says does not fit.", faults=faults_of(error)
     ).response()
 
 

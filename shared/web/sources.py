@@ -14,7 +14,7 @@ from shared.pipeline.audit import AuditLog
 from shared.pipeline.source_states import request_poll, state_of
 from shared.web.access import acting
 from shared.web.documents_out import json_response
-from shared.web.listing import described, described_page
+from shared.web.listing import Listing, described, described_page, listed_response
 from shared.web.problems import PROBLEM_RESPONSES
 
 if TYPE_CHECKING:
@@ -41,11 +41,10 @@ def blueprint(ports: Ports) -> APIBlueprint:
     )
 
     @routes.get("", operation_id="list_source_states", responses={200: described_page("States")})
-    def list_states() -> Response:
-        """How each source is, in the order of the configuration; all on one page."""
+    def list_states(query: Listing) -> Response:
+        """How each source is, in the order of the configuration."""
         names = [entity.name for entity in ports.configuration.get().sources]
-        items = [state_of(name, ports) for name in names]
-        return json_response({"items": items, "next_cursor": None})
+        return listed_response(names, query, lambda name: state_of(name, ports))
 
     @routes.get(
         "/<name>/state",

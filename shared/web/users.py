@@ -26,7 +26,15 @@ from shared.web.access import acting, principal
 from shared.web.actions import received_if_any, takes
 from shared.web.documents_in import received_document
 from shared.web.documents_out import document_response, is_what_client_knows, json_response
-from shared.web.listing import Listing, Since, described, described_page, fetch, page_response
+from shared.web.listing import (
+    Listing,
+    Since,
+    described,
+    described_page,
+    fetch,
+    listed_response,
+    page_response,
+)
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
 if TYPE_CHECKING:
@@ -240,11 +248,11 @@ def _add_role_routes(routes: APIBlueprint, identity: Identity, guard: _Guard) ->
     @routes.get(
         "/permissions",
         operation_id="list_permissions",
-        responses={200: described("What roles are made of", _OBJECT)},
+        responses={200: described_page("What roles are made of", {"type": "string"})},
     )
-    def list_permissions() -> Response:
+    def list_permissions(query: Listing) -> Response:
         """Every permission that there is."""
-        return json_response({"items": sorted(Permission), "next_cursor": None})
+        return listed_response(sorted(Permission), query)
 
     @routes.post(
         "/roles", operation_id="create_role", responses={201: Role}, openapi_extensions=takes(Role)

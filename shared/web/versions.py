@@ -14,7 +14,7 @@ from shared.web.access import acting
 from shared.web.configuration import URL_PREFIX
 from shared.web.documents_in import change_reason, received_document
 from shared.web.documents_out import document_response, json_response
-from shared.web.listing import described, described_page
+from shared.web.listing import Listing, described, described_page
 from shared.web.media_types import JSON
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 
@@ -148,15 +148,19 @@ def blueprint(ports: Ports) -> APIBlueprint:
     @routes.get(
         "/rulesets/<name>/history",
         operation_id="read_ruleset_history",
-        responses={200: described("Versions", _OBJECT)},
+        responses={200: described_page("Versions")},
     )
-    def read_ruleset_history(path: RulesetPath) -> Response:
-        """The versions that changed one ruleset, newest first; `ruleset` is null where it went."""
-        items = [
-            {**version.as_json(), "ruleset": ruleset}
-            for version, ruleset in history().of_entity("rulesets", path.name)
-        ]
-        return json_response({"items": items})
+    def read_ruleset_history(path: RulesetPath, query: Listing) -> Response:
+        """The versions that changed one ruleset, newest first; `ruleset` is null where it went. A
+        page may be short, with a cursor to go on from.
+        """
+        before = None if query.cursor is None else _version_of(query.cursor)
+        found, following = history().of_entity(
+            "rulesets", path.name, limit=query.limit, before=before
+        )
+        items = [{**version.as_json(), "ruleset": ruleset} for version, ruleset in found]
+        cursor = None if following is None else str(following)
+        return json_response({"items": items, "next_cursor": cursor})
 
     return routes
 

@@ -20,6 +20,7 @@ from shared.web import (
     configuration,
     content_encoding,
     crosswalks,
+    data_browser,
     destinations,
     dicomweb,
     documentation,
@@ -101,6 +102,7 @@ def create_app(
         app.register_api(sources.blueprint(ports))
         app.register_api(uploads.blueprint(ports))
         app.register_api(pulls.blueprint(ports))
+        app.register_api(data_browser.blueprint(ports))
         app.register_api(audit.blueprint(ports))
         app.register_api(users.blueprint(identity, ports.clock))
         app.register_api(users.own_blueprint(identity, ports.clock))

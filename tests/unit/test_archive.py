@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from shared.adapters.archive import ANY_SERVER, GOOGLE, Archive, Dialect, Match, open_archive
+from shared.adapters.archive import ANY_SERVER, GOOGLE, Archive, Dialect, open_archive
 from shared.adapters.destinations import authorization
 from shared.adapters.sources.http import SourceServer
 from shared.config.entities import GoogleHealthcareDestination
-from shared.dicom.query import Key, Level, Query
+from shared.dicom.query import Key, Level, Match, Query
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import Retrieval
 from tests.data import build

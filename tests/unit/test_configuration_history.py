@@ -103,9 +103,11 @@ def test_the_history_of_one_ruleset_has_only_its_own_changes(parts: Parts) -> No
     service, history, _ = parts
     service.create("rulesets", ruleset("other"), by="dan")
     service.delete("rulesets", "main", by="dan", reason="not wanted")
-    told = [(one.version, entity) for one, entity in history.of_entity("rulesets", "main")]
+    found, following = history.of_entity("rulesets", "main")
+    told = [(one.version, entity) for one, entity in found]
     assert told == [(5, None), (3, ruleset(destination="b")), (2, ruleset())]
-    assert history.of_entity("rulesets", "nobody") == []
+    assert following is None
+    assert history.of_entity("rulesets", "nobody") == ([], None)
 
 
 def test_a_version_whose_author_ended_too_soon_is_told_all_the_same(parts: Parts) -> None:

@@ -20,13 +20,12 @@ from pydicom.dataset import Dataset
 
 from scp_gateway.gateway import Gateway
 from scp_gateway.query_services import QUERY_SOP_CLASSES
-from shared.adapters.archive import Match
 from shared.adapters.destinations.association import Peer
 from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.adapters.tls import TlsContexts
 from shared.config.query_retrieve import QueryRetrieve
-from shared.dicom.query import Query, _encode
+from shared.dicom.query import Match, Query, _encode
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import FoundInstance, Retrieval, Retrieved
 from tests.certificates import Authority

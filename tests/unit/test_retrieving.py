@@ -11,9 +11,8 @@ from pydicom import dcmread
 from scp_gateway.dimse_status import Status
 from scp_gateway.query_jobs import Control, Reply
 from scp_gateway.retrieving import retrieving
-from shared.adapters.archive import Match
 from shared.dicom.outgoing import OutgoingInstance, chunks
-from shared.dicom.query import STUDY_INSTANCE_UID, Key, Level, Query
+from shared.dicom.query import STUDY_INSTANCE_UID, Key, Level, Match, Query
 from shared.errors import SourceUnavailableError
 from shared.ports import FoundInstance, Retrieval, Retrieved
 from tests.data import build

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shared.config.sources import AnySource
+    from shared.pipeline.browsing import Searched, SearchedEntity
     from shared.ports import Clock, SecretStore, SourceReader
 
 
@@ -71,3 +72,17 @@ def open_source(
         is_taken=is_taken,
     )
     return FilesReader(entity.name, bucket, entity.limits, deletes=deletes)
+
+
+def open_search(entity: SearchedEntity, secrets: SecretStore, clock: Clock) -> Searched:
+    """Searches what `entity` configures; it connects when first asked.
+
+    Raises: SourceMisconfiguredError and its kin.
+    """
+    if entity.type == "dimse_qr":
+        from shared.adapters.sources.dimse_search import DimseSearch
+
+        return DimseSearch(entity, clock, secrets)
+    from shared.adapters.archive import open_archive
+
+    return open_archive(entity, secrets, clock)

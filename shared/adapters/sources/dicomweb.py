@@ -15,6 +15,7 @@ import requests
 from shared.adapters.sources import qido
 from shared.adapters.sources.http import SourceServer
 from shared.config.sources import Parameter
+from shared.dicom.relative_dates import absolute
 from shared.errors import SourceRefusedError, SourceUnavailableError
 from shared.multipart import IncompleteBodyError, MultipartError, MultipartReader, Part
 from shared.ports import (
@@ -148,7 +149,7 @@ class DicomwebReader:
         for name, given in self._query_params.items():
             names.add(name.lower())
             values = given if isinstance(given, tuple) else (given,)
-            query += [(name, qido.absolute(str(one), now)) for one in values]
+            query += [(name, absolute(str(one), now)) for one in values]
         if since is not None and not names & {"studydate", qido.STUDY_DATE}:
             query.append(("StudyDate", qido.date_range(since)))
         return query

@@ -12,7 +12,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -31,14 +31,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from shared.adapters.destinations import outcomes
-from shared.adapters.destinations.outcomes import Outcome, Verdict
-from shared.adapters.destinations.security import security_of
-from shared.adapters.destinations.user_identity import user_identity_of
-from shared.adapters.requestor import Requestor
-from shared.adapters.sources.failures import failure
-from shared.adapters.sources.qido import absolute, date_range
+from shared.adapters.sources.associations import AskedPeer
+from shared.adapters.sources.qido import date_range
 from shared.config.sources import DimseQrSource
+from shared.dicom.levels import level_of
+from shared.dicom.query import Level
+from shared.dicom.relative_dates import absolute
 from shared.errors import SourceMisconfiguredError, SourceRefusedError, SourceUnavailableError
 from shared.ports import (
     Clock,
@@ -81,24 +79,6 @@ _COMMON_SOP_CLASSES: Final = tuple(
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
     for suffix in ("1", "1.1", "1.2", "2", "2.1", "4", "4.1", "6.1", "3.1", "7", "20", "128")
 )
-# Matching keys by the level they belong to (PS3.4 C.6.2.1); all others are of the Study.
-_SERIES_KEYS: Final = frozenset(
-    {
-        "Modality",
-        "SeriesInstanceUID",
-        "SeriesNumber",
-        "SeriesDescription",
-        "BodyPartExamined",
-        "SeriesDate",
-        "SeriesTime",
-        "ProtocolName",
-        "Laterality",
-        "PerformedProcedureStepStartDate",
-    }
-)
-_IMAGE_KEYS: Final = frozenset(
-    {"SOPInstanceUID", "SOPClassUID", "InstanceNumber", "ContentDate", "ContentTime"}
-)
 
 
 class DimseReader:
@@ -110,10 +90,7 @@ class DimseReader:
         # Values are looked at here and not judged: no warnings that quote them.
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         self._entity, self._clock = entity, clock
-        self._security = security_of(
-            entity.tls, host=entity.host, owner=entity.name, secrets=secrets
-        )
-        self._presents = user_identity_of(entity.credentials, secrets)
+        self._peer = AskedPeer(entity, secrets)
         self.moves = entity.move_destination is not None
 
     def search(self, since: datetime | None) -> Iterator[FoundStudy]:
@@ -158,7 +135,7 @@ class DimseReader:
         entity = self._entity
         completed = failed = 0
         for identifier in _identifiers(wanted):
-            with self._associated(
+            with self.associated(
                 [build_context(StudyRootMove)], within_s=entity.arrival_timeout_s
             ) as association:
                 last = MoveProgress(0, completed, failed)
@@ -180,7 +157,7 @@ class DimseReader:
 
     def check(self) -> str:
         """C-ECHO."""
-        with self._associated([build_context(Verification)]) as association:
+        with self.associated([build_context(Verification)]) as association:
             status = association.send_c_echo().get("Status")
         if status is None:
             raise SourceUnavailableError(self._entity.name, "no answer to C-ECHO")
@@ -197,8 +174,8 @@ class DimseReader:
         for name, given in self._entity.query_params.items():
             values = given if isinstance(given, tuple) else (given,)
             keyword = _keyword(name)
-            level = "SERIES" if keyword in _SERIES_KEYS else "STUDY"
-            level = "IMAGE" if keyword in _IMAGE_KEYS else level
+            known = level_of(keyword)
+            level = known if known in (Level.SERIES, Level.IMAGE) else Level.STUDY
             keys[level][keyword] = "\\".join(absolute(str(one), now) for one in values)
         if since is not None and "StudyDate" not in keys["STUDY"]:
             keys["STUDY"]["StudyDate"] = date_range(since)
@@ -223,7 +200,7 @@ class DimseReader:
 
     @contextmanager
     def _finding(self) -> Iterator[_Find]:
-        with self._associated([build_context(StudyRootFind)]) as association:
+        with self.associated([build_context(StudyRootFind)]) as association:
 
             def find(level: str, keys: Mapping[str, str], shown: Sequence[str]) -> list[Dataset]:
                 return list(self._matches(association, level, keys, shown))
@@ -246,14 +223,14 @@ class DimseReader:
                 if identifier is not None:
                     yield identifier
             elif status.Status != _SUCCESS:
-                raise self._failure(status, "C-FIND")
+                raise self.failure_of(status, "C-FIND")
 
     def _progress(self, status: Dataset, service: str, completed: int, failed: int) -> MoveProgress:
         """How far it is, after `completed` and `failed` of earlier requests."""
         if "Status" not in status:
             raise SourceUnavailableError(self._entity.name, f"no answer to {service}")
         if status.Status not in (*_PENDING, _SUCCESS, _WARNING, _CANCEL):
-            raise self._failure(status, service)
+            raise self.failure_of(status, service)
         return MoveProgress(
             int(status.get("NumberOfRemainingSuboperations") or 0),
             completed
@@ -262,7 +239,8 @@ class DimseReader:
             failed + int(status.get("NumberOfFailedSuboperations") or 0),
         )
 
-    def _failure(self, status: Dataset, service: str) -> Exception:
+    def failure_of(self, status: Dataset, service: str) -> Exception:
+        """What to raise for a final response that is no success."""
         code = int(status.Status)
         name, words = self._entity.name, f"{service} {code:04X}H"
         if code == _MOVE_DESTINATION_UNKNOWN:
@@ -274,64 +252,22 @@ class DimseReader:
             return SourceUnavailableError(name, words)
         return SourceRefusedError(name, words)
 
-    @contextmanager
-    def _associated(
+    def associated(
         self,
         contexts: Sequence[Any],
         *,
         within_s: float | None = None,
         roles: Sequence[Any] = (),
         handlers: Sequence[Any] = (),
-    ) -> Iterator[Association]:
-        """An association; aborted if the block raises or is left in the middle."""
-        entity = self._entity
-        ae = Requestor(
-            entity.calling_ae_title,
-            timeout_s=entity.timeout_s,
-            security=self._security,
-            presents=self._presents,
-        )
-        if within_s is not None:
-            ae.dimse_timeout = ae.network_timeout = max(within_s, entity.timeout_s)
-        try:
-            association = ae.associate(
-                entity.host,
-                entity.port,
-                contexts=list(contexts),
-                ae_title=entity.ae_title,
-                ext_neg=[*roles, *ae.negotiates()],
-                evt_handlers=list(handlers),
-            )
-        except OSError as error:
-            raise failure(outcomes.client_error(error), entity.name) from error
-        try:
-            if association.is_rejected:
-                primitive: Any = association.acceptor.primitive
-                verdict = outcomes.association_rejection(
-                    primitive.result, primitive.result_source, primitive.diagnostic
-                )
-                raise failure(verdict, entity.name, "association rejected")
-            if ae.connection_error is not None:
-                verdict = outcomes.client_error(ae.connection_error)
-                raise failure(verdict, entity.name) from ae.connection_error
-            if not association.is_established:
-                raise SourceUnavailableError(entity.name, "no association")
-            wanted = str(contexts[0].abstract_syntax)
-            if not any(str(c.abstract_syntax) == wanted for c in association.accepted_contexts):
-                verdict = Verdict(Outcome.MISCONFIGURED, "the peer does not do this")
-                raise failure(verdict, entity.name, _SERVICES.get(wanted, ""))
-            yield association
-            association.release()
-        finally:
-            if association.is_established:
-                association.abort()
+    ) -> AbstractContextManager[Association]:
+        """As of AskedPeer."""
+        return self._peer.associated(contexts, within_s=within_s, roles=roles, handlers=handlers)
 
 
 _Find = Callable[[str, Mapping[str, str], Sequence[str]], list[Dataset]]
 
 _NUMBERS: Final = ("NumberOfStudyRelatedInstances", "NumberOfStudyRelatedSeries")
 _STUDY_SHOWS: Final = ("StudyInstanceUID", "ModalitiesInStudy", *_NUMBERS)
-_SERVICES: Final = {StudyRootFind: "C-FIND", StudyRootMove: "C-MOVE", StudyRootGet: "C-GET"}
 
 
 class _Getting:
@@ -368,7 +304,7 @@ class _Getting:
         for syntax in _TRANSFER_SYNTAXES:
             contexts += [build_context(sop_class, syntax) for sop_class in chosen]
         try:
-            with self._reader._associated(
+            with self._reader.associated(
                 contexts[:_MOST_CONTEXTS],
                 within_s=self._reader._entity.timeout_s,
                 roles=[build_role(sop_class, scp_role=True) for sop_class in chosen],

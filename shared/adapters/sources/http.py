@@ -51,9 +51,9 @@ class SourceServer:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-flow"
-        adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
+        self._session.mount("http://", self._adapter)
+        self._session.mount("https://", self._adapter)
 
     def documents(self, path: str, query: Query) -> list[Mapping[str, Any]] | None:
         """The DICOM JSON objects that a search gives (PS3.18 Annex F); None if there is no such
@@ -133,6 +133,10 @@ class SourceServer:
             if isinstance(error, HTTPError):
                 raise SourceUnavailableError(self.name, "answer cut short") from error
             raise failure(outcomes.client_error(error), self.name) from error
+
+    def interrupt(self) -> None:
+        """From another thread: have the requests that are under way end at once, with an error."""
+        self._adapter.interrupt()
 
     def close(self) -> None:
         """Release connections."""

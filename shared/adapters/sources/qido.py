@@ -20,9 +20,6 @@ SOP_CLASS_UID = "00080016"
 STUDY_DATE = "00080020"
 NUMBER_OF_STUDY_RELATED_INSTANCES = "00201208"
 
-# -1d, -7d-, -2w--1w: dates counted back from now.
-_RELATIVE = re.compile(r"-(\d{1,5})([hdw])(-(?:(?:-(\d{1,5})([hdw]))?))?")
-_UNITS_H = {"h": 1, "d": 24, "w": 7 * 24}
 # Study Date is of the site's own time zone, which may be behind ours.
 _BEHIND = timedelta(hours=14)
 # A server that shows nothing new for so many pages goes round in circles.
@@ -99,17 +96,3 @@ def signature(found: Found) -> str:
 def date_range(since: datetime) -> str:
     """Matches Study Dates of `since` or later (PS3.4 C.2.2.2.5)."""
     return f"{since - _BEHIND:%Y%m%d}-"
-
-
-def absolute(value: str, now: datetime) -> str:
-    """A relative date as what it means now: `-1d` is the range from yesterday on, `-2w--1w` one
-    with an end. Another value stays as it is.
-    """
-    found = _RELATIVE.fullmatch(value)
-    if found is None:
-        return value
-    start = now - timedelta(hours=int(found[1]) * _UNITS_H[found[2]])
-    end = ""
-    if found[4]:
-        end = f"{now - timedelta(hours=int(found[4]) * _UNITS_H[found[5]]):%Y%m%d}"
-    return f"{start:%Y%m%d}-{end}"

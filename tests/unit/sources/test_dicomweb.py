@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.adapters.sources import qido
+from shared.dicom.relative_dates import absolute
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
 from tests.data import build
@@ -239,7 +240,7 @@ class TestSearch:
         ],
     )
     def test_relative_dates_count_back_from_now(self, given_: str, expected: str) -> None:
-        assert qido.absolute(given_, NOW) == expected
+        assert absolute(given_, NOW) == expected
 
     @settings(max_examples=50, deadline=None)
     @given(
