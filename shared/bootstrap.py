@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
+from shared.edge.environment import EdgeEnvironment
 from shared.environment import Environment, Platform
 from shared.errors import AxiomError, DestinationMisconfiguredError, SecretMissingError
 from shared.messages import Topic
 from shared.pipeline.admission import Admission
-from shared.pipeline.commitment import Commitments, Due
+from shared.pipeline.commitment import Commitments, Due, Elsewhere
 from shared.pipeline.destinations import DestinationPool
 from shared.pipeline.exceptions import ExceptionLog
 from shared.pipeline.ingest import COLLECTION as INGESTED
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.standardizers import Providers
     from shared.config.sources import AnySource
+    from shared.edge.edge import Edge
     from shared.pipeline.browsing import Searched, SearchedEntity
     from shared.pipeline.presence import Presence
     from shared.ports import SourceReader
@@ -94,7 +96,10 @@ INDICES = {
 def from_environment() -> Ports:
     """The ports of this process, wired on first use."""
     environment = Environment.read()
-    return cloud(environment) if environment.platform is Platform.CLOUD else embedded(environment)
+    if environment.platform is Platform.EMBEDDED:
+        return embedded(environment)
+    on_premises = EdgeEnvironment.read()
+    return cloud(environment) if on_premises is None else edge(environment, on_premises)
 
 
 @cache
@@ -203,6 +208,65 @@ def cloud(environment: Environment, clock: Clock | None = None) -> Ports:
     )
 
 
+def edge(environment: Environment, settings: EdgeEnvironment, clock: Clock | None = None) -> Ports:
+    """Reception of a gateway on premises: all that it asks is on its own disk."""
+    from shared.adapters.cloud import platform
+    from shared.adapters.cloud.environment import CloudEnvironment
+    from shared.adapters.embedded.clock import SystemClock
+    from shared.adapters.embedded.document_store import SqliteDocumentStore
+    from shared.adapters.embedded.message_bus import SqliteMessageBus
+    from shared.adapters.embedded.object_store import FolderObjectStore
+    from shared.adapters.embedded.secret_store import FileSecretStore
+    from shared.edge.spool import Spool
+
+    root = settings.spool
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment.home.mkdir(parents=True, exist_ok=True)
+    clock = clock or SystemClock()
+    bus = SqliteMessageBus(root / "queue.db", root / "run", clock)
+    objects = FolderObjectStore(root / "objects")
+    far_documents = platform.stores(CloudEnvironment.read()).documents
+    return _wired(
+        objects=objects,
+        documents=SqliteDocumentStore(root / "documents.db", indices=INDICES),
+        bus=bus,
+        secret_store=FileSecretStore(root / "secrets"),
+        clock=clock,
+        # However much waits for the link, it is taken while the disk has room.
+        queue=None,
+        home=environment.home,
+        storage_root=None,
+        first=None,
+        elsewhere=Elsewhere(Spool(bus, objects, clock), far_documents),
+    )
+
+
+def beside_reception(ports: Ports) -> Edge | None:
+    """What moves the spool of a gateway on premises; None where there is none.
+
+    Raises: ValueError naming the setting that is wrong or missing.
+    """
+    settings = EdgeEnvironment.read()
+    if settings is None:
+        return None
+    from shared.adapters.cloud import platform
+    from shared.adapters.cloud.environment import CloudEnvironment
+    from shared.adapters.embedded.message_bus import SqliteMessageBus
+    from shared.adapters.embedded.object_store import FolderObjectStore
+    from shared.edge.edge import Edge, FarSide
+    from shared.edge.pace import Pace
+    from shared.edge.spool import Spool
+
+    assert isinstance(ports.bus, SqliteMessageBus)
+    assert isinstance(ports.objects, FolderObjectStore)
+    cloud_environment = CloudEnvironment.read()
+    stores = platform.stores(cloud_environment)
+    pace = Pace(settings.bytes_per_s, ports.clock)
+    uploads = platform.uploads(cloud_environment, ports.documents, pace.take)
+    far = FarSide(stores.objects, stores.documents, stores.bus, stores.secrets, uploads)
+    return Edge(settings, ports, Spool(ports.bus, ports.objects, ports.clock), far)
+
+
 def _wired(
     *,
     objects: ObjectStore,
@@ -213,15 +277,16 @@ def _wired(
     queue: QueueGauge | None,
     home: Path,
     storage_root: Path | None,
-    first: Mapping[str, object],
+    first: Mapping[str, object] | None,
+    elsewhere: Elsewhere | None = None,
 ) -> Ports:
-    """What both platforms build over their adapters."""
+    """What every platform builds over its adapters."""
     from shared.adapters.crosswalk.maps import ConfiguredCrosswalks
     from shared.adapters.destinations import create
 
     configuration = ConfigurationService(objects, documents, secret_store, clock, first=first)
     exceptions = ExceptionLog(documents, bus, clock)
-    commitments = Commitments(documents, bus, clock, configuration)
+    commitments = Commitments(documents, bus, clock, configuration, elsewhere)
     crosswalks = ConfiguredCrosswalks(
         configuration, secret_store, objects, documents, clock, home / "crosswalks"
     )

@@ -47,6 +47,12 @@ AFTER_REPORT = "after-commitment-report-before-record"
 AFTER_STORE = "after-store-before-commitment-request"
 # A destination's report is kept, and it does not know.
 AFTER_KEPT_REPORT = "after-kept-report-before-answer"
+# The cloud has a file of a gateway on premises, and was not told of it.
+AFTER_UPLOAD = "after-upload-before-hand-over"
+# The cloud goes on with it, and the gateway does not know.
+AFTER_HANDOVER = "after-hand-over-before-forgetting"
+# The gateway has deleted its file, and would move it again.
+AFTER_FORGOTTEN = "after-forgetting-before-acknowledge"
 
 NAMES = (
     AFTER_COMMIT,
@@ -65,6 +71,9 @@ NAMES = (
     AFTER_REPORT,
     AFTER_STORE,
     AFTER_KEPT_REPORT,
+    AFTER_UPLOAD,
+    AFTER_HANDOVER,
+    AFTER_FORGOTTEN,
 )
 
 

@@ -221,6 +221,15 @@ class StorageUnavailableError(TransientError):
     template = "{}"
 
 
+class SpoolDamagedError(PermanentError):
+    """What a gateway on premises kept is not what it received. args: what is kept."""
+
+    code = "spool-damaged"
+    category = Category.STORAGE
+    hint = "Check the gateway's disk, and have the Instance sent again: its sender was told Success."
+    template = "{} is damaged on the gateway's disk"
+
+
 # ---- messages, rules, configuration ---------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from shared import crash_points
 from shared.config.entities import DimseDestination
@@ -57,6 +57,27 @@ _OPEN = _Undecided.OPEN
 Data = Mapping[str, Any]
 
 
+class Spool(Protocol):
+    """What a gateway on premises has received and the cloud has not."""
+
+    def position(self) -> int:
+        """A place in the queue: all that was received until now stands before it."""
+
+    def has_left(self, position: int) -> bool:
+        """Whether the cloud has all that was received before that place."""
+
+    def keep(self, collection: str, key: str, data: Data) -> None:
+        """Have the cloud keep a document; the first one of its key counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where Instances are decided about by others, and we are a gateway on premises."""
+
+    spool: Spool
+    documents: DocumentStore  # what became of the Instances
+
+
 class Commitments:
     """The requests and reports, in documents. Used by gateways and by whoever reports."""
 
@@ -66,9 +87,14 @@ class Commitments:
         bus: MessageBus,
         clock: Clock,
         configuration: ConfigurationService,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        """With `elsewhere`, `documents` hold requests alone, and all are reported on associations
+        of ours: an inquiry may wait for the link.
+        """
         self._documents, self._bus, self._clock = documents, bus, clock
         self._configuration = configuration
+        self._elsewhere = elsewhere
 
     # ---- requests
 
@@ -82,7 +108,7 @@ class Commitments:
         parts = (source.calling_ae_title, request.transaction_uid)
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
         now = self._clock.now()
-        data = {
+        data: dict[str, Any] = {
             "transaction_uid": request.transaction_uid,
             "references": [
                 [one.sop_class_uid, one.sop_instance_uid] for one in unique(request.references)
@@ -97,6 +123,8 @@ class Commitments:
             "failed": None,
             "finished_at": None,
         }
+        if self._elsewhere is not None:
+            data |= {"held_until": "", "position": self._elsewhere.spool.position()}
         self._documents.put(COLLECTION, key, data)
         crash_points.reached(crash_points.AFTER_REQUEST)
         message = Outgoing(
@@ -109,9 +137,11 @@ class Commitments:
         return key
 
     def inquire(self, key: str) -> Inquiry | None:
-        """Find out what became of a request; None if there is none, or it is reported already."""
+        """Find out what became of a request; None if there is none, it is reported already, or is
+        to be reported on an association of ours.
+        """
         found = self._documents.get(COLLECTION, key)
-        if found is None or found.data["finished_at"]:
+        if found is None or found.data["finished_at"] or self._elsewhere is not None:
             return None
         return Inquiry(found.data, self._documents, self._clock, self._longest_s())
 
@@ -142,8 +172,7 @@ class Commitments:
         # Before it was requested: the clock was set back since.
         if found.data["requested_at"] <= timestamp(self._clock.now()) < found.data["held_until"]:
             raise NotDecidedYetError(found.data["transaction_uid"])
-        inquiry = Inquiry(found.data, self._documents, self._clock, self._longest_s())
-        report = inquiry.report()
+        report = self._inquiry(key, found.data).report()
         if report is None:
             raise NotDecidedYetError(found.data["transaction_uid"])
         ae_title = found.data["ae_title"]
@@ -151,6 +180,16 @@ class Commitments:
         if peer is None:
             raise CommitmentPeerUnknownError(ae_title)
         return Due(report, peer, ae_title, found.data["called_ae_title"])
+
+    def _inquiry(self, key: str, request: Data) -> Inquiry:
+        if self._elsewhere is None:
+            return Inquiry(request, self._documents, self._clock, self._longest_s())
+        if not request.get("left_at") and self._elsewhere.spool.has_left(request["position"]):
+            # Whoever decides has all of it from now on, and may take a while.
+            request = {**request, "left_at": timestamp(self._clock.now())}
+            self._change(key, left_at=request["left_at"])
+        documents = self._elsewhere.documents if request.get("left_at") else None
+        return Inquiry(request, documents, self._clock, self._longest_s())
 
     def _longest_s(self) -> float:
         return self._configuration.get().settings.commitment_timeout_s
@@ -190,6 +229,9 @@ class Commitments:
             "failures": [[f.reference.sop_instance_uid, f.reason] for f in report.failures],
             "finished_at": timestamp(self._clock.now()),
         }
+        if self._elsewhere is not None:
+            self._elsewhere.spool.keep(REPORTS, report.transaction_uid, data)
+            return
         try:
             self._documents.create(REPORTS, report.transaction_uid, data)
         except DocumentExistsError:
@@ -222,8 +264,9 @@ class Inquiry:
     """Finds out what became of the Instances of one request. What is settled is asked once."""
 
     def __init__(
-        self, request: Data, documents: DocumentStore, clock: Clock, longest_s: float
+        self, request: Data, documents: DocumentStore | None, clock: Clock, longest_s: float
     ) -> None:
+        """Without `documents`, whoever decides does not have the Instances yet."""
         self._request, self._documents, self._clock = request, documents, clock
         self._longest_s = longest_s
         self._open = [Reference(*pair) for pair in request["references"]]
@@ -234,11 +277,11 @@ class Inquiry:
 
         Raises: StorageUnavailableError.
         """
-        asked_at = datetime.fromisoformat(self._request["requested_at"]).astimezone(UTC)
-        waited_s = (self._clock.now() - asked_at).total_seconds()
+        waited_s = self._since("requested_at")
+        decided_for_s = self._since("left_at" if self._request.get("left_at") else "requested_at")
         still_open = []
         for reference in self._open:
-            outcome = self._outcome(reference, waited_s)
+            outcome = self._outcome(reference, decided_for_s)
             if outcome is _OPEN and waited_s < self._longest_s:
                 still_open.append(reference)
             else:
@@ -258,11 +301,18 @@ class Inquiry:
             tuple(Failure(ref, reason) for ref, reason in outcomes if reason is not None),
         )
 
+    def _since(self, field: str) -> float:
+        at = datetime.fromisoformat(self._request[field]).astimezone(UTC)
+        return (self._clock.now() - at).total_seconds()
+
     def _outcome(self, reference: Reference, waited_s: float) -> FailureReason | _Undecided | None:
         """None if it is committed, `_OPEN` if that is not decided, else why it is not."""
-        instance = self._instance(reference.sop_instance_uid)
+        documents = self._documents
+        if documents is None:
+            return _OPEN
+        instance = self._instance(reference.sop_instance_uid, documents)
         if instance is None:
-            if self._is_refused(reference.sop_instance_uid):
+            if _is_refused(reference.sop_instance_uid, documents):
                 return FailureReason.PROCESSING_FAILURE
             # The stages may just have it, if it came right before the request.
             if waited_s < _UNDECIDED_S:
@@ -274,14 +324,16 @@ class Inquiry:
             return FailureReason.NO_SUCH_OBJECT_INSTANCE
         if instance["state"] in (HELD, COLLECTING, RELEASED) or instance.get("collecting_for"):
             return _OPEN
-        states = [self._state(instance, plan["destination"]) for plan in instance["deliveries"]]
+        states = [
+            _state(instance, plan["destination"], documents) for plan in instance["deliveries"]
+        ]
         if any(state not in (DELIVERED, RETRYING) for state in states):
             return FailureReason.PROCESSING_FAILURE
         return _OPEN if RETRYING in states else None
 
-    def _instance(self, sop_instance_uid: str) -> Data | None:
+    def _instance(self, sop_instance_uid: str, documents: DocumentStore) -> Data | None:
         """The newest that came from whoever asks, or of all if it sent none."""
-        page = self._documents.query(
+        page = documents.query(
             instance_records.COLLECTION,
             [Filter("sop_instance_uid", "==", sop_instance_uid)],
             limit=100,
@@ -292,15 +344,16 @@ class Inquiry:
         ]
         return max(own or found, key=lambda one: str(one["received_at"]), default=None)
 
-    def _state(self, instance: Data, destination: str) -> str:
-        """The Delivery's state; one that was not tried yet is on its way."""
-        key = delivery_key(instance["receipt_id"], destination)
-        found = self._documents.get(DELIVERIES, key)
-        return RETRYING if found is None else str(found.data["state"])
 
-    def _is_refused(self, sop_instance_uid: str) -> bool:
-        where = [
-            Filter("sop_instance_uid", "==", sop_instance_uid),
-            Filter("status", "==", exceptions.OPEN),
-        ]
-        return bool(self._documents.query(exceptions.COLLECTION, where, limit=1).documents)
+def _state(instance: Data, destination: str, documents: DocumentStore) -> str:
+    """The Delivery's state; one that was not tried yet is on its way."""
+    found = documents.get(DELIVERIES, delivery_key(instance["receipt_id"], destination))
+    return RETRYING if found is None else str(found.data["state"])
+
+
+def _is_refused(sop_instance_uid: str, documents: DocumentStore) -> bool:
+    where = [
+        Filter("sop_instance_uid", "==", sop_instance_uid),
+        Filter("status", "==", exceptions.OPEN),
+    ]
+    return bool(documents.query(exceptions.COLLECTION, where, limit=1).documents)

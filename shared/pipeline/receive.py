@@ -99,6 +99,10 @@ class Receiver:
         name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
         return Staging(self, source, receipt_id, self._objects.create(name), settings)
 
+    def closed(self) -> list[str]:
+        """In words why nobody is let in, empty if everybody is. Raises: StorageUnavailableError."""
+        return self._admission.closed(self._configuration.get().settings)
+
     def _asked(self, source: Source, move_originator: str) -> Source:
         for entity in self._configuration.get().sources:
             if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretSt
 
 if TYPE_CHECKING:
     from shared.adapters.cloud.callers import TokenCheck
+    from shared.edge.mover import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,21 @@ def begin_upload(environment: CloudEnvironment) -> BeginSession | None:
         return landing.begin_upload(storage_client(environment), bucket, name, size)
 
     return begin
+
+
+def uploads(
+    environment: CloudEnvironment, sessions: DocumentStore, pace: Callable[[int], None]
+) -> Uploads:
+    """Takes files of a gateway on premises; `sessions` are of its own machine."""
+
+    def made() -> Uploads:
+        from shared.adapters.cloud.clients import storage_client
+        from shared.adapters.cloud.uploads import BucketUploads
+
+        bucket = storage_client(environment).bucket(environment.bucket)
+        return BucketUploads(bucket, sessions, pace)
+
+    return lazily(made)
 
 
 def caller_check(environment: CloudEnvironment, clock: Clock) -> TokenCheck | None:

@@ -279,6 +279,51 @@ class SqliteMessageBus:
             )
         return depths
 
+    def in_order(self, topics: Collection[str], *, limit: int, after: int = 0) -> list[Leased]:
+        """Up to `limit` messages as they were published, whose ids are above `after`, and nothing
+        is leased: for whoever alone moves them elsewhere. Raises: StorageUnavailableError.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT messages.id, topic, lane, routine, attempt, published_ms, attributes, data"
+                " FROM messages JOIN payloads USING (id)"
+                " WHERE messages.id > ? AND topic IN (SELECT value FROM json_each(?))"
+                " ORDER BY messages.id LIMIT ?",
+                (after, json.dumps(list(topics)), limit),
+            ).fetchall()
+        return [
+            Leased(
+                message_id,
+                topic,
+                lane,
+                data,
+                json.loads(attributes),
+                attempt,
+                _at(published_ms),
+                _at(published_ms),
+                routine == _HIGH,
+            )
+            for message_id, topic, lane, routine, attempt, published_ms, attributes, data in rows
+        ]
+
+    def position(self) -> int:
+        """No message that was published before has a larger id, and every later one has."""
+        with self._database.reading() as connection:
+            found = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"
+            ).fetchone()
+        return int(found[0]) if found else 0
+
+    def has_left(self, position: int, topics: Collection[str]) -> bool:
+        """Whether what was published to these topics before that position is gone."""
+        with self._database.reading() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM messages"
+                " WHERE id <= ? AND topic IN (SELECT value FROM json_each(?)) LIMIT 1",
+                (position, json.dumps(list(topics))),
+            ).fetchone()
+        return found is None
+
     def backlog(self, topics: Collection[str], *, at_most: int) -> Backlog:
         """As QueueGauge. Both questions are answered by the index: where nothing waits they cost
         microseconds, and a hundred thousand messages some milliseconds.

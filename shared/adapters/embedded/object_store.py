@@ -110,6 +110,15 @@ class FolderObjectStore:
             raise _unavailable(error, str(self._root)) from error
         return found.f_bavail * found.f_frsize
 
+    def used_bytes(self, folder: str) -> int:
+        """How large all objects below a folder are together; walks through them."""
+        total = 0
+        for directory, _, names in os.walk(self._root / folder):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += os.stat(f"{directory}/{name}").st_size
+        return total
+
     def _link(self, source: str, name: str) -> None:
         """Give the file `source` its name, durably. Raises: ObjectExistsError; OSError."""
         folder, _, last = name.rpartition("/")

@@ -1,0 +1,141 @@
+"""The configuration, as the cloud has it, on the disk of a gateway on premises.
+
+With it the secrets that reception needs: what its listeners, and what answers queries there, name.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.config.entities import Configuration
+from shared.config.service import COLLECTION, HEAD
+from shared.errors import AxiomError, ObjectExistsError, SecretMissingError
+from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
+
+log = logging.getLogger(__name__)
+
+# How soon a change is noticed; each look is one small document.
+_LOOK_EVERY_S = 10.0
+# A secret may have a new version while the configuration stays.
+_SECRETS_EVERY_S = 600.0
+
+
+class Mirror:
+    """Keeps the copy fresh; used from one thread."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        documents: DocumentStore,
+        secrets: SecretStore,
+        *,
+        here_objects: ObjectStore,
+        here_documents: DocumentStore,
+        here_secrets: SecretStore,
+        clock: Clock,
+    ) -> None:
+        """The first three are the cloud's."""
+        self._objects, self._documents, self._secrets = objects, documents, secrets
+        self._here_objects, self._here_documents = here_objects, here_documents
+        self._here_secrets, self._clock = here_secrets, clock
+        self._secrets_at_s = float("-inf")
+        # In words what keeps a newer configuration from being followed; "" for nothing.
+        self.fault = ""
+
+    @property
+    def version(self) -> int:
+        """The version that is kept; 0 before the first one came."""
+        known = self._here_documents.get(COLLECTION, HEAD)
+        return int(known.data["version"]) if known else 0
+
+    def run(self, stopped: threading.Event) -> None:
+        """Look after it until the event is set."""
+        while True:
+            try:
+                self.look()
+            except AxiomError as error:
+                log.warning("the configuration cannot be asked for", extra={"reason": str(error)})
+            except Exception:
+                log.exception("the configuration cannot be kept")
+            if stopped.wait(_LOOK_EVERY_S):
+                return
+
+    def look(self) -> None:
+        """Take over what has changed. What cannot be read here is left: the last one goes on.
+
+        Raises: StorageUnavailableError; SecretMissingError.
+        """
+        head = self._documents.get(COLLECTION, HEAD)
+        if head is None:
+            return
+        known = self._here_documents.get(COLLECTION, HEAD)
+        now_s = self._clock.monotonic_s()
+        is_new = known is None or known.data != head.data
+        if not is_new and now_s - self._secrets_at_s < _SECRETS_EVERY_S:
+            return
+        name = str(head.data["object"])
+        store = self._objects if is_new else self._here_objects
+        with store.open(name) as reader:
+            document = reader.read_at(0, reader.size)
+        try:
+            configuration = Configuration.model_validate_json(document)
+        except ValidationError as error:
+            self.fault = f"version {head.data['version']} of the configuration is too new"
+            log.error(self.fault, extra={"faults": error.error_count()})
+            return
+        self._fetch_secrets(configuration)
+        self._secrets_at_s = now_s
+        if is_new:
+            self._keep(name, document, head.data)
+        self.fault = ""
+
+    def _keep(self, name: str, document: bytes, head: Mapping[str, Any]) -> None:
+        with self._here_objects.create(name) as writer:
+            writer.write(document)
+            with suppress(ObjectExistsError):  # kept, and its head was not
+                writer.commit()
+        before = self._here_documents.get(COLLECTION, HEAD)
+        self._here_documents.put(COLLECTION, HEAD, head)
+        # The one before stays too: another process may be about to read it.
+        stay = {name, str(before.data["object"]) if before else name}
+        for other in list(self._here_objects.list("configuration/")):
+            if other not in stay:
+                self._here_objects.delete(other)
+        log.info("a configuration is kept", extra={"version": head["version"]})
+
+    def _fetch_secrets(self, configuration: Configuration) -> None:
+        for name in sorted(secrets_of(configuration)):
+            value = self._secrets.get(name)
+            try:
+                if self._here_secrets.get(name) == value:
+                    continue
+            except SecretMissingError:
+                pass
+            self._here_secrets.put(name, value)
+
+
+def secrets_of(configuration: Configuration) -> set[str]:
+    """The names of the secrets that reception, and queries of its listeners, need."""
+    wanted: list[Any] = list(configuration.listeners)
+    if any(one.query_retrieve for one in configuration.listeners):
+        wanted += [*configuration.destinations, *configuration.sources]
+    return {name for entity in wanted for name in _named(entity.model_dump(mode="json"))}
+
+
+def _named(value: Any) -> Iterator[str]:
+    """The values of all fields whose names end as those of secrets do."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            if key.endswith("_secret") and isinstance(one, str):
+                yield one
+            else:
+                yield from _named(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _named(one)

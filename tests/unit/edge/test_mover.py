@@ -1,0 +1,227 @@
+"""What a gateway on premises received arrives in the cloud: once, in order, whatever breaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared import crash_points
+from shared.errors import NotDicomError, ObjectMissingError, OverloadedError
+from shared.messages import ExceptionRaised, Topic, decode
+from shared.ports import ObjectReader
+from tests.data import build
+from tests.edge_system import SOURCE, CutLinkError, EdgeSystem
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> EdgeSystem:
+    return EdgeSystem(tmp_path)
+
+
+def _is_gone(edge: EdgeSystem, name: str) -> bool:
+    try:
+        edge.objects.stat(name)
+    except ObjectMissingError:
+        return True
+    return False
+
+
+def test_the_cloud_is_told_exactly_what_a_gateway_there_would_tell(edge: EdgeSystem) -> None:
+    receipt = edge.receive()
+    [here] = edge.spool.waiting(limit=10, after=0)
+    edge.move()
+    [there] = edge.cloud.bus.in_order([Topic.INSTANCE_RECEIVED], limit=10)
+    assert (there.topic, there.data, there.attributes) == (here.topic, here.data, here.attributes)
+    with edge.cloud.objects.open(receipt.file.object_name) as reader:
+        assert reader.read_at(0, reader.size) == build.ct(instance="one")
+
+
+def test_what_the_cloud_has_is_deleted_here_and_not_before(edge: EdgeSystem) -> None:
+    receipt = edge.receive()
+    edge.cloud.is_cut = True
+    edge.move()
+    assert not _is_gone(edge, receipt.file.object_name)
+    edge.cloud.is_cut = False
+    edge.clock.advance(120)
+    edge.move()
+    assert _is_gone(edge, receipt.file.object_name)
+    edge.clock.advance(3600)
+    depth = edge.spool.depth()
+    assert (depth.messages, depth.bytes) == (0, 0)
+
+
+def test_days_without_the_link_lose_nothing(edge: EdgeSystem) -> None:
+    edge.cloud.is_cut = True
+    expected = []
+    for day in range(3):
+        expected += [edge.receive(f"{day}-{number}").sop_instance_uid for number in range(5)]
+        edge.clock.advance(DAY_S)
+        edge.move()
+        edge.start()  # the machine is switched off at night
+    assert edge.cloud.received() == []
+    assert edge.spool.depth().oldest_s >= 3 * DAY_S
+    edge.cloud.is_cut = False
+    edge.clock.advance(120)
+    edge.move()
+    assert [one.sop_instance_uid for one in edge.cloud.received()] == expected
+
+
+def test_a_study_keeps_its_order_when_an_upload_fails(edge: EdgeSystem) -> None:
+    """The second file goes first; its message waits for the first one of its Study."""
+    first = edge.receive("a-1", study="a")
+    second = edge.receive("a-2", study="a")
+    other = edge.receive("b-1", study="b")
+    send = edge.cloud.send
+
+    def sent(reader: ObjectReader, crc32c: int) -> None:
+        if reader.name == first.file.object_name:
+            raise CutLinkError("the link is cut")
+        send(reader, crc32c)
+
+    edge.cloud.send = sent  # type: ignore[method-assign]
+    edge.move_for(20)
+    assert [one.receipt_id for one in edge.cloud.received()] == [other.receipt_id]
+    edge.cloud.send = send  # type: ignore[method-assign]
+    edge.clock.advance(60)
+    edge.move()
+    told = [one.receipt_id for one in edge.cloud.received()]
+    assert sorted(told) == sorted(one.receipt_id for one in (first, second, other))
+    assert told.index(first.receipt_id) < told.index(second.receipt_id)
+
+
+def test_a_link_that_is_down_is_tried_by_one_and_ever_more_seldom(edge: EdgeSystem) -> None:
+    for number in range(10):
+        edge.receive(str(number))
+    edge.cloud.is_cut = True
+    edge.move_for(10)
+    waits = []
+    for _ in range(8):
+        edge.clock.advance(edge.link.wait_s())
+        edge.move_for(10)
+        waits.append(edge.link.wait_s())
+    assert edge.link.is_down
+    assert waits == sorted(waits)
+    assert waits[-1] == 60.0
+    edge.cloud.is_cut = False
+    edge.clock.advance(60)
+    edge.move()
+    assert len(edge.cloud.received()) == 10
+    assert edge.link.since is None
+
+
+def test_one_file_that_cannot_go_keeps_no_other_back(edge: EdgeSystem) -> None:
+    broken = edge.receive("broken", study="a")
+    good = edge.receive("good", study="b")
+    send = edge.cloud.send
+
+    def sent(reader: ObjectReader, crc32c: int) -> None:
+        if reader.name == broken.file.object_name:
+            raise ValueError("a bug")
+        send(reader, crc32c)
+
+    edge.cloud.send = sent  # type: ignore[method-assign]
+    edge.move_for(20)
+    assert [one.receipt_id for one in edge.cloud.received()] == [good.receipt_id]
+    assert (edge.mover.counts.stuck, edge.mover.counts.stuck_why) == (1, "ValueError")
+    edge.cloud.send = send  # type: ignore[method-assign]
+    edge.clock.advance(301)
+    edge.move()
+    assert edge.mover.counts.stuck == 0
+    assert len(edge.cloud.received()) == 2
+
+
+def test_a_refusal_is_in_the_exception_log_of_the_cloud(edge: EdgeSystem) -> None:
+    with edge.receiver.begin(SOURCE) as staging:
+        staging.write(build.text_file())
+        with pytest.raises(NotDicomError):
+            staging.commit()
+    edge.move()
+    [message] = edge.cloud.bus.in_order([Topic.EXCEPTION_RAISED], limit=10)
+    assert decode(message.data, ExceptionRaised).code == "not-dicom"
+
+
+def test_a_damaged_file_is_in_the_exception_log_and_stays_for_a_look(edge: EdgeSystem) -> None:
+    receipt = edge.receive()
+    path = edge.folder / "spool" / "objects" / receipt.file.object_name
+    path.write_bytes(path.read_bytes()[:-2])
+    edge.move()
+    [message] = edge.cloud.bus.in_order([Topic.EXCEPTION_RAISED], limit=10)
+    raised = decode(message.data, ExceptionRaised)
+    assert (raised.code, raised.sop_instance_uid) == ("spool-damaged", receipt.sop_instance_uid)
+    assert edge.cloud.received() == []
+    assert path.exists()
+
+
+def test_a_full_disk_refuses_and_opens_again(edge: EdgeSystem) -> None:
+    edge.cloud.configuration.patch_settings({"min_free_bytes": 1 << 60}, by="test")
+    edge.clock.advance(11)
+    edge.mirror.look()
+    edge.clock.advance(2)
+    with pytest.raises(OverloadedError):
+        edge.receive()
+    edge.cloud.configuration.patch_settings({"min_free_bytes": 0}, by="test")
+    edge.mirror.look()
+    edge.clock.advance(2)
+    edge.receive()
+
+
+def test_what_nobody_was_told_of_is_swept_a_day_later(edge: EdgeSystem) -> None:
+    kept = edge.receive("kept")
+    with edge.objects.create("received/20261121/10/20261121T100000000000-00000000.dcm") as writer:
+        writer.write(b"its sender was never answered")
+        writer.commit()
+    edge.cloud.is_cut = True
+    assert edge.spool.sweep() == 0
+    edge.clock.advance(DAY_S + 60)
+    assert edge.spool.sweep() == 1
+    assert list(edge.objects.list("received/")) == [kept.file.object_name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        crash_points.AFTER_COMMIT,
+        crash_points.AFTER_PUBLISH,
+        crash_points.AFTER_UPLOAD,
+        crash_points.AFTER_HANDOVER,
+        crash_points.AFTER_FORGOTTEN,
+    ],
+)
+def test_death_anywhere_neither_loses_nor_changes(tmp_path: Path, name: str) -> None:
+    """What was published twice has one receipt: the cloud's stages deliver it once."""
+
+    def work() -> None:
+        edge = EdgeSystem(tmp_path)
+        edge.receive("one")
+        edge.move()
+
+    _dies_at(name, work)
+    edge = EdgeSystem(tmp_path)
+    if name == crash_points.AFTER_COMMIT:  # its sender was not answered, and sends again
+        edge.receive("one")
+    edge.move()
+    receipts = {one.receipt_id: one for one in edge.cloud.received()}
+    [receipt] = receipts.values()
+    with edge.cloud.objects.open(receipt.file.object_name) as reader:
+        assert reader.read_at(0, reader.size) == build.ct(instance="one")
+    edge.clock.advance(DAY_S + 60)
+    edge.spool.sweep()
+    assert list(edge.objects.list("received/")) == []
+    assert edge.spool.depth().messages == 0
+
+
+def _dies_at(name: str, work: Callable[[], object]) -> None:
+    child = os.fork()
+    if child == 0:
+        crash_points._points = {name: 1.0}
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
