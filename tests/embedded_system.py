@@ -88,7 +88,8 @@ class System:
         while leased := bus.lease(topics or list(STAGES), limit=10, lease_s=60):
             for message in leased:
                 kind, stage, run = STAGES[Topic(message.topic)]
-                request = PushRequest(message.data, {"x-goog-pubsub-message-id": "1"})
+                headers = {"x-goog-pubsub-message-id": "1", **message.attributes}
+                request = PushRequest(message.data, headers)
                 topic, to_run = Topic(message.topic), partial(run, ports=self.ports)
                 response: PushResponse = answer(request, kind, stage, topic, to_run, self.ports)
                 statuses.append(response[1])

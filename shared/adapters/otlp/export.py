@@ -63,11 +63,11 @@ class Export:
         tracing.take_with(self._spans)
         atexit.register(self.close)
 
-    def speaks_for(self, read: Callable[[], Snapshot]) -> None:
+    def speak_for(self, read: Callable[[], Snapshot]) -> None:
         """Tell what `read` gives from now on, which is of more than this process."""
         self._read = read
 
-    def close(self, within_s: float = 2.0) -> None:
+    def close(self, within_s: float = 1.5) -> None:
         """Send what there is, for about so long at most. Twice is once."""
         if self._closing.is_set():
             return
