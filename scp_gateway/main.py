@@ -25,7 +25,7 @@ import pydicom.config
 from scp_gateway.gateway import Gateway
 from scp_gateway.health_port import HealthPort
 from scp_gateway.workers import Workers, WorkersLostError
-from shared import bootstrap, logs
+from shared import bootstrap, exporting, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.complaints import complain
@@ -74,6 +74,7 @@ def main() -> None:
     except WorkersLostError as error:
         log.error("the gateway ends", extra={"reason": str(error)})
         sys.exit(1)
+    exporting.close()
     logging.shutdown()
     # Threads of associations whose peers do not close must not hold the process up.
     os._exit(0)

@@ -23,7 +23,7 @@ from scp_gateway.gateway import Gateway
 from scp_gateway.listening import Shared
 from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.workers import BEAT, BEAT_S, CHANGE, LISTEN
-from shared import bootstrap, logs
+from shared import bootstrap, exporting, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
@@ -56,6 +56,7 @@ def main() -> None:
     places = SharedPlaces(places_fd, row=row, rows=rows)
     follow(socket.socket(fileno=control_fd), gateway, places, shared)
     gateway.stop(_GRACE_S)
+    exporting.close()
     logging.shutdown()
     # Threads of associations whose peers do not close must not hold the process up.
     os._exit(0)

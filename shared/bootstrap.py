@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared import exporting
 from shared.config.service import COLLECTION as CONFIGURATION
 from shared.config.service import HEAD, ConfigurationService
 from shared.edge.environment import EdgeEnvironment
@@ -94,8 +95,9 @@ INDICES = {
 
 @cache
 def from_environment() -> Ports:
-    """The ports of this process, wired on first use."""
+    """The ports of this process, wired on first use; what it does is exported from then on."""
     environment = Environment.read()
+    exporting.begin()
     if environment.platform is Platform.EMBEDDED:
         return embedded(environment)
     on_premises = EdgeEnvironment.read()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from infra.local import heartbeat
 from infra.local.part import PARTS_VARIABLE
-from shared import bootstrap, logs
+from shared import bootstrap, exporting, logs
 from shared.environment import Environment
 from shared.identity.settings import IdentitySettings
+from shared.pipeline import readings
 from shared.web.server import Server
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def _create_app() -> WSGIApplication:
 
     environment = Environment.read()
     ports = bootstrap.from_environment()
+    exporting.speak_for(partial(readings.read, ports))
     run_dir = environment.home / "run"
     parts = os.environ.get(PARTS_VARIABLE, "").split()
     checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}

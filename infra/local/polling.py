@@ -9,7 +9,7 @@ import threading
 
 from functions.poll_sources.main import poll_sources
 from infra.local.timer import calling
-from shared import bootstrap, logs
+from shared import bootstrap, exporting, logs
 from shared.pipeline import source_states
 
 
@@ -24,6 +24,7 @@ def main() -> None:
     source_states.release_all(bootstrap.from_environment().documents)
     with calling(poll_sources):
         stopped.wait()
+    exporting.close()
     logging.shutdown()
     # What a source has under way must not hold the process up; what came of it by now is kept.
     os._exit(0)

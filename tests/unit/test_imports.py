@@ -15,6 +15,7 @@ _HEAVY = (
     "flask",
     "google.api_core",
     "numpy",
+    "opentelemetry",
     "pydicom",
     "pynetdicom",
     "requests",

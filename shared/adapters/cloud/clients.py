@@ -65,12 +65,19 @@ def secret_manager(environment: CloudEnvironment) -> SecretManagerServiceClient:
 
 def authorized_session(environment: CloudEnvironment) -> AuthorizedSession:
     """For the Healthcare API, as this process's service account; nobody where it is an emulator."""
-    import google.auth
     from google.auth.credentials import AnonymousCredentials
     from google.auth.transport.requests import AuthorizedSession
 
     if environment.healthcare_endpoint.startswith("http://"):
         return AuthorizedSession(AnonymousCredentials())
+    return google_session()
+
+
+def google_session() -> AuthorizedSession:
+    """For Google's APIs, as this process's service account."""
+    import google.auth
+    from google.auth.transport.requests import AuthorizedSession
+
     credentials, _ = google.auth.default(scopes=[_SCOPE])
     return AuthorizedSession(credentials)
 
