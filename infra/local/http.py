@@ -12,6 +12,7 @@ from infra.local.part import PARTS_VARIABLE
 from shared import bootstrap, exporting, logs
 from shared.environment import Environment
 from shared.identity.settings import IdentitySettings
+from shared.metrics_folder import MetricsFolder
 from shared.pipeline import readings
 from shared.web.server import Server
 
@@ -34,6 +35,8 @@ def _create_app() -> WSGIApplication:
     ports = bootstrap.from_environment()
     exporting.speak_for(partial(readings.read, ports))
     run_dir = environment.home / "run"
+    # Gunicorn has forked since this part began to write what its parent counts.
+    MetricsFolder(run_dir / "metrics").keep("http")
     parts = os.environ.get(PARTS_VARIABLE, "").split()
     checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}
     ports = replace(ports, health_checks={**ports.health_checks, **checks})
