@@ -17,13 +17,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google.cloud.storage as storage
 import google_crc32c
 from google.auth.credentials import AnonymousCredentials
+
+from tests.google.serving import LoopbackServer, serving
 
 BUCKET = "received"
 
@@ -237,15 +239,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class Server(ThreadingHTTPServer):
+class Server(LoopbackServer):
     """Cloud Storage, seen from behind."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(self, *buckets: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        super().__init__(_Handler)
         self.buckets = {name: Objects(name) for name in buckets}
         # Who asks, for what (class_a, class_b, list), in which bucket.
         self.on_request: Callable[[str, str, str], None] = lambda caller, kind, bucket: None
@@ -259,14 +257,8 @@ class Server(ThreadingHTTPServer):
 def storage_server(*buckets: str) -> Iterator[Server]:
     """Empty buckets, on a loopback port."""
     server = Server(*buckets)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

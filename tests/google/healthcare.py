@@ -24,12 +24,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pydicom
 from pydicom.errors import InvalidDicomError
+
+from tests.google.serving import LoopbackServer, serving
 
 STORE = "projects/p/locations/europe-west3/datasets/d/dicomStores/s"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -339,14 +341,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class _Server(LoopbackServer):
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        url = f"http://127.0.0.1:{self.server_port}"
-        self.stores = {name: HealthcareStore(url=url, name=name) for name in names}
+        super().__init__(_Handler)
+        self.stores = {name: HealthcareStore(url=self.url, name=name) for name in names}
 
     def store_of(self, path: str) -> HealthcareStore:
         """The one that a path names; the first, which then refuses it, if it names none."""
@@ -358,14 +356,8 @@ class _Server(ThreadingHTTPServer):
 def healthcare_stores(*names: str) -> Iterator[Mapping[str, HealthcareStore]]:
     """Empty stores on one loopback port, by name."""
     server = _Server(names)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield server.stores
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`axiom rehearse`: the cloud's shape on this machine, and what becomes of a CT in it."""
+"""`axiom rehearse`: the cloud's shape on this machine, and what becomes of Instances in it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,53 @@ from infra.local.terminal import Terminal
 @click.command("rehearse", help="Run the cloud's functions on Google's emulators; lose nothing.")
 @click.option(
     "--instances",
-    type=click.IntRange(min=4, max=10_000),
+    type=click.IntRange(min=8, max=10_000),
     default=40,
     show_default=True,
-    help="How many CT Instances are sent.",
+    help="How many CT Instances storescu sends in a round.",
 )
+@click.option(
+    "--kills",
+    type=click.IntRange(min=0, max=1000),
+    default=4,
+    show_default=True,
+    help="How many functions are killed in a round, beside the gateway.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How often Instances are sent while processes are killed: more is a longer rehearsal.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which functions are killed.")
 @json_option
-def command(instances: int, as_json: bool) -> int:
-    """Exit status 1 if anything was lost, altered, or did not end in time."""
-    from infra.local.rehearse.run import rehearse
+def command(instances: int, kills: int, rounds: int, seed: int, as_json: bool) -> int:
+    """Exit status 1 if anything was lost or altered, or anything else did not go as it should."""
+    from infra.local.rehearse.run import Plan, rehearse
 
     terminal = Terminal(as_json)
     folder = Path(tempfile.mkdtemp(prefix="axiom-rehearse-"))
-    outcome = rehearse(folder, instances, _tell)
+    outcome = rehearse(folder, Plan(instances, kills, rounds, seed), _tell)
     terminal.document(outcome.as_json())
     if not as_json:
-        rows: list[list[object]] = [[name, value] for name, value in outcome.as_json().items()]
-        terminal.table(["what", "how much"], rows, title="rehearsal")
+        terminal.table(
+            ["what", "tried", "expected", "found", ""],
+            [
+                [one.what, one.tried, one.expected, one.found, "ok" if one.holds else "NOT SO"]
+                for one in outcome.claims
+            ],
+            title="rehearsal",
+        )
+        terminal.say(
+            f"{outcome.pushes} pushes, {outcome.pushed_again} of them refused and made again; "
+            f"lost {len(outcome.lost)}; {outcome.seconds:.0f} s"
+        )
     if outcome.holds:
         shutil.rmtree(folder)
         return 0
-    terminal.say(f"It does not hold. The logs are in {folder}.", style="bold red")
+    late = f" Too slow to end: {', '.join(outcome.late)}." if outcome.late else ""
+    terminal.say(f"It does not hold.{late} The logs are in {folder}.", style="bold red")
     return 1
 
 

@@ -1,16 +1,13 @@
-"""The running rehearsal: emulators, stores, functions and the gateway, each process on its own.
+"""The running rehearsal: emulators, stores, timers, functions and the gateway, as Terraform plans
+them.
 
 Departs from what Terraform says in this alone: addresses are those of this machine, tokens are
-signed with a key of our own, Cloud Run's scaling is one process for each function, and Pub/Sub's
-emulator tries again after a second: with a retry policy it falls silent once some pushes failed.
+signed with a key of our own, and Cloud Run's scaling is at most one process for each function.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,67 +18,31 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from infra.local.addresses import claim_port
-from infra.local.rehearse.emulators import emulator, end_group, listens_within
-from infra.local.rehearse.front import CERTS_PATH, Front, front
-from infra.local.rehearse.shape import Shape
-from infra.local.terminal import CommandFailedError
+from infra.local.rehearse import notices
+from infra.local.rehearse.emulated_pubsub import (
+    EmulatedPubSub,
+    SubscriptionQueue,
+    emulated_pubsub,
+)
+from infra.local.rehearse.emulators import emulator
+from infra.local.rehearse.meter import Meter, door
+from infra.local.rehearse.pushes import Policy, Pushing
+from infra.local.rehearse.services import LOOPBACK, Process, Service
+from infra.local.rehearse.shape import Shape, Subscription
+from infra.local.rehearse.signing import Signer, signer
 
 if TYPE_CHECKING:
+    from tests.google.cloud_storage import Server as StorageServer
     from tests.google.healthcare import HealthcareStore
 
-ROOT = Path(__file__).resolve().parents[3]
-AE_TITLE = "AXIOM"
+GATEWAY = "gateway"
+# Those that a received Instance passes.
+MAIN_PATH = ("validate_instance", "apply_rules", "deliver_instance")
+# What people and programs ask; with an API key.
+FOR_PEOPLE = ("api", "dicomweb")
 
-_LOOPBACK = "127.0.0.1"
-_FIRESTORE = "FIRESTORE_EMULATOR_HOST"
-_READY_WITHIN_S = 120.0
-# Of the emulators and of no function.
-_OF_FUNCTIONS = ("FUNCTION_TARGET", "AXIOM_THREADS", "AXIOM_AUDIENCE", "AXIOM_HTTP2")
-
-
-@dataclass(slots=True)
-class Process:
-    """One function, or the gateway, as its container would run."""
-
-    name: str
-    command: list[str]
-    environment: Mapping[str, str]
-    port: int
-    log: Path
-    running: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; twice after `kill` is a new instance."""
-        with self.log.open("ab") as log:
-            self.running = subprocess.Popen(  # noqa: S603 (the words are ours)
-                self.command,
-                cwd=ROOT,
-                env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def wait(self) -> None:
-        """Return once it listens. Raises: CommandFailedError with the end of its log."""
-        if not listens_within(self.port, _READY_WITHIN_S):
-            end = self.log.read_text(errors="replace")[-1500:]
-            raise CommandFailedError(f"{self.name} does not listen:\n{end}", code="not-ready")
-
-    def kill(self) -> None:
-        """SIGKILL it with all its children, in the middle of whatever it does."""
-        assert self.running is not None
-        os.killpg(self.running.pid, signal.SIGKILL)
-        self.running.wait()
-        self.running = None
-
-    def end(self) -> float:
-        """SIGTERM it as Cloud Run does; how many seconds it took to end."""
-        if self.running is None:
-            return 0.0
-        running, self.running = self.running, None
-        return end_group(running, 20.0)
+_DICOMWEB_PATH = "/api/v1/dicomweb"
+_REQUEST_TIMEOUT_S = 120.0
 
 
 @dataclass(slots=True)
@@ -89,88 +50,159 @@ class System:
     """What runs."""
 
     shape: Shape
-    environment: Mapping[str, str]  # common to all
-    store: HealthcareStore
+    stores: Mapping[str, HealthcareStore]  # by the names that Terraform has for them
+    storage: StorageServer
+    services: Mapping[str, Service]  # by entry point
     gateway: Process
-    functions: dict[str, Process]
-    pubsub: str
+    pubsub: EmulatedPubSub
+    pushing: Pushing
+    signer: Signer
+    meter: Meter
+    api_key: str
     ended_s: dict[str, float] = field(default_factory=dict)
+    # Notifications that Google loses, as it may.
+    loses_notices: bool = False
 
-    def publish(self, topic: str, data: str) -> None:
-        """Publish a message past our own code; `data` is in base64."""
-        answer = requests.post(
-            f"http://{self.pubsub}/v1/projects/{self.shape.project}/topics/{topic}:publish",
-            json={"messages": [{"data": data}]},
-            timeout=30,
+    @property
+    def processes(self) -> Mapping[str, Process]:
+        """All that are ours, by name."""
+        functions = {name: service.process for name, service in self.services.items()}
+        return {**functions, GATEWAY: self.gateway}
+
+    @property
+    def delivered(self) -> HealthcareStore:
+        """The store that a new system delivers to."""
+        return self.stores[_last(self.shape.gateway["AXIOM_DICOM_STORE"])]
+
+    @property
+    def source_store(self) -> tuple[str, HealthcareStore]:
+        """The store whose notifications are taken in."""
+        name = next(one.source for one in self.shape.dicom_stores if one.topic)
+        return name, self.stores[name]
+
+    @property
+    def landing_bucket(self) -> str:
+        """Where others put files."""
+        return self.shape.buckets[0].source
+
+    def start(self, names: Collection[str]) -> None:
+        """Have instances of these run before anybody asks. Raises: CommandFailedError."""
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(lambda name: self.processes[name].start(), names))
+
+    def request(self, method: str, path: str, **given: Any) -> requests.Response:
+        """Ask the function that serves the path, as the administrator."""
+        service = self.services["dicomweb" if path.startswith(_DICOMWEB_PATH) else "api"]
+        service.process.start()
+        headers = {"Authorization": f"Api-Key {self.api_key}", **given.pop("headers", {})}
+        return requests.request(
+            method, service.url + path, headers=headers, timeout=_REQUEST_TIMEOUT_S, **given
         )
-        answer.raise_for_status()
 
-    def documents(self, collection: str) -> list[Mapping[str, Any]]:
-        """All documents of a collection of ours, by the real client."""
-        from google.cloud import firestore
+    def listed(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """All entries of a paged list."""
+        entries: list[dict[str, Any]] = []
+        while True:
+            answer = self.request("GET", path, params={"limit": "500", **query})
+            answer.raise_for_status()
+            page = answer.json()
+            entries += page["items"]
+            if not page["next_cursor"]:
+                return entries
+            query["cursor"] = page["next_cursor"]
 
-        from shared.adapters.cloud.document_store import FirestoreDocumentStore
+    def tick(self, function: str) -> int:
+        """Call a function as its timer does; the HTTP status."""
+        timer = next(one for one in self.shape.timers if one.function == function)
+        headers = {"Authorization": f"Bearer {self.signer.token(timer.audience, timer.caller)}"}
+        return self.services[function].post(b"", headers, _seconds(timer.attempt_deadline))
 
-        before = os.environ.get(_FIRESTORE)
-        os.environ[_FIRESTORE] = self.environment[_FIRESTORE]
-        try:
-            client = firestore.Client(
-                project=self.shape.project, database=self.environment["AXIOM_DATABASE"]
-            )
-        finally:
-            os.environ.pop(_FIRESTORE)
-            if before is not None:
-                os.environ[_FIRESTORE] = before
-        found = FirestoreDocumentStore(client).query(collection, limit=1000)
-        return [one.data for one in found.documents]
+    def logs(self) -> str:
+        """The end of what each process has said."""
+        return "".join(
+            f"\n---- {name}\n{process.log.read_text(errors='replace')[-2000:]}"
+            for name, process in self.processes.items()
+            if process.log.exists()
+        )
 
 
 @contextmanager
-def running_system(
-    folder: Path, wanted: Collection[str], tell: Callable[[str], None]
-) -> Iterator[System]:
-    """The system with these functions (entry points) while the block runs; logs are in `folder`.
+def running_system(folder: Path, tell: Callable[[str], None]) -> Iterator[System]:
+    """The whole system while the block runs; the functions start when they are needed, and logs are
+    in `folder`.
 
     Raises: CommandFailedError.
     """
     # The stand-ins of what Google has no emulator of are those of the tests.
-    from tests.google.cloud_storage import cloud_storage
-    from tests.google.healthcare import healthcare
+    from tests.google.cloud_storage import storage_server
+    from tests.google.healthcare import healthcare_stores
     from tests.google.secret_manager import secret_manager_server
 
     shape = Shape.read()
     with ExitStack() as stack:
         tell("starting Google's emulators")
-        firestore, pubsub = _emulators(folder, stack)
-        common = shape.functions["validate_instance"]
-        bucket = stack.enter_context(cloud_storage(common["AXIOM_BUCKET"]))
-        store = stack.enter_context(healthcare())
-        callers = common["AXIOM_CALLERS"].split(",")
-        google = stack.enter_context(front(callers[0]))
-        environment = {
-            **{name: value for name, value in common.items() if name not in _OF_FUNCTIONS},
-            "PUBSUB_EMULATOR_HOST": pubsub,
-            _FIRESTORE: firestore,
-            "STORAGE_EMULATOR_HOST": bucket.client._connection.API_BASE_URL,
+        firestore_at, pubsub_at = _emulators(folder, stack)
+        meter, tokens = Meter(), stack.enter_context(signer())
+        buckets = [shape.gateway["AXIOM_BUCKET"], *(one.source for one in shape.buckets)]
+        storage = stack.enter_context(storage_server(*buckets))
+        stores = stack.enter_context(healthcare_stores(*_store_paths(shape).values()))
+        told = {
             "AXIOM_SECRET_MANAGER_ENDPOINT": stack.enter_context(secret_manager_server()),
-            "AXIOM_HEALTHCARE_ENDPOINT": store.url,
-            "AXIOM_DICOM_STORE": store.name,
-            "AXIOM_ALLOWED_NETWORKS": f"{_LOOPBACK}/32",
-            "AXIOM_OIDC": "verify",
-            "AXIOM_OIDC_CERTS_URL": google.url + CERTS_PATH,
-            "AXIOM_AUDIENCE": "axiom-gateway",  # of whom nobody calls
+            "AXIOM_HEALTHCARE_ENDPOINT": next(iter(stores.values())).url,
+            "AXIOM_ALLOWED_NETWORKS": f"{LOOPBACK}/32",
+            "AXIOM_OIDC_CERTS_URL": tokens.certs_url,
         }
-        functions = {name: _function(name, shape, environment, folder) for name in wanted}
-        gateway = _gateway(environment, folder)
-        system = System(shape, environment, store, gateway, functions, pubsub)
+        api_key = secrets.token_hex(16)
+
+        def environment(name: str, planned: Mapping[str, str]) -> dict[str, str]:
+            google = stack.enter_context(door(name, meter, firestore_at, pubsub_at))
+            key = {"AXIOM_API_KEY": api_key} if name in FOR_PEOPLE else {}
+            return {
+                **planned,
+                **told,
+                **key,
+                "PUBSUB_EMULATOR_HOST": google,
+                "FIRESTORE_EMULATOR_HOST": google,
+                "STORAGE_EMULATOR_HOST": storage.url_as(name),
+            }
+
+        services = {
+            name: Service(_function(name, environment(name, planned), folder))
+            for name, planned in shape.functions.items()
+        }
+        system = System(
+            shape,
+            {name: stores[path] for name, path in _store_paths(shape).items()},
+            storage,
+            services,
+            _gateway(environment(GATEWAY, shape.gateway), folder),
+            stack.enter_context(emulated_pubsub(pubsub_at, shape.project)),
+            Pushing(),
+            tokens,
+            meter,
+            api_key,
+        )
+        storage.on_request = _noting(meter)
         stack.callback(_end, system)
-        _make_topics(system, google)
-        tell(f"starting {len(functions)} functions and the gateway")
-        for process in (*functions.values(), gateway):
-            process.start()
-        for process in (*functions.values(), gateway):
-            process.wait()
+        _connect(system)
+        tell("starting the gateway and the functions on an Instance's way")
+        system.start((GATEWAY, *MAIN_PATH))
         yield system
+
+
+def _noting(meter: Meter) -> Callable[[str, str, str], None]:
+    """Notes what Cloud Storage is asked for by our processes."""
+
+    def note(caller: str, kind: str, bucket: str) -> None:
+        if caller:
+            meter.note(caller, kind, bucket)
+
+    return note
+
+
+def _store_paths(shape: Shape) -> dict[str, str]:
+    place = shape.gateway["AXIOM_DICOM_STORE"].rpartition("/")[0]
+    return {one.source: f"{place}/{one.source}" for one in shape.dicom_stores}
 
 
 def _emulators(folder: Path, stack: ExitStack) -> tuple[str, str]:
@@ -181,63 +213,80 @@ def _emulators(folder: Path, stack: ExitStack) -> tuple[str, str]:
     return firestore, pubsub
 
 
-def _function(name: str, shape: Shape, environment: Mapping[str, str], folder: Path) -> Process:
-    port = claim_port(0, _LOOPBACK, name)
-    told = {
-        **environment,
-        **{n: v for n, v in shape.functions[name].items() if n not in environment},
-        "AXIOM_AUDIENCE": shape.functions[name]["AXIOM_AUDIENCE"],
-        "PORT": str(port),
-        "AXIOM_FUNCTION_HOST": _LOOPBACK,
-        "AXIOM_HOME": str(folder / name),
+def _function(name: str, told: Mapping[str, str], folder: Path) -> Process:
+    told = {**told, "AXIOM_FUNCTION_HOST": LOOPBACK}
+    return Process(name, "infra.images.serve", "PORT", told, folder)
+
+
+def _gateway(told: Mapping[str, str], folder: Path) -> Process:
+    here = {
+        "AXIOM_DIMSE_HOST": LOOPBACK,
+        "AXIOM_HEALTH_PORT": str(claim_port(0, LOOPBACK, "AXIOM_HEALTH_PORT")),
     }
-    command = [sys.executable, "-m", "infra.images.serve"]
-    return Process(name, command, told, port, folder / f"{name}.log")
+    return Process(GATEWAY, "scp_gateway.main", "AXIOM_DIMSE_PORT", {**told, **here}, folder)
 
 
-def _gateway(environment: Mapping[str, str], folder: Path) -> Process:
-    port = claim_port(0, _LOOPBACK, "AXIOM_DIMSE")
-    told = {
-        **environment,
-        "AXIOM_DIMSE_HOST": _LOOPBACK,
-        "AXIOM_DIMSE_PORT": str(port),
-        "AXIOM_AE_TITLE": AE_TITLE,
-        "AXIOM_HOME": str(folder / "gateway"),
-    }
-    command = [sys.executable, "-m", "scp_gateway.main"]
-    return Process("gateway", command, told, port, folder / "gateway.log")
-
-
-def _make_topics(system: System, google: Front) -> None:
-    """As planned, with endpoints on this machine; of functions that do not run, topics alone."""
-    shape, root = system.shape, f"http://{system.pubsub}/v1/projects/{system.shape.project}"
-    for topic in shape.topics:
-        requests.put(f"{root}/topics/{topic}", json={}, timeout=60).raise_for_status()
+def _connect(system: System) -> None:
+    """Topics, pushes and notifications, as planned."""
+    shape, pubsub = system.shape, system.pubsub
+    pubsub.create(shape)
     for one in shape.subscriptions:
-        function = system.functions.get(one.function)
-        if function is None:
-            continue
-        document: dict[str, Any] = {
-            "topic": f"projects/{shape.project}/topics/{one.topic}",
-            "ackDeadlineSeconds": one.ack_deadline_s,
-            "pushConfig": {
-                "pushEndpoint": google.add(
-                    one.function, function.environment["AXIOM_AUDIENCE"], function.port
-                )
-            },
-        }
-        if one.dead_letter_topic:
-            document["deadLetterPolicy"] = {
-                "deadLetterTopic": f"projects/{shape.project}/topics/{one.dead_letter_topic}",
-                "maxDeliveryAttempts": one.max_attempts,
-            }
-        answer = requests.put(f"{root}/subscriptions/{one.name}", json=document, timeout=60)
-        answer.raise_for_status()
+        policy = Policy(
+            subscription=pubsub.subscription_path(one),
+            ack_deadline_s=one.ack_deadline_s,
+            minimum_backoff_s=_seconds(one.minimum_backoff),
+            maximum_backoff_s=_seconds(one.maximum_backoff),
+            max_attempts=one.max_attempts,
+            dead_letter_topic=one.dead_letter_topic,
+        )
+        system.pushing.add(policy, SubscriptionQueue(pubsub, one), _push_of(system, one))
+    for notified in shape.buckets:
+        _notify_of_objects(system, notified.source, notified.topic)
+    for notified in shape.dicom_stores:
+        if notified.topic:
+            _notify_of_instances(system, notified.source, notified.topic)
+
+
+def _push_of(system: System, one: Subscription) -> Callable[[bytes, Mapping[str, str]], int]:
+    service = system.services[one.function]
+
+    def push(body: bytes, headers: Mapping[str, str]) -> int:
+        system.meter.note(one.function, "push", one.name)
+        token = system.signer.token(one.audience, one.caller)
+        told = {**headers, "Authorization": f"Bearer {token}"}
+        return service.post(body, told, one.ack_deadline_s)
+
+    return push
+
+
+def _notify_of_objects(system: System, bucket: str, topic: str) -> None:
+    def notify(shown: Mapping[str, Any]) -> None:
+        if not system.loses_notices:
+            system.pubsub.publish(topic, *notices.object_finalized(shown))
+
+    system.storage.buckets[bucket].on_finalized = notify
+
+
+def _notify_of_instances(system: System, store: str, topic: str) -> None:
+    def notify(action: str, path: str) -> None:
+        if not system.loses_notices:
+            system.pubsub.publish(topic, *notices.instance_changed(action, path))
+
+    system.stores[store].on_change = notify
 
 
 def _end(system: System) -> None:
     """The gateway first, so that nothing comes in; then all functions at once."""
-    system.ended_s["gateway"] = system.gateway.end()
+    system.ended_s[GATEWAY] = system.gateway.end()
+    system.pushing.end()
     with ThreadPoolExecutor(16) as pool:
-        ended = {name: pool.submit(one.end) for name, one in system.functions.items()}
+        ended = {name: pool.submit(one.process.end) for name, one in system.services.items()}
     system.ended_s.update({name: one.result() for name, one in ended.items()})
+
+
+def _seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.rehearse.front import SigningKey
+from infra.local.rehearse.signing import SigningKey
 from shared.adapters.cloud.callers import Certificates, TokenCheck
 from shared.adapters.cloud.environment import Oidc
 from shared.errors import StorageUnavailableError
