@@ -155,7 +155,8 @@ class Database:
                 self._prepare()
             connection = self._writer
         assert connection is not None
-        with self._turn():
+        fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
+        try:
             try:
                 self._sync_at_commit(connection, not all(job.may_be_lost for job in jobs))
                 connection.execute("BEGIN IMMEDIATE")
@@ -170,6 +171,8 @@ class Database:
                 connection.close()
                 self._writer = None
                 raise
+        finally:
+            fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
 
     def _sync_at_commit(self, connection: sqlite3.Connection, syncs: bool) -> None:
         # In WAL mode NORMAL leaves out the fsync of a commit; the next FULL one syncs both.

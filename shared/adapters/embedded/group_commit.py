@@ -27,18 +27,23 @@ class GroupCommit(Generic[Job]):
 
     def submit(self, job: Job) -> None:
         """Return once a batch with this job has run. Raises what `step` raised for that batch."""
-        ticket = _Ticket(job)
+        ticket: _Ticket[Job] | None = None
         with self._lock:
-            must_wait = self._running
-            self._running = True
-            if must_wait:
+            if self._running:
+                ticket = _Ticket(job)
                 self._waiting.append(ticket)
-        if must_wait:
+            self._running = True
+        if ticket is None:
             try:
-                ticket.turn.acquire()
-            except BaseException:  # a signal handler raised: nobody may wait for this thread
-                self._leave(ticket)
-                raise
+                self._step([job])
+            finally:
+                self._hand_over()
+            return
+        try:
+            ticket.turn.acquire()
+        except BaseException:  # a signal handler raised: nobody may wait for this thread
+            self._leave(ticket)
+            raise
         if not ticket.is_done:
             self._lead(ticket)
         if ticket.error is not None:

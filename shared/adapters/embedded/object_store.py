@@ -43,6 +43,8 @@ class FolderObjectStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        # Joined as text where each Instance passes: a Path costs as much as the system call.
+        self._root_path = os.fspath(root)
         self._lock = Lock()
         self._directories: dict[str, _Directory] = {}  # those in use
         self._durable: set[str] = set()
@@ -60,7 +62,7 @@ class FolderObjectStore:
         check_object_name(name)
         try:
             if self._links_nameless:
-                return FolderObjectWriter(self, name, _open_nameless(self._root), None)
+                return FolderObjectWriter(self, name, _open_nameless(self._root_path), None)
             return FolderObjectWriter(self, name, *_open_named(self._root / _UNFINISHED))
         except OSError as error:
             raise _unavailable(error, name) from error
@@ -122,7 +124,8 @@ class FolderObjectStore:
     def _link(self, source: str, name: str) -> None:
         """Give the file `source` its name, durably. Raises: ObjectExistsError; OSError."""
         folder, _, last = name.rpartition("/")
-        with self._directory(folder) as directory:
+        directory = self._enter(folder)
+        try:
             try:
                 # With a directory's descriptor os.link is linkat(2), which follows /proc/self/fd.
                 os.link(source, last, dst_dir_fd=directory.fd, follow_symlinks=True)
@@ -136,33 +139,35 @@ class FolderObjectStore:
                 with suppress(OSError):
                     os.unlink(last, dir_fd=directory.fd)
                 raise
+        finally:
+            self._leave(folder, directory)
 
-    @contextmanager
-    def _directory(self, folder: str) -> Iterator[_Directory]:
+    def _enter(self, folder: str) -> _Directory:
         """The directory, itself durable, opened once for all who use it at the same time."""
         with self._lock:
             directory = self._directories.get(folder)
             if directory is None:
                 directory = self._directories[folder] = self._open_directory(folder)
             directory.users += 1
-        try:
-            yield directory
-        finally:
-            with self._lock:
-                directory.users -= 1
-                if not directory.users:
-                    del self._directories[folder]
-                    os.close(directory.fd)
+            return directory
+
+    def _leave(self, folder: str, directory: _Directory) -> None:
+        with self._lock:
+            directory.users -= 1
+            if directory.users:
+                return
+            del self._directories[folder]
+        os.close(directory.fd)
 
     def _open_directory(self, folder: str) -> _Directory:
         if folder not in self._durable:
             self._make_durable(folder)
         try:
-            return _Directory(self._root / folder)
+            return _Directory(f"{self._root_path}/{folder}")
         except FileNotFoundError:  # somebody cleaned up by hand
             self._durable.clear()
             self._make_durable(folder)
-            return _Directory(self._root / folder)
+            return _Directory(f"{self._root_path}/{folder}")
 
     def _make_durable(self, folder: str) -> None:
         path = self._root
@@ -188,10 +193,9 @@ class FolderObjectWriter:
         """Append the buffers in order."""
         for buffer in buffers:
             self.crc32c = extended_crc32c(buffer, self.crc32c)
-        views = [view for view in (memoryview(buffer).cast("B") for buffer in buffers) if view]
         try:
-            for start in range(0, len(views), _MAX_BUFFERS_AT_ONCE):
-                self._write_all(views[start : start + _MAX_BUFFERS_AT_ONCE])
+            for start in range(0, len(buffers), _MAX_BUFFERS_AT_ONCE):
+                self._write_all(buffers[start : start + _MAX_BUFFERS_AT_ONCE])
         except OSError as error:
             raise _unavailable(error, self._name) from error
 
@@ -230,11 +234,14 @@ class FolderObjectWriter:
     ) -> None:
         self.discard()
 
-    def _write_all(self, views: Sequence[memoryview]) -> None:
-        while views:
-            written = os.writev(self._fd, views)
+    def _write_all(self, buffers: Sequence[Buffer]) -> None:
+        left = sum(map(len, buffers))
+        while left:
+            written = os.writev(self._fd, buffers)
             self.size += written
-            views = list(_after(views, written))
+            left -= written
+            if left:
+                buffers = [*_after((memoryview(buffer) for buffer in buffers), written)]
 
 
 class FolderObjectReader:
@@ -294,7 +301,7 @@ class FolderObjectReader:
 class _Directory:
     """An open directory; one fsync serves all who linked into it before that fsync began."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.users = 0
         self._syncs: GroupCommit[None] = GroupCommit(lambda _: os.fsync(self.fd))
@@ -339,7 +346,7 @@ def _recorded_crc32c(fd: int) -> int | None:
         return None
 
 
-def _open_nameless(directory: Path) -> int:
+def _open_nameless(directory: str | Path) -> int:
     return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 
