@@ -81,6 +81,7 @@ class StorageScp:
         self._answer: Answer | None = None  # once it is known that the Instance is refused
         self._staging: Staging | None = None
         self._stack = ExitStack()
+        self._meta = b""  # until it is written, with the first fragments
         self._drained = 0
         self.tally = Tally()
 
@@ -91,7 +92,7 @@ class StorageScp:
     def begin(self, context_id: int, request: Command) -> None:
         """Start on a request in an accepted Presentation Context."""
         self._context_id, self._request = context_id, request
-        self._answer, self._staging, self._drained = None, None, 0
+        self._answer, self._staging, self._meta, self._drained = None, None, b"", 0
         try:
             begun = self._receiver.begin(self._source, move_originator=request.move_originator)
             self._staging = self._stack.enter_context(begun)
@@ -102,13 +103,11 @@ class StorageScp:
         if fault is not None:
             self._refuse(fault, InvalidInstanceError(fault.comment))
             return
-        self.write(
-            file_meta(
-                sop_class_uid=request.affected_sop_class_uid,
-                sop_instance_uid=request.affected_sop_instance_uid,
-                transfer_syntax_uid=self._transfer_syntaxes[context_id],
-                source_ae_title=self._source.calling_ae_title,
-            )
+        self._meta = file_meta(
+            sop_class_uid=request.affected_sop_class_uid,
+            sop_instance_uid=request.affected_sop_instance_uid,
+            transfer_syntax_uid=self._transfer_syntaxes[context_id],
+            source_ae_title=self._source.calling_ae_title,
         )
 
     def write(self, *fragments: Buffer) -> None:
@@ -116,6 +115,8 @@ class StorageScp:
 
         Raises: ProtocolError if that goes on and on.
         """
+        if self._meta:
+            fragments, self._meta = (self._meta, *fragments), b""
         size = sum(map(len, fragments))
         self.tally.bytes += size
         if self._answer is not None or self._staging is None:
@@ -133,6 +134,8 @@ class StorageScp:
         request, staging = self._request, self._staging
         if request is None:
             return
+        if self._meta:  # the data set is empty
+            self.write()
         if self._answer is None and staging is not None:
             try:
                 staging.commit(

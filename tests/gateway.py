@@ -91,6 +91,7 @@ class MemoryReceiver:
         self.commit_error: Exception | None = None
         self.may_commit = threading.Event()
         self.may_commit.set()
+        self.begun = threading.Event()
         self.written = threading.Event()
         self.was_discarded = threading.Event()
         self.committed: list[MemoryStaging] = []
@@ -100,6 +101,7 @@ class MemoryReceiver:
     def begin(self, source: Source, *, move_originator: str = "") -> MemoryStaging:
         if self.begin_error is not None:
             raise self.begin_error
+        self.begun.set()
         return MemoryStaging(self, source)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # The longest start of a Data Element: tag, VR, reserved bytes, length (PS3.5 7.1.2).
 _BODY_START_BYTES = 12
+_NO_SEPARATORS = str.maketrans("", "", "-:.")
 # A person or a later setting can mend it, and many modalities send a refused Instance never again:
 # it is taken, and `validate_instance` decides.
 _LEFT_TO_VALIDATION = {"patient-id-missing": Severity.IGNORE}
@@ -92,9 +94,8 @@ class Receiver:
         self._admission.check(source, settings, goes_on=goes_on)
         if move_originator:
             source = self._asked(source, move_originator)
-        now = self._clock.now()
-        # Sorts by time, and is a folder of an hour on a file system.
-        stamp = now.strftime("%Y%m%dT%H%M%S%f")
+        # Sorts by time, and is a folder of an hour on a file system. 20261121T093000123456
+        stamp = self._clock.now().isoformat(timespec="microseconds")[:26].translate(_NO_SEPARATORS)
         receipt_id = f"{stamp}-{secrets.token_hex(4)}"
         name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
         return Staging(self, source, receipt_id, self._objects.create(name), settings)
@@ -169,10 +170,7 @@ class Staging:
         if self._writer.size > self._max_bytes:
             raise InstanceTooLargeError(self._max_bytes)
         if self._header is None:
-            for buffer in buffers:
-                self._head += buffer
-            if len(self._head) >= self._head_wanted:
-                self._read_header(whole=False)
+            self._look_for_header(buffers)
 
     def commit(
         self,
@@ -296,6 +294,19 @@ class Staging:
         except PermanentError:
             return ""
         return uid if uid and is_uid(uid) else ""
+
+    def _look_for_header(self, buffers: Sequence[Buffer]) -> None:
+        """Keep what the header may still need of the buffers, and no more."""
+        head = self._head
+        for buffer in buffers:
+            view = memoryview(buffer)
+            position = 0
+            while self._header is None and position < len(view):
+                part = view[position : position + self._head_wanted - len(head)]
+                head += part
+                position += len(part)
+                if len(head) >= self._head_wanted:
+                    self._read_header(whole=False)
 
     def _read_header(self, *, whole: bool) -> None:
         file_size = self._writer.size if whole else None

@@ -508,7 +508,7 @@ class TestHostilePeers:
             with RawPeer(port) as peer:
                 peer.associate()
                 peer.send(STORE + tail)
-                assert receiver.written.wait(120)
+                assert receiver.begun.wait(120)
             assert receiver.was_discarded.wait(120)
         assert receiver.committed == []
 
@@ -588,7 +588,7 @@ class TestListeners:
             busy.associate()
             idle.associate()
             busy.send(STORE)
-            assert receiver.written.wait(120)
+            assert receiver.begun.wait(120)
             stopping = threading.Thread(target=gateway.stop, args=(10,))
             stopping.start()
             expect_abort(idle)
@@ -609,7 +609,7 @@ class TestListeners:
         with RawPeer(gateway.ports()["test"]) as peer:
             peer.associate()
             peer.send(STORE)
-            assert receiver.written.wait(120)
+            assert receiver.begun.wait(120)
             gateway.stop(0.2)
             expect_abort(peer)
         assert len(receiver.discarded) == 1
