@@ -44,7 +44,9 @@ _LIST_AGAIN_S = 3600.0
 _LONGEST_PAUSE_S = 86400.0
 # The ledger is written at least so often while Instances come.
 _WRITE_EVERY, _WRITE_EVERY_S = 200, 5.0
-_LOOK_EVERY_S, _LONGEST_LOOK_S = 0.2, 5.0
+# What came of a C-MOVE is counted with growing pauses. It is looked at closer, which reads all that
+# is known of the Study, when it may be all, and now and then.
+_COUNT_AFTER_S, _COUNT_EVERY_S, _LOOK_EVERY_S = 0.2, 1.0, 5.0
 # A gateway on another machine has a clock of its own.
 _CLOCKS_DIFFER = timedelta(seconds=30)
 
@@ -222,7 +224,7 @@ class Puller:
     def _move(self, unit: Retrieval, account: _Account) -> None:
         """Have it sent to a listener of ours, and wait until what was sent is decided about."""
         since = timestamp(self._ports.clock.now() - _CLOCKS_DIFFER)
-        study = unit.study_instance_uid
+        before = self._ledger.count(unit.study_instance_uid)
         completed = len(unit.instances)
         failure: AxiomError | None = None
         try:
@@ -236,34 +238,43 @@ class Puller:
         except (SourceUnavailableError, PermanentError) as error:
             # What was sent before that has come.
             failure, completed = error, 0
+        self._await_arrival(unit, account, min(completed, len(unit.instances)), before, since)
+        if failure is not None:
+            raise failure
+
+    def _await_arrival(
+        self, unit: Retrieval, account: _Account, expected: int, before: int, since: str
+    ) -> None:
+        """Wait until so many of the Instances that were sent are decided; `before` is how many of
+        the Study were, when it began.
+        """
+        study = unit.study_instance_uid
         timeout_s = getattr(self._entity, "arrival_timeout_s", 300.0)
         wanted = {one.uid for one in unit.instances}
-        came, pause_s = -1, _LOOK_EVERY_S
-        quiet_since_s = time.monotonic()
+        came, pause_s = -1, _COUNT_AFTER_S
+        came_at_s = looked_at_s = float("-inf")
         while True:
-            arrived = {
-                uid: taken
-                for uid, taken in self._ledger.arrived(study, since).items()
-                if uid in wanted
-            }
-            for uid, taken in arrived.items():
-                account.moved(uid, taken=taken)
-            if len(arrived) > came:
-                came, quiet_since_s = len(arrived), time.monotonic()
-            if len(arrived) >= min(completed, len(wanted)):
-                break
-            if time.monotonic() - quiet_since_s > timeout_s:
+            now_s = time.monotonic()
+            is_late = now_s - came_at_s > timeout_s
+            is_time = is_late or now_s - looked_at_s > _LOOK_EVERY_S
+            if is_time or self._ledger.count(study) - before >= expected:
+                looked_at_s = now_s
+                arrived = self._ledger.arrived(study, since)
+                for uid in wanted & arrived.keys():
+                    account.moved(uid, taken=arrived[uid])
+                if len(wanted & arrived.keys()) > came:
+                    came, came_at_s, is_late = len(wanted & arrived.keys()), now_s, False
+            if came >= expected:
+                return
+            if is_late:
                 raise SourceUnavailableError(
                     self._entity.name,
-                    f"{completed} Instances were sent and {came} arrived: does the peer know our "
+                    f"{expected} Instances were sent and {came} arrived: does the peer know our "
                     "listener under this AE Title, address and port?",
                 )
             if self._stopped.wait(pause_s):
                 raise PollStoppedError
-            # Each look reads all that is known of the Study.
-            pause_s = min(1.5 * pause_s, _LONGEST_LOOK_S)
-        if failure is not None:
-            raise failure
+            pause_s = min(1.5 * pause_s, _COUNT_EVERY_S)
 
     def _recover(self, entry: Entry, shown: Sequence[FoundInstance]) -> None:
         """Whoever fetched last ended in the middle: see what came in spite of that."""

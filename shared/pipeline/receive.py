@@ -116,15 +116,27 @@ class Receiver:
                 return replace(source, type=entity.type, name=entity.name)
         return source
 
-    def _publish(self, receipt: Receipt) -> None:
+    def publish(self, receipts: Sequence[Receipt]) -> None:
+        """Publish what was kept.
+
+        Raises: StorageUnavailableError. The sender of one alone is told to send it again; of
+        several some may be published, and each is to be published alone then.
+        """
         try:
             self._bus.publish(
-                [Outgoing(Topic.INSTANCE_RECEIVED, encode(InstanceReceived(receipt)))]
+                Outgoing(Topic.INSTANCE_RECEIVED, encode(InstanceReceived(receipt)))
+                for receipt in receipts
             )
         except StorageUnavailableError:
-            # The sender is told to send again, so this copy would only lie about.
-            self._objects.delete(receipt.file.object_name)
+            if len(receipts) == 1:
+                # It comes again, so this copy would only lie about.
+                self._objects.delete(receipts[0].file.object_name)
             raise
+        crash_points.reached(crash_points.AFTER_PUBLISH)
+        for receipt in receipts:
+            origin = receipt.source.type, receipt.source.name
+            metrics.PROCESS.count(metrics.RECEIVED, *origin)
+            metrics.PROCESS.count(metrics.RECEIVED_BYTES, *origin, amount=receipt.file.size)
 
 
 class Staging:
@@ -185,11 +197,21 @@ class Staging:
         is refused (recorded in the exception log); TransientError if it should be sent again.
         """
         with tracing.reception(self._trace_id, self._began_ns) as scope:
-            receipt = self._committed(sop_class_uid, sop_instance_uid, study_instance_uid)
+            receipt = self._kept(sop_class_uid, sop_instance_uid, study_instance_uid)
+            self._receiver.publish([receipt])
             scope.describe(receipt)
         return receipt
 
-    def _committed(
+    def keep(self) -> Receipt:
+        """As `commit`, but nothing is published yet: `Receiver.publish` does that, for several at
+        once. Until then the sender is told nothing.
+        """
+        with tracing.reception(self._trace_id, self._began_ns) as scope:
+            receipt = self._kept(None, None, None)
+            scope.describe(receipt)
+        return receipt
+
+    def _kept(
         self,
         sop_class_uid: str | None,
         sop_instance_uid: str | None,
@@ -222,7 +244,7 @@ class Staging:
         finally:
             self.discard()
         crash_points.reached(crash_points.AFTER_COMMIT)
-        receipt = Receipt(
+        return Receipt(
             receipt_id=self.receipt_id,
             trace_id=self._trace_id,
             received_at=self._receiver._clock.now(),
@@ -235,12 +257,6 @@ class Staging:
             transfer_syntax_uid=header.transfer_syntax_uid,
             header=header.data if len(header.data) <= MAX_INLINE_HEADER_BYTES else None,
         )
-        self._receiver._publish(receipt)
-        crash_points.reached(crash_points.AFTER_PUBLISH)
-        origin = self.source.type, self.source.name
-        metrics.PROCESS.count(metrics.RECEIVED, *origin)
-        metrics.PROCESS.count(metrics.RECEIVED_BYTES, *origin, amount=stored.size)
-        return receipt
 
     def refuse(self, error: AxiomError) -> None:
         """Record that the sender is refused, and discard. For faults that the caller found."""

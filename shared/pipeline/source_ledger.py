@@ -139,6 +139,11 @@ class Ledger:
         if self._is_old(entry.checked_at):
             self.write(entry)
 
+    def count(self, study: str) -> int:
+        """How many Instances of a Study are decided, from wherever they came."""
+        where = [Filter("study_instance_uid", "==", study)]
+        return sum(self._documents.count(one, where) for one in (INSTANCES, EXCEPTIONS))
+
     def arrived(self, study: str, since: str) -> dict[str, bool]:
         """SOP Instance UIDs of a Study that came from this source since then, as far as they are
         decided; False for one that was refused.
