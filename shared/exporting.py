@@ -1,9 +1,10 @@
-"""What this process exports to a collector, if the environment says that it is to: see
-docs/monitoring.md. Nothing of OpenTelemetry is imported where it is not.
+"""What this process tells collectors of metrics, traces and audit messages, as far as the
+environment names some: docs/monitoring.md, docs/identity.md. Nothing is imported for the others.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -11,18 +12,36 @@ from typing import TYPE_CHECKING
 from shared.adapters.otlp.settings import OtlpSettings
 from shared.environment import Environment, Platform
 from shared.metrics import PROCESS, Snapshot
+from shared.pipeline import audit
 
 if TYPE_CHECKING:
     from shared.adapters.otlp.export import Export
+    from shared.adapters.syslog import SyslogSettings
+    from shared.pipeline.audit_forwarding import Forwarder
+    from shared.pipeline.ports import Ports
 
 
 def begin() -> None:
-    """Export spans from now on, and where each process speaks for itself what it counts.
+    """Export spans from now on, and where each process speaks for itself what it counts; keep what
+    is audited for its repository.
 
     Twice is once; never to be called before a fork. Raises: ValueError naming the setting that is
     wrong or missing.
     """
     _export()
+    if _repository() is not None:
+        audit.spool_entries()
+
+
+def audit_forwarder(ports: Ports) -> Forwarder | None:
+    """What sends audit messages to their repository; None if there is none."""
+    settings = _repository()
+    if settings is None:
+        return None
+    from shared.adapters.syslog import SyslogCollector
+    from shared.pipeline.audit_forwarding import Forwarder
+
+    return Forwarder(ports.documents, ports.clock, SyslogCollector(settings))
 
 
 def speak_for(read: Callable[[], Snapshot]) -> None:
@@ -37,6 +56,14 @@ def close() -> None:
     export = _export()
     if export is not None:
         export.close()
+
+
+def _repository() -> SyslogSettings | None:
+    if not os.environ.get("AXIOM_AUDIT_SYSLOG"):
+        return None
+    from shared.adapters.syslog import SyslogSettings
+
+    return SyslogSettings.read()
 
 
 @cache

@@ -196,6 +196,12 @@ CROSSWALK_SYNCS = Metric(
     "Copies of a crosswalk map that were taken, or could not be, by outcome: taken or failed.",
     ("map", "source", "outcome"),
 )
+AUDIT_MESSAGES = Metric(
+    "axiom_audit_messages",
+    Kind.COUNTER,
+    "Audit messages for a repository: sent, or lost because it was away for too long.",
+    ("outcome",),
+)
 TRACE_SPANS = Metric(
     "axiom_trace_spans",
     Kind.COUNTER,
@@ -235,6 +241,7 @@ METRICS: Mapping[str, Metric] = {
         CROSSWALK_ROWS,
         CROSSWALK_UP,
         CROSSWALK_SYNCS,
+        AUDIT_MESSAGES,
         TRACE_SPANS,
     )
 }

@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from shared.pipeline.times import timestamp
-from shared.ports import Clock, DocumentStore, Filter, Page
+from shared.ports import Clock, DocumentStore, Filter, Page, Put
 
 log = logging.getLogger(__name__)
 
 COLLECTION = "audit"
+# What a repository is still to get: see `shared.pipeline.audit_forwarding`.
+SPOOL = "audit-spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,17 @@ class Origin:
 _UNKNOWN: Final = Origin()
 # Set for each request, so that no layer between has to hand it on.
 ORIGIN: Final[ContextVar[Origin]] = ContextVar("ORIGIN", default=_UNKNOWN)
+
+
+class _Spooling:
+    """Whether the entries of this process go to a repository as well."""
+
+    is_on = False
+
+
+def spool_entries(is_on: bool = True) -> None:
+    """Keep entries for a repository too from now on, or no longer."""
+    _Spooling.is_on = is_on
 
 
 class AuditLog:
@@ -66,7 +79,9 @@ class AuditLog:
             "reason": reason,
             **{name: value for name, value in given.items() if value},
         }
-        self._documents.create(COLLECTION, f"{when}-{secrets.token_hex(6)}", entry)
+        key = f"{when}-{secrets.token_hex(6)}"
+        also = [Put(SPOOL, key, entry)] if _Spooling.is_on else []
+        self._documents.create(COLLECTION, key, entry, also=also)
         log.info("audit", extra={"audit": entry})
 
     def list(

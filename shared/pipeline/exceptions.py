@@ -212,7 +212,10 @@ class ExceptionLog:
     def archive(
         self, exception_id: str, *, by: str, reason: str = "", job: str = ""
     ) -> Mapping[str, Any]:
-        """Mark as dealt with; nothing else happens. Raises: DocumentMissingError."""
+        """Mark as dealt with; nothing else happens, and a second time nothing at all.
+
+        Raises: DocumentMissingError.
+        """
         return self._move(exception_id, ARCHIVED, by, reason=reason, job=job)
 
     def discard(
@@ -239,6 +242,8 @@ class ExceptionLog:
             known = self._documents.get(COLLECTION, exception_id)
             if known is None:
                 raise DocumentMissingError(COLLECTION, exception_id)
+            if status == ARCHIVED == known.data["status"]:
+                return known.data
             step = {"at": timestamp(self._clock.now()), "status": status, "by": by, **told}
             data = {**known.data, "status": status, "history": [*known.data["history"], step]}
             try:
