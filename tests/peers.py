@@ -246,6 +246,7 @@ class OrthancPeer(_Peer):
             "DicomCheckCalledAet": False,
             "DicomAlwaysAllowEcho": True,
             "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowFind": True,
             "UnknownSopClassAccepted": True,
             "HttpServerEnabled": True,
             "HttpPort": self.http_port,

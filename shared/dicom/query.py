@@ -140,15 +140,8 @@ class Match:
 
 def identifier_of(query: Query) -> Dataset:
     """The identifier of a C-FIND request: its keys with what they are to match."""
-    from pydicom.dataset import Dataset
-
-    dataset = Dataset()
+    dataset = dataset_of(query.keys)
     dataset.QueryRetrieveLevel = str(query.level)
-    for key in query.keys:
-        if key.vr == "SQ" or not key.values:
-            dataset.add(_empty(int(key.tag, 16), key.vr))
-        else:
-            dataset.add(_element(key, {"Value": list(key.values)}, 0))
     if not all(value.isascii() for key in query.keys for value in key.values):
         dataset.SpecificCharacterSet = "ISO_IR 192"
     return dataset
@@ -165,14 +158,8 @@ def found_of(dataset: Dataset, depth: int = 0) -> Found:
             if element.VR == "SQ":
                 shown = [found_of(item, depth + 1) for item in value] if depth < _DEEPEST else []
             else:
-                many = (
-                    value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-                )
-                shown = (
-                    []
-                    if isinstance(value, bytes)
-                    else [str(v) for v in many if v not in (None, "")]
-                )
+                many = [value] if isinstance(value, str | bytes) else list(_each(value))
+                shown = [str(v) for v in many if v not in (None, "") and not isinstance(v, bytes)]
         except Exception:  # noqa: S112 (the decoder raises whatever it stumbles over)
             continue
         found[f"{int(tag):08X}"] = {"vr": str(element.VR), "Value": shown}

@@ -12,6 +12,8 @@ _EVENTS: Final = (
     ("instances.read", "110103", "DICOM Instances Accessed", "", ""),
     ("instances.explain", "110103", "DICOM Instances Accessed", "", ""),
     ("crosswalks.lookup", "110112", "Query", "", ""),
+    ("data-browser.query", "110112", "Query", "", ""),
+    ("data-browser.show", "110103", "DICOM Instances Accessed", "", ""),
     ("audit.", "110101", "Audit Log Used", "", ""),
     ("roles.", "110113", "Security Alert", "110136", "Security Roles Changed"),
     ("users.", "110113", "Security Alert", "110137", "User Security Attributes Changed"),
@@ -24,6 +26,7 @@ _ACTIONS: Final = {
     "read": "R",
     "explain": "R",
     "lookup": "R",
+    "show": "R",
     "export": "R",
     "change": "U",
     "replace": "U",
@@ -64,8 +67,9 @@ def audit_message(entry: Mapping[str, Any], source: str = "axiom-flow") -> str:
         }
     ElementTree.SubElement(root, "ActiveParticipant", participant)
     ElementTree.SubElement(root, "AuditSourceIdentification", {"AuditSourceID": source})
-    if entry.get("study_instance_uid"):
-        _object(root, str(entry["study_instance_uid"]), _STUDY_ROLES, *_STUDY, "DCM")
+    shown = entry.get("study_instance_uids") or [entry.get("study_instance_uid")]
+    for study in filter(None, shown):
+        _object(root, str(study), _STUDY_ROLES, *_STUDY, "DCM")
     _object(root, str(entry["id"]), _SYSTEM_OBJECT, what, what, "axiom-flow")
     text: str = ElementTree.tostring(root, encoding="unicode")
     return text.replace("\n", "&#10;")

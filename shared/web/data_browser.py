@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -356,19 +356,21 @@ def _lines(asked: _Asked, ports: Ports, places: _Places) -> Generator[Line, None
                 skip=asked.skip,
             )
             with closing(search):
+                began_s = ports.clock.monotonic_s()
                 yield {}
-                yield from _told(search, asked, ports, note)
+                yield from _told(search, asked, ports, note, began_s)
 
     found = lines()
     next(found)
     return found
 
 
-def _told(search: Browsing, asked: _Asked, ports: Ports, note: Any) -> Iterator[Line]:
+def _told(
+    search: Browsing, asked: _Asked, ports: Ports, note: Callable[..., None], told_s: float
+) -> Iterator[Line]:
     ended: dict[str, Ended] = {}
     waiting: list[Shown] = []
     counts: Counter[str] = Counter()
-    told_s = ports.clock.monotonic_s()
     for event in search.events():
         if isinstance(event, Shown):
             waiting.append(event)
@@ -397,7 +399,7 @@ def _told(search: Browsing, asked: _Asked, ports: Ports, note: Any) -> Iterator[
     }
 
 
-def _noted(found: list[Shown], asked: _Asked, note: Any) -> Iterator[Line]:
+def _noted(found: list[Shown], asked: _Asked, note: Callable[..., None]) -> Iterator[Line]:
     """The lines of what was found, once it is in the audit log that it is shown."""
     studies: dict[str, dict[str, None]] = {}
     for one in found:
