@@ -187,7 +187,7 @@ class GatewayAssociation(Association):
     @property
     def offered(self) -> frozenset[str]:
         """The SOP Classes of Query/Retrieve that may be proposed here."""
-        return offered(self.listener.query_retrieve) if self._archives else frozenset()
+        return offered(self.listener) if self._archives else frozenset()
 
     def _abort_blocking(self, block: bool = True) -> None:
         # Nobody but this thread can send the A-ABORT, so waiting for it would be for ever.
@@ -336,7 +336,7 @@ class GatewayAssociation(Association):
     def _query_retrieve(
         self, accepted: list[PresentationContext], calling_ae_title: str
     ) -> QueryRetrieveScp | None:
-        services, archives = self.listener.query_retrieve, self._archives
+        archives = self._archives
         queries: dict[int, tuple[str, str]] = {}
         storage: dict[str, list[tuple[int, str]]] = {}
         for context in accepted:
@@ -346,11 +346,10 @@ class GatewayAssociation(Association):
                 queries[number] = sop_class, syntax
             elif is_scp_of(self.requestor, sop_class):
                 storage.setdefault(sop_class, []).append((number, syntax))
-        if services is None or archives is None or not queries:
+        if archives is None or not queries:
             return None
         return QueryRetrieveScp(
             archives,
-            services,
             self.listener,
             Contexts(queries, storage),
             cast(GatewaySocket, self.dul.socket).send_all,

@@ -30,13 +30,14 @@ _BEGINNING = """\
 
 Of the gateway (PS3.2), made of the tables that it runs on: `python -m scp_gateway.conformance`
 writes this page. How each service behaves is told in [receiving](receiving.md), [storage
-commitment](commitment.md), [Query/Retrieve](query-retrieve.md) and [TLS](tls.md); what we do as SCU
-in [sources](sources.md) and [destinations](destinations.md).
+commitment](commitment.md), [Query/Retrieve](query-retrieve.md), [Modality Worklist](worklist.md) and
+[TLS](tls.md); what we do as SCU in [sources](sources.md) and [destinations](destinations.md).
 """
 _NOTE = """\
-Those of Query/Retrieve are accepted where a listener has `query_retrieve`; private and unknown ones
-are, for storage, where it has `accept_unknown_sop_classes`. Of the Transfer Syntaxes that are
-proposed, the first that is known is accepted.
+Those of Query/Retrieve are accepted where a listener has `query_retrieve`, that of Modality
+Worklist where it has `worklist`; private and unknown ones are, for storage, where it has
+`accept_unknown_sop_classes`. Of the Transfer Syntaxes that are proposed, the first that is known is
+accepted.
 """
 
 
@@ -73,8 +74,8 @@ def _services() -> Iterator[str]:
         (_name(STORAGE_COMMITMENT_PUSH_MODEL), STORAGE_COMMITMENT_PUSH_MODEL, "N-ACTION", small),
     ]
     for uid, known in QUERY_SOP_CLASSES.items():
-        levels = ", ".join(known.levels)
-        rows.append((_name(uid), uid, f"{_SERVICES[known.command_field]}: {levels}", small))
+        service = ": ".join(filter(None, [_SERVICES[known.command_field], ", ".join(known.levels)]))
+        rows.append((_name(uid), uid, service, small))
     rows.append(("storage, below", f"{len(STORAGE_SOP_CLASSES)}", "C-STORE", "all of those below"))
     yield from _table(("SOP Class", "UID", "service", "Transfer Syntaxes"), rows)
     yield _NOTE

@@ -84,7 +84,7 @@ def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
     tls = TlsContexts(ports.secrets, ports.clock)
     if environment.gateway_processes > 1:
         return Workers(environment.gateway_processes, tls)
-    archives = Archives(ports.configuration.get, ports.secrets, ports.clock)
+    archives = Archives(ports.configuration.get, ports.secrets, ports.clock, environment.home)
     return Gateway(ports.receiver, ports.commitments, tls=tls, archives=archives)
 
 

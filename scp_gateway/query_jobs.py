@@ -7,7 +7,7 @@ to be sent, or None; the last Reply is the final response.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from scp_gateway.command_set import SubOperations
 from scp_gateway.dimse_status import SUCCESS, Answer, Status
 from shared.adapters.destinations.association import Peer
 from shared.config.query_retrieve import QueryRetrieve
-from shared.dicom.query import Match, Query, encode_match
+from shared.dicom.query import Found, Key, Match, Query
 from shared.ports import FoundInstance, Retrieval, Retrieved
 
 
@@ -27,12 +27,19 @@ class Archive(Protocol):
     def retrieve(self, wanted: Retrieval) -> Iterator[Retrieved]: ...
 
 
+class Worklist(Protocol):
+    """What the gateway uses of `shared.adapters.worklists.Worklist`."""
+
+    def find(self, keys: Sequence[Key]) -> Iterator[Match | None]: ...
+
+
 class Archives(Protocol):
     """What the gateway uses of `shared.adapters.archives.Archives`."""
 
     @property
     def max_instance_bytes(self) -> int: ...
     def of(self, name: str) -> Archive: ...
+    def worklist(self, name: str) -> Worklist: ...
     def move_destination(
         self, services: QueryRetrieve, ae_title: str, *, calling_ae_title: str, timeout_s: float
     ) -> Peer | None: ...
@@ -70,15 +77,10 @@ class Control:
 
 
 def finding(
-    archive: Archive,
-    query: Query,
-    control: Control,
-    *,
-    transfer_syntax_uid: str,
-    retrieve_ae_title: str,
+    matches: Iterator[Match | None], encode: Callable[[Found], bytes], control: Control
 ) -> Job:
-    """C-FIND (PS3.4 C.4.1). Raises: SourceUnavailableError and its kin."""
-    for match in archive.find(query):
+    """C-FIND (PS3.4 C.4.1, K.4.1). Raises: SourceUnavailableError and its kin."""
+    for match in matches:
         if control.is_cancelled:
             yield Reply(Answer(Status.CANCELLED))
             return
@@ -86,10 +88,5 @@ def finding(
             yield None
             continue
         status = Status.PENDING if match.is_certain else Status.PENDING_NOT_ALL_KEYS
-        yield Reply(
-            Answer(status),
-            encode_match(
-                query, match.found, transfer_syntax_uid, retrieve_ae_title=retrieve_ae_title
-            ),
-        )
+        yield Reply(Answer(status), encode(match.found))
     yield Reply(SUCCESS)

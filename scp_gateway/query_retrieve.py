@@ -1,5 +1,5 @@
-"""Query/Retrieve on one association (PS3.4 Annex C): requests become jobs, which go on between the
-peer's messages.
+"""Query/Retrieve and Modality Worklist on one association (PS3.4 Annexes C, K): requests become
+jobs, which go on between the peer's messages.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from scp_gateway.command_set import (
@@ -26,7 +27,13 @@ from scp_gateway.retrieving import GetTaker, MoveTaker, Taker, retrieving
 from shared import metrics
 from shared.config.entities import Listener
 from shared.config.query_retrieve import QueryRetrieve
-from shared.dicom.query import MalformedIdentifierError, Query
+from shared.dicom.query import (
+    MalformedIdentifierError,
+    Query,
+    encode_keys,
+    encode_match,
+    parse_keys,
+)
 from shared.errors import AxiomError, TransientError
 from shared.ports import Buffer
 
@@ -56,7 +63,6 @@ class QueryRetrieveScp:
     def __init__(
         self,
         archives: Archives,
-        services: QueryRetrieve,
         listener: Listener,
         contexts: Contexts,
         send: Callable[[bytes], None],
@@ -64,7 +70,7 @@ class QueryRetrieveScp:
         peer_ae_title: str,
         max_pdu_size: int,
     ) -> None:
-        self._archives, self._services, self._listener = archives, services, listener
+        self._archives, self._listener = archives, listener
         self._contexts, self._send = contexts, send
         self._peer_ae_title, self._max_pdu_size = peer_ae_title, max_pdu_size
         self._context_id = 0
@@ -165,26 +171,34 @@ class QueryRetrieveScp:
 
     def _answering(self, message: Command, data: bytes, syntax: str) -> Iterator[Reply | None]:
         sop_class, _ = self._contexts.queries[self._request_context_id]
-        query = Query.parse(data, syntax, QUERY_SOP_CLASSES[sop_class].levels)
+        levels, services = QUERY_SOP_CLASSES[sop_class].levels, self._listener.query_retrieve
+        if not levels:
+            keys = parse_keys(data, syntax)
+            steps = self._archives.worklist(self._listener.worklist or "")
+            encode = partial(encode_keys, keys, transfer_syntax_uid=syntax)
+            yield from finding(steps.find(keys), encode, self._control)
+            return
+        assert services is not None  # or the SOP Class would not have been accepted
+        query = Query.parse(data, syntax, levels)
+        archive = self._archives.of(services.store)
         if message.field == C_FIND_RQ:
-            archive = self._archives.of(self._services.store)
-            yield from finding(
-                archive,
+            encode = partial(
+                encode_match,
                 query,
-                self._control,
                 transfer_syntax_uid=syntax,
                 retrieve_ae_title=self._listener.ae_title,
             )
+            yield from finding(archive.find(query), encode, self._control)
             return
         if not query.uids(query.level.unique_key):
             raise MalformedIdentifierError(f"no unique key of level {query.level}")
-        taker = self._taker(message)
+        taker = self._taker(message, services)
         if taker is None:
             log.warning("move destination unknown", extra={"listener": self._listener.name})
             yield Reply(Answer(Status.MOVE_DESTINATION_UNKNOWN, "move destination unknown"))
             return
         yield from retrieving(
-            self._archives.of(self._services.store),
+            archive,
             query,
             taker,
             self._control,
@@ -192,13 +206,13 @@ class QueryRetrieveScp:
             max_instance_bytes=self._archives.max_instance_bytes,
         )
 
-    def _taker(self, message: Command) -> Taker | None:
+    def _taker(self, message: Command, services: QueryRetrieve) -> Taker | None:
         if message.field != C_MOVE_RQ:
             return GetTaker(
                 self._contexts.storage, self._send, self._control, max_pdu_size=self._max_pdu_size
             )
         peer = self._archives.move_destination(
-            self._services,
+            services,
             message.move_destination,
             calling_ae_title=self._listener.ae_title,
             timeout_s=self._listener.network_timeout_s,
@@ -232,7 +246,10 @@ class QueryRetrieveScp:
             )
 
     def _count(self, request: Command, status: int) -> None:
-        labels = self._listener.name, _OPERATIONS.get(request.field, "other")
+        sop_class, _ = self._contexts.queries[self._request_context_id]
+        is_worklist = not QUERY_SOP_CLASSES[sop_class].levels
+        operation = _OPERATIONS.get(request.field, "other")
+        labels = self._listener.name, f"{operation} worklist" if is_worklist else operation
         metrics.PROCESS.count(metrics.QUERIES, *labels, f"{status:04X}H")
         metrics.PROCESS.observe(
             metrics.QUERY_SECONDS, *labels, seconds=time.monotonic() - self._began_s

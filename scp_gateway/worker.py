@@ -27,6 +27,7 @@ from shared import bootstrap, exporting, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
+from shared.environment import Environment
 from shared.metrics_folder import MetricsFolder
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def main() -> None:
         ports.commitments,
         lambda listener: shared[listener.name],
         TlsContexts(ports.secrets, ports.clock),
-        Archives(ports.configuration.get, ports.secrets, ports.clock),
+        Archives(ports.configuration.get, ports.secrets, ports.clock, Environment.read().home),
     )
     if home := os.environ.get("AXIOM_HOME"):
         MetricsFolder(Path(home) / "run" / "metrics").keep(f"gateway-{row}")

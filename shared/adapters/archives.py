@@ -1,13 +1,15 @@
-"""What listeners stand in front of: the archive of each, and whom its Instances are moved to."""
+"""What listeners stand in front of: archives and worklists, and whom Instances are moved to."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from shared.adapters.archive import Archive, Store, open_archive
 from shared.adapters.destinations.association import Peer
 from shared.adapters.destinations.peers import peer_at
+from shared.adapters.worklists import Worklist, open_worklist
 from shared.config.entities import (
     Configuration,
     DicomwebDestination,
@@ -25,11 +27,18 @@ class Archives:
     """The archives by the names of their stores, as configured now. Thread-safe."""
 
     def __init__(
-        self, configuration: Callable[[], Configuration], secrets: SecretStore, clock: Clock
+        self,
+        configuration: Callable[[], Configuration],
+        secrets: SecretStore,
+        clock: Clock,
+        home: Path,
     ) -> None:
+        """`home` is where relative paths of worklists begin."""
         self._configuration, self._secrets, self._clock = configuration, secrets, clock
+        self._home = home
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Store, Archive]] = {}
+        self._worklists: dict[str, tuple[object, Worklist]] = {}
 
     def of(self, name: str) -> Archive:
         """The archive of a store; its connections are kept and reused.
@@ -45,6 +54,26 @@ class Archives:
             # Whoever still asks the former one goes on with connections of its own.
             self._open[name] = store, archive
             return archive
+
+    def worklist(self, name: str) -> Worklist:
+        """The worklist of that name; it is kept and reused.
+
+        Raises: SourceMisconfiguredError.
+        """
+        configuration = self._configuration()
+        entity = configuration.worklist(name)
+        if entity is None or not entity.enabled:
+            raise SourceMisconfiguredError(name, "there is no such worklist, or it is disabled")
+        table = configuration.crosswalk_source(entity.source) if entity.type == "table" else None
+        with self._lock:
+            known = self._worklists.get(name)
+            if known is not None and known[0] == (entity, table):
+                return known[1]
+            if known is not None:
+                known[1].close()
+            worklist = open_worklist(entity, configuration, self._secrets, self._clock, self._home)
+            self._worklists[name] = (entity, table), worklist
+            return worklist
 
     def move_destination(
         self, services: QueryRetrieve, ae_title: str, *, calling_ae_title: str, timeout_s: float

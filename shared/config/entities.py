@@ -23,6 +23,7 @@ from shared.config.schedules import NamedSchedule
 from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
 from shared.config.tls import ListenerTls, PeerTls
+from shared.config.worklists import AnyWorklist, Worklist
 from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.dicom.validation import DEFAULT_SEVERITIES, Severity
@@ -88,6 +89,8 @@ class Listener(Entity):
     commitment_peers: dict[AeTitle, DimsePeer] = Field(default_factory=dict)
     # What may be found and fetched here; nothing without it.
     query_retrieve: QueryRetrieve | None = None
+    # The name of the worklist that modalities are shown here; none without it.
+    worklist: Name | None = None
 
 
 class OnConflict(StrEnum):
@@ -319,6 +322,7 @@ class Configuration(BaseModel):
     crosswalk_maps: tuple[CrosswalkMap, ...] = ()
     vocabularies: tuple[Vocabulary, ...] = ()
     standardizers: tuple[Standardizer, ...] = ()
+    worklists: tuple[Worklist, ...] = ()
     settings: Settings = Settings()
 
     def destination(self, name: str) -> AnyDestination | None:
@@ -340,6 +344,10 @@ class Configuration(BaseModel):
     def standardizer(self, name: str) -> Standardizer | None:
         """The standardizer of that name, enabled or not."""
         return next((s for s in self.standardizers if s.name == name), None)
+
+    def worklist(self, name: str) -> AnyWorklist | None:
+        """The worklist of that name, enabled or not."""
+        return next((w for w in self.worklists if w.name == name), None)
 
     def vocabulary(self, name: str) -> Vocabulary | None:
         """The site's vocabulary of that name, enabled or not."""

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.config import crosswalks, entities, query_retrieve, schedules, sources, standardizers
+from shared.config import (
+    crosswalks,
+    entities,
+    query_retrieve,
+    schedules,
+    sources,
+    standardizers,
+    worklists,
+)
 from shared.errors import Fault
 
 
@@ -121,6 +129,16 @@ KINDS: tuple[Kind, ...] = (
         standardizers.Standardizer,
         ("standardizers",),
         faults=standardizers.standardizer_faults,
+    ),
+    Kind(
+        "worklists",
+        "worklist",
+        "Worklist",
+        worklists.Worklist,
+        ("worklists",),
+        has_types=True,
+        secrets="worklist",
+        faults=worklists.worklist_faults,
     ),
 )
 

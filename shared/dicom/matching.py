@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from shared.dicom.query import Found, Key, items, texts
@@ -10,6 +11,8 @@ from shared.dicom.query import Found, Key, items, texts
 _WILD_CARD_VRS: Final = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
 _NUMBER_VRS: Final = frozenset(["DS", "IS", "US", "SS", "UL", "SL", "SV", "UV", "FL", "FD"])
 _RANGE: Final = re.compile(r"([\d.:]*) *- *([\d.:]*)")
+# Scheduled Procedure Step Start Date and Time.
+_START_OF_STEP: Final = ("00400002", "00400003")
 # Lower and upper bounds are filled up to whole microseconds.
 _LONGEST_DATE: Final = {"DA": 8, "TM": 12, "DT": 20}
 
@@ -43,9 +46,41 @@ def matches(key: Key, found: Found) -> bool | None:
     if key.vr == "SQ":
         # One Item has to fit all keys (PS3.4 C.2.2.2.6).
         wanted = [inner for item in key.items for inner in item]
-        return any(all(matches(inner, item) for inner in wanted) for item in items(attribute))
+        return any(_item_fits(wanted, item) for item in items(attribute))
     shown = texts(attribute)
     return any(_fits(key.vr, value, one) for value in key.values for one in shown)
+
+
+def are_one_span(date: Key, time: Key) -> bool:
+    """True if both keys are ranges, which may be one together."""
+    return is_range(date) and is_range(time)
+
+
+def matches_span(date: Key, time: Key, found: Found) -> bool | None:
+    """Whether what a store shows lies in the one span that a range of dates and a range of times
+    are together (PS3.4 C.2.2.2.5.4): from the first time of the first day to the last of the last.
+    """
+    days, times = texts(found.get(date.tag)), texts(found.get(time.tag))
+    if not days or not times:
+        return matches(date, found)
+    first, last = _RANGE.fullmatch(date.values[0]), _RANGE.fullmatch(time.values[0])
+    if first is None or last is None:
+        return bool(matches(date, found) and matches(time, found))
+    moment = _digits(days[0]) + _digits(times[0]).ljust(12, "0")
+    begin, end = _digits(first[1]), _digits(first[2])
+    is_after = not begin or moment >= begin + _digits(last[1]).ljust(12, "0")
+    return is_after and (not end or moment <= end + _digits(last[2]).ljust(12, "9"))
+
+
+def _item_fits(keys: Iterable[Key], item: Found) -> bool:
+    by_tag = {key.tag: key for key in keys}
+    date, time = (by_tag.get(tag) for tag in _START_OF_STEP)
+    if date is not None and time is not None and are_one_span(date, time):
+        # In a worklist they are, whether that was negotiated or not (PS3.4 Table K.6-1).
+        if not matches_span(date, time, item):
+            return False
+        del by_tag[date.tag], by_tag[time.tag]
+    return all(matches(key, item) for key in by_tag.values())
 
 
 def _fits(vr: str, wanted: str, shown: str) -> bool:

@@ -72,7 +72,7 @@ def in_front_of(url: str, *destinations: Any, **services: Any) -> Iterator[int]:
     store = {"name": "archive", "type": "dicomweb", "base_url": url}
     document = {"sources": [store], "destinations": destinations}
     configuration = Configuration.model_validate_json(json.dumps(document))
-    archives = Archives(lambda: configuration, MemorySecrets(), FakeClock())
+    archives = Archives(lambda: configuration, MemorySecrets(), FakeClock(), Path())
     with running_gateway(
         MemoryReceiver(), archives, query_retrieve={"store": "archive", **services}
     ) as (_, port):

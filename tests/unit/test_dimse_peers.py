@@ -136,7 +136,7 @@ def move_to(port: int, **more: Any) -> None:
     services = QueryRetrieve.model_validate_json(
         json.dumps({"store": "any", "move_destinations": {"PEER": place}})
     )
-    archives = Archives(Configuration, MemorySecrets(**SECRETS), FakeClock())
+    archives = Archives(Configuration, MemorySecrets(**SECRETS), FakeClock(), Path())
     found = archives.move_destination(services, "PEER", calling_ae_title="AXIOM", timeout_s=30)
     assert found is not None
     Association(found, [Context(str(CTImageStorage), "1.2.840.10008.1.2.1")]).release()

@@ -173,10 +173,11 @@ def test_each_service_is_accepted_if_the_listener_has_it() -> None:
             _, body = peer.associate([*contexts, (VERIFICATION, [SYNTAX])])
             return [result for _, (result, _) in sorted(accepted_syntaxes(body).items())]
 
-    assert results() == [3] * 6 + [0]
-    assert results(query_retrieve={"store": "archive"}) == [0] * 7
+    assert results() == [3] * 7 + [0]
+    assert results(query_retrieve={"store": "archive"}) == [0] * 6 + [3, 0]
+    assert results(worklist="ris") == [3] * 6 + [0, 0]
     only_find = {"store": "archive", "move": False, "get": False}
-    assert results(query_retrieve=only_find) == [0, 3, 3, 0, 3, 3, 0]
+    assert results(query_retrieve=only_find) == [0, 3, 3, 0, 3, 3, 3, 0]
 
 
 def test_matches_are_pending_responses_and_the_last_one_is_success() -> None:

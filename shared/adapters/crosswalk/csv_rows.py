@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -38,29 +39,42 @@ class CsvRows:
         """As `Rows.find`."""
         return self._current().find(keys)
 
+    def all_rows(self) -> Iterator[tuple[Keys, Outputs]]:
+        """Every row that has its keys, whether others have them too or not.
+
+        Raises: CrosswalkUnavailableError, CrosswalkMisconfiguredError.
+        """
+        with self._told():
+            yield from self._read()
+
     def _current(self) -> Index:
         with self._lock:
             now_s = self._clock.monotonic_s()
             if now_s - self._looked_at_s < _LOOK_EVERY_S:
                 return self._index
-            try:
+            with self._told():
                 found = self._path.stat()
                 signature = (found.st_mtime_ns, found.st_size, found.st_ino)
                 if signature != self._signature:
-                    self._index, self._signature = self._read(found.st_size), signature
-            except OSError as error:
-                raise CrosswalkUnavailableError(
-                    self._entity.name, f"its file cannot be read: {error.strerror}"
-                ) from None
+                    index = Index(self._entity.name, self._read())
+                    self._index, self._signature = index, signature
             self._looked_at_s = now_s
             return self._index
 
-    def _read(self, size: int) -> Index:
-        if size > MAX_FILE_BYTES:
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CrosswalkUnavailableError(
+                self._entity.name, f"its file cannot be read: {error.strerror}"
+            ) from None
+
+    def _read(self) -> Iterator[tuple[Keys, Outputs]]:
+        if self._path.stat().st_size > MAX_FILE_BYTES:
             raise self._wrong(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         # A byte order mark, which spreadsheets write, is not part of the first column's name.
         encoding = "utf-8-sig" if self._source.encoding == "utf-8" else self._source.encoding
-        index = Index(self._entity.name)
         line = 0
         try:
             with self._path.open(encoding=encoding, newline="") as file:
@@ -77,12 +91,11 @@ class CsvRows:
                         raise self._wrong(reason)
                     keys = keys_of(self._entity, [row[place] for place in matched])
                     if keys is not None:
-                        index.add(keys, tuple(row[place] or None for place in given))
+                        yield keys, tuple(row[place] or None for place in given)
         except UnicodeError:
             raise self._wrong(f"the file is not {self._source.encoding}") from None
         except csv.Error:
             raise self._wrong(f"the file is no CSV after line {line}") from None
-        return index
 
     def _place(self, header: Sequence[str], column: str) -> int:
         if header.count(column) != 1:
