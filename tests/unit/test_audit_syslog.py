@@ -209,6 +209,7 @@ class TestARepositoryThatIsAway:
         for number in range(3):
             add(system, f"receipt-{number}")
             sends.run(for_s=60)
+            system.clock.advance(1.0)
         assert moody.asked == 1  # and is left alone for a while
         moody.is_away = False
         system.clock.advance(31.0)
