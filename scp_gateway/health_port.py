@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 _SILENT_FOR_S = 5.0
 
 # What is wrong, in a few words; "" for nothing.
 Fault = Callable[[], str]
+# What there is to say besides; empty for nothing.
+Shown = Callable[[], Mapping[str, Any]]
 
 
 class HealthPort:
     """Answers `GET /health` with 200, or with 503 and what is wrong. A context manager."""
 
-    def __init__(self, host: str, port: int, fault: Fault) -> None:
-        """Port 0 chooses a free one. Raises: OSError if it cannot listen."""
+    def __init__(self, host: str, port: int, fault: Fault, spool: Shown = dict) -> None:
+        """`spool` says what waits on a gateway on premises. Port 0 chooses a free one.
+
+        Raises: OSError if it cannot listen.
+        """
 
         class Handler(BaseHTTPRequestHandler):
             timeout = _SILENT_FOR_S
@@ -29,7 +34,9 @@ class HealthPort:
             def do_GET(self) -> None:
                 words = fault() if self.path == "/health" else "there is /health alone"
                 status = 200 if not words else 503 if self.path == "/health" else 404
-                body = json.dumps({"status": "ok" if not words else "failed", "fault": words})
+                said = {"status": "ok" if not words else "failed", "fault": words}
+                told = spool() if status != 404 else {}
+                body = json.dumps({**said, "spool": told} if told else said)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))

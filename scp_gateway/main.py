@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pydicom.config
 
@@ -30,10 +31,14 @@ from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.complaints import complain
 from shared.config.entities import Configuration, Listener
+from shared.edge.lost import EdgeLostError
 from shared.environment import Environment, Platform
 from shared.errors import AxiomError
 from shared.pipeline.ports import Ports
 from shared.pipeline.presence import Presence
+
+if TYPE_CHECKING:
+    from shared.edge.edge import Edge
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ _HANGS_AFTER_S = 30.0
 # How soon a changed configuration is noticed.
 _LOOK_EVERY_S = 1.0
 _GRACE_S = 5.0
+# What is cut off then is moved again after the next start.
+_EDGE_ENDS_S = 0.5
 
 
 def main() -> None:
@@ -55,14 +62,18 @@ def main() -> None:
     environment = Environment.read()
     ports = bootstrap.from_environment()
     state = _State()
+    edge = bootstrap.beside_reception(ports)
     if environment.platform is Platform.EMBEDDED:
         state.listener = partial(complain, environment.home / "run", "gateway")
     try:
         with ExitStack() as stack:
             if environment.health_port is not None:
+                shown = dict if edge is None else edge.shown
                 stack.enter_context(
-                    HealthPort(environment.dimse_host, environment.health_port, state.fault)
+                    HealthPort(environment.dimse_host, environment.health_port, state.fault, shown)
                 )
+            if edge is not None:
+                _await_configuration(edge, stopped, state)
             _run(
                 _gateway(environment, ports),
                 environment,
@@ -70,8 +81,9 @@ def main() -> None:
                 stopped,
                 state,
                 bootstrap.presence(ports),
+                edge,
             )
-    except WorkersLostError as error:
+    except (WorkersLostError, EdgeLostError) as error:
         log.error("the gateway ends", extra={"reason": str(error)})
         sys.exit(1)
     exporting.close()
@@ -110,6 +122,15 @@ class _State:
         self.words, self.looked_at_s = words, time.monotonic()
 
 
+def _await_configuration(edge: Edge, stopped: threading.Event, state: _State) -> None:
+    """Return once there is one: without any, nobody can say whom to let in."""
+    edge.start()
+    while not edge.has_configuration and not stopped.is_set():
+        state.tell("no configuration has come from the cloud yet")
+        edge.look_after()
+        stopped.wait(_LOOK_EVERY_S)
+
+
 def _run(
     gateway: Gateway | Workers,
     environment: Environment,
@@ -117,8 +138,9 @@ def _run(
     stopped: threading.Event,
     state: _State,
     presence: Presence | None,
+    edge: Edge | None,
 ) -> None:
-    """Follow the configuration until stopped. Raises: WorkersLostError."""
+    """Follow the configuration until stopped. Raises: WorkersLostError; EdgeLostError."""
     known: Configuration | None = None
     failed = ""
     while True:
@@ -141,10 +163,16 @@ def _run(
         if stopped.wait(_LOOK_EVERY_S):
             break
         gateway.look_after()
+        if edge is not None:
+            edge.look_after()
     state.tell("it is stopping")
     if presence is not None:
         presence.withdraw()
+    if edge is not None:
+        edge.let_go()
     gateway.stop(_GRACE_S)
+    if edge is not None:
+        edge.stop(_EDGE_ENDS_S)
 
 
 def listeners(configuration: Configuration, environment: Environment) -> Sequence[Listener]:

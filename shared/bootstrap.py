@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from shared.pipeline.presence import Presence
     from shared.ports import SourceReader
 
+# A link that says nothing for so long is down.
+_LINK_ANSWERS_WITHIN_S = 20.0
+
 # Fields that queries ask for, by collection.
 INDICES = {
     "exceptions": (
@@ -262,7 +265,7 @@ def beside_reception(ports: Ports) -> Edge | None:
     assert isinstance(ports.bus, SqliteMessageBus)
     assert isinstance(ports.objects, FolderObjectStore)
     cloud_environment = CloudEnvironment.read()
-    stores = platform.stores(cloud_environment)
+    stores = platform.stores(cloud_environment, publish_within_s=_LINK_ANSWERS_WITHIN_S)
     pace = Pace(settings.bytes_per_s, ports.clock)
     uploads = platform.uploads(cloud_environment, ports.documents, pace.take)
     far = FarSide(stores.objects, stores.documents, stores.bus, stores.secrets, uploads)

@@ -226,7 +226,9 @@ class SpoolDamagedError(PermanentError):
 
     code = "spool-damaged"
     category = Category.STORAGE
-    hint = "Check the gateway's disk, and have the Instance sent again: its sender was told Success."
+    hint = (
+        "Check the gateway's disk, and have the Instance sent again: its sender was told Success."
+    )
     template = "{} is damaged on the gateway's disk"
 
 

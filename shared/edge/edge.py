@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Runner
 from shared.edge.environment import EdgeEnvironment
 from shared.edge.link import Link
+from shared.edge.lost import EdgeLostError, SpoolInUseError
 from shared.edge.mirror import Mirror
 from shared.edge.mover import Mover, Uploads
 from shared.edge.spool import Spool
@@ -42,10 +44,6 @@ class FarSide:
     bus: MessageBus
     secrets: SecretStore
     uploads: Uploads
-
-
-class SpoolInUseError(Exception):
-    """Another process moves this spool already: two gateways were given one folder."""
 
 
 class Edge:
@@ -81,30 +79,42 @@ class Edge:
             clock,
             budget_s=lambda: ports.configuration.get().settings.retry_budget_s,
         )
-        self._stopped = threading.Event()
+        self._stopped, self._reporter_stopped = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock_file: Any = None
 
     def start(self) -> None:
         """Begin. Raises: SpoolInUseError."""
-        self._lock_file = self._locked(self._settings.spool)
+        self._lock_file = _locked(self._settings.spool)
         for name, work in (
-            ("mover", self.mover.run),
-            ("mirror", self.mirror.run),
-            ("reporter", self._reporter.run),
-            ("signs-of-life", self._say_on),
+            ("mover", lambda: self.mover.run(self._stopped)),
+            ("mirror", lambda: self.mirror.run(self._stopped)),
+            ("reporter", lambda: self._reporter.run(self._reporter_stopped)),
+            ("signs-of-life", lambda: self._say_on(self._stopped)),
         ):
-            thread = threading.Thread(target=self._run, args=(name, work), name=name, daemon=True)
+            thread = threading.Thread(target=_logged, args=(work,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def stop(self, within_s: float) -> None:
-        """Begin nothing more, and wait so long at most for what runs: what is cut off there is
-        done again after the next start.
-        """
+    def look_after(self) -> None:
+        """Raises: EdgeLostError."""
+        ended = [thread.name for thread in self._threads if not thread.is_alive()]
+        if ended and not self._stopped.is_set():
+            raise EdgeLostError(", ".join(ended))
+
+    def let_go(self) -> None:
+        """Begin nothing more."""
         self._stopped.set()
+        self._reporter_stopped.set()
+
+    def stop(self, within_s: float) -> None:
+        """Wait so long at most for what runs; what is cut off there is done again after the next
+        start.
+        """
+        self.let_go()
+        deadline_s = time.monotonic() + within_s
         for thread in self._threads:
-            thread.join(within_s)
+            thread.join(max(0.0, deadline_s - time.monotonic()))
         if self._lock_file is not None:
             self._lock_file.close()
 
@@ -113,18 +123,11 @@ class Edge:
         """False before the first configuration came: nobody can be let in by none."""
         return self.mirror.version > 0
 
-    def fault(self) -> str:
-        """What is wrong here, a link that is down aside; "" for nothing."""
-        ended = [thread.name for thread in self._threads if not thread.is_alive()]
-        if ended and not self._stopped.is_set():
-            return f"{', '.join(ended)} has ended"
-        return self.mirror.fault
-
     def state(self) -> EdgeState:
         """How it is. Raises: StorageUnavailableError."""
         depth, counts = self._spool.depth(), self.mover.counts
         closed = self._ports.receiver.closed()
-        words = [*closed, self.fault()]
+        words = [*closed, self.mirror.fault]
         if counts.stuck:
             words.append(f"{counts.stuck} files cannot be moved: {counts.stuck_why}")
         return EdgeState(
@@ -148,12 +151,6 @@ class Edge:
         since = self.link.since
         return {**told, "link_down_since": since.isoformat() if since else None}
 
-    def _run(self, name: str, work: Callable[[threading.Event], None]) -> None:
-        try:
-            work(self._stopped)
-        except Exception:
-            log.exception("a part of the gateway has ended", extra={"ended": name})
-
     def _say_on(self, stopped: threading.Event) -> None:
         sweep_at_s = float("-inf")
         while True:
@@ -165,8 +162,9 @@ class Edge:
                 log.exception("no sign of life can be given")
             if self._ports.clock.monotonic_s() >= sweep_at_s:
                 sweep_at_s = self._ports.clock.monotonic_s() + _SWEEP_EVERY_S
-                with suppress(AxiomError):
+                with suppress(AxiomError):  # in an hour again
                     self._spool.sweep()
+                    self._ports.commitments.forget_finished()
             if stopped.wait(_SAY_EVERY_S):
                 return
 
@@ -180,12 +178,20 @@ class Edge:
             self._ports,
         )
 
-    @staticmethod
-    def _locked(folder: Path) -> Any:
-        file = (folder / _LOCK).open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise SpoolInUseError(str(folder)) from None
-        return file
+
+def _logged(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        log.exception("a part of the gateway has ended")
+
+
+def _locked(folder: Path) -> Any:
+    """The spool is ours until the file is closed. Raises: SpoolInUseError."""
+    file = (folder / _LOCK).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SpoolInUseError(str(folder)) from None
+    return file

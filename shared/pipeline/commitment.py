@@ -181,6 +181,18 @@ class Commitments:
             raise CommitmentPeerUnknownError(ae_title)
         return Due(report, peer, ae_title, found.data["called_ae_title"])
 
+    def forget_finished(self) -> None:
+        """Delete requests that were reported long ago, where no clean-up does that.
+
+        Raises: StorageUnavailableError.
+        """
+        since = self._clock.now() - timedelta(
+            seconds=self._configuration.get().settings.record_retention_s
+        )
+        where = [Filter("finished_at", "<", timestamp(since))]
+        for found in self._documents.query(COLLECTION, where, limit=1000).documents:
+            self._documents.delete(COLLECTION, found.key)
+
     def _inquiry(self, key: str, request: Data) -> Inquiry:
         if self._elsewhere is None:
             return Inquiry(request, self._documents, self._clock, self._longest_s())

@@ -28,6 +28,7 @@ from google.auth.credentials import AnonymousCredentials
 from tests.google.serving import LoopbackServer, serving
 
 BUCKET = "received"
+_PIECE_BYTES = 256 << 10
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Objects:
         self.lock = threading.Lock()
         self.live: dict[str, _Object] = {}
         self.generations: dict[tuple[str, int], _Object] = {}
+        self.finished: dict[str, _Object] = {}
         self.sessions: dict[str, tuple[dict[str, Any], dict[str, str], bytearray]] = {}
         self.next = 1_700_000_000_000_000
 
@@ -193,12 +195,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put(self) -> None:
         store = self._objects(self.query["upload_id"].partition("/")[0])
-        said, query, data = store.sessions[self.query["upload_id"]]
-        data += self.body
-        if self.headers["Content-Range"].endswith("/*"):
+        session = self.query["upload_id"]
+        said, query, data = store.sessions[session]
+        if session in store.finished:
+            self._json(store.finished[session].shown())
+            return
+        sent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", self.headers["Content-Range"])
+        assert sent is not None
+        if sent[1] is not None:
+            data += self.body[max(0, len(data) - int(sent[1])) :]
+        if sent[2] == "*" or len(data) < int(sent[2]):
+            # What a connection that broke has brought counts in whole pieces.
+            del data[len(data) // _PIECE_BYTES * _PIECE_BYTES :]
             self._send(308, b"", {"Range": f"bytes=0-{len(data) - 1}"} if data else {})
             return
-        self._json(store.insert(said, bytes(data), query).shown())
+        store.finished[session] = store.insert(said, bytes(data), query)
+        self._json(store.finished[session].shown())
 
     def _delete(self) -> None:
         if "upload_id" in self.query:

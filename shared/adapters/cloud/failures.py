@@ -16,8 +16,8 @@ _LATER = (
     google_errors.Aborted,
     google_errors.RetryError,
     google.auth.exceptions.GoogleAuthError,
-    ConnectionError,
-    TimeoutError,
+    # Connections that break and time-outs, those of `requests` too.
+    OSError,
 )
 # What a person has to mend while messages wait: it is given without us being started anew.
 _NOT_APPLIED = (

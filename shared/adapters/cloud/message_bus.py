@@ -11,6 +11,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.api_core import exceptions as google_errors
 from google.pubsub_v1.services.publisher import PublisherClient
@@ -35,8 +36,21 @@ _NO_TOPIC = (google_errors.NotFound, google_errors.Forbidden)
 class PubSubMessageBus:
     """MessageBus of the cloud. `topic_prefix` stands before each topic's name."""
 
-    def __init__(self, client: PublisherClient, project: str, topic_prefix: str = "") -> None:
+    def __init__(
+        self,
+        client: PublisherClient,
+        project: str,
+        topic_prefix: str = "",
+        *,
+        once_within_s: float | None = None,
+    ) -> None:
+        """With `once_within_s` a request is made once and given up then; else it is tried again
+        for as long as the client thinks fit.
+        """
         self._client, self._project, self._prefix = client, project, topic_prefix
+        self._how: dict[str, Any] = {}
+        if once_within_s is not None:
+            self._how = {"retry": None, "timeout": once_within_s}
         self._without: dict[str, float] = {}  # topics that are not there, and until when
 
     def publish(self, messages: Iterable[Outgoing]) -> None:
@@ -51,7 +65,7 @@ class PubSubMessageBus:
         for topic, batch in shared.items():
             for part in _requests(batch):
                 with told_as_ours(f"Pub/Sub topic {self._prefix}{topic}", terraform_address(topic)):
-                    self._client.publish(topic=self._path(topic), messages=part)
+                    self._client.publish(topic=self._path(topic), messages=part, **self._how)
 
     def _published_apart(self, topic: str, batch: list[PubsubMessage]) -> bool:
         """False if there is no such topic: nothing is published then."""
@@ -61,7 +75,7 @@ class PubSubMessageBus:
         for part in _requests(batch):
             with told_as_ours(f"Pub/Sub topic {self._prefix}{topic}", terraform_address(topic)):
                 try:
-                    self._client.publish(topic=self._path(topic), messages=part)
+                    self._client.publish(topic=self._path(topic), messages=part, **self._how)
                 except _NO_TOPIC:
                     if not is_first:
                         raise

@@ -12,7 +12,9 @@ from typing import Any, Self
 import google.cloud.storage as storage
 import google_crc32c
 from google.api_core import exceptions as google_errors
+from google.api_core.retry import Retry
 from google.cloud.storage.exceptions import InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.names import check_object_name
@@ -36,13 +38,14 @@ class BucketObjectStore:
     being no such object, since the client repeats requests whose answer was lost.
     """
 
-    def __init__(self, bucket: storage.Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, bucket: storage.Bucket, retry: Retry | None = DEFAULT_RETRY) -> None:
+        """`retry` is how uploads are tried again within `commit`; None if the caller does that."""
+        self._bucket, self._retry = bucket, retry
 
     def create(self, name: str) -> _Writer:
         """Start an object. A taken name shows at `commit`."""
         check_object_name(name)
-        return _Writer(self._bucket, name)
+        return _Writer(self._bucket, name, self._retry)
 
     def open(self, name: str) -> _Reader:
         """Raises: ObjectMissingError, StorageUnavailableError."""
@@ -77,9 +80,9 @@ class BucketObjectStore:
 class _Writer:
     """One upload: in one request if it fits a chunk, else resumable, a chunk at a time."""
 
-    def __init__(self, bucket: storage.Bucket, name: str) -> None:
+    def __init__(self, bucket: storage.Bucket, name: str, retry: Retry | None) -> None:
         self.size = 0
-        self._bucket, self._name = bucket, name
+        self._bucket, self._name, self._retry = bucket, name, retry
         self._sum = google_crc32c.Checksum()
         self._chunk = bytearray()
         self._upload: Any = None
@@ -109,6 +112,7 @@ class _Writer:
                         size=len(self._chunk),
                         if_generation_match=_CREATE_ONLY,
                         checksum="crc32c",
+                        retry=self._retry,
                     )
                 else:
                     self._upload.write(self._chunk)

@@ -29,12 +29,15 @@ class Stores:
     secrets: SecretStore
 
 
-def stores(environment: CloudEnvironment) -> Stores:
-    """Stands for all of them; a client is imported when its store is first asked for something."""
+def stores(environment: CloudEnvironment, *, publish_within_s: float | None = None) -> Stores:
+    """Stands for all of them; a client is imported when its store is first asked for something.
+
+    With `publish_within_s` whoever publishes tries again himself.
+    """
     return Stores(
         objects=lazily(lambda: _objects(environment)),
         documents=lazily(lambda: _documents(environment)),
-        bus=lazily(lambda: _bus(environment)),
+        bus=lazily(lambda: _bus(environment, publish_within_s)),
         secrets=lazily(lambda: _secrets(environment)),
     )
 
@@ -165,11 +168,16 @@ def _documents(environment: CloudEnvironment) -> DocumentStore:
     return FirestoreDocumentStore(firestore_client(environment))
 
 
-def _bus(environment: CloudEnvironment) -> MessageBus:
+def _bus(environment: CloudEnvironment, once_within_s: float | None) -> MessageBus:
     from shared.adapters.cloud.clients import publisher
     from shared.adapters.cloud.message_bus import PubSubMessageBus
 
-    return PubSubMessageBus(publisher(environment), environment.project, environment.topic_prefix)
+    return PubSubMessageBus(
+        publisher(environment),
+        environment.project,
+        environment.topic_prefix,
+        once_within_s=once_within_s,
+    )
 
 
 def _secrets(environment: CloudEnvironment) -> SecretStore:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google.cloud.storage as storage
-import requests
 
 from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.cloud.object_store import TERRAFORM_ADDRESS, BucketObjectStore
 from shared.errors import ObjectExistsError, SpoolDamagedError, StorageUnavailableError
 from shared.ports import DocumentStore, ObjectReader
+
+if TYPE_CHECKING:
+    import requests
 
 # Larger ones go in a session that goes on where it broke off; smaller ones go again.
 RESUMABLE_FROM_BYTES = 8 << 20
@@ -40,7 +42,7 @@ class BucketUploads:
     ) -> None:
         """`sessions` is kept on this machine; `pace` is asked before so many bytes are sent."""
         self._bucket, self._sessions, self._pace = bucket, sessions, pace
-        self._objects = BucketObjectStore(bucket)
+        self._objects = BucketObjectStore(bucket, retry=None)
         self._resumable_from = resumable_from
 
     def send(self, reader: ObjectReader, crc32c: int) -> None:
@@ -63,12 +65,9 @@ class BucketUploads:
         known = self._sessions.get(COLLECTION, reader.name)
         session = str(known.data["session"]) if known else self._begin(reader, crc32c)
         with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
-            try:
-                answer = self._ask(session, reader.size) if known else None
-                if answer is None or answer.status_code == 308:
-                    answer = self._put_rest(session, reader, _received(answer))
-            except requests.RequestException as error:
-                raise StorageUnavailableError(f"Cloud Storage: {type(error).__name__}") from error
+            answer = self._ask(session, reader.size) if known else None
+            if answer is None or answer.status_code == 308:
+                answer = self._put_rest(session, reader, _received(answer))
         self._judge(answer, reader, crc32c)
         self._sessions.delete(COLLECTION, reader.name)
 
@@ -78,7 +77,7 @@ class BucketUploads:
         blob.crc32c = _encoded(crc32c)
         with told_as_ours("Cloud Storage", TERRAFORM_ADDRESS):
             session: str = blob.create_resumable_upload_session(
-                size=reader.size, if_generation_match=_CREATE_ONLY, timeout=_TIMEOUTS_S
+                size=reader.size, if_generation_match=_CREATE_ONLY, timeout=_TIMEOUTS_S, retry=None
             )
         self._sessions.put(COLLECTION, reader.name, {"session": session})
         return session
