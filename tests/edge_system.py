@@ -132,8 +132,10 @@ class EdgeSystem:
     def move(self) -> None:
         """Step until nothing is left that could go now."""
         for _ in range(1000):
-            with suppress(StorageUnavailableError):
+            try:
                 self.mover.step(0.01)
+            except StorageUnavailableError as error:
+                self.link.failed(str(error))
             if not self.spool.depth().messages or self.link.wait_s():
                 return
         raise AssertionError("it does not end")

@@ -190,7 +190,8 @@ class Commitments:
             seconds=self._configuration.get().settings.record_retention_s
         )
         where = [Filter("finished_at", "<", timestamp(since))]
-        for found in self._documents.query(COLLECTION, where, limit=1000).documents:
+        page = self._documents.query(COLLECTION, where, order_by="finished_at", limit=1000)
+        for found in page.documents:
             self._documents.delete(COLLECTION, found.key)
 
     def _inquiry(self, key: str, request: Data) -> Inquiry:
