@@ -8,12 +8,12 @@ versions can run side by side during a rollout.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct, field
 
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
@@ -50,8 +50,7 @@ class Stage(StrEnum):
     COMMITMENT = "report_commitment"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedFile:
+class ReceivedFile(Struct, frozen=True):
     """The Part 10 bytes as staged; the object never changes."""
 
     object_name: str
@@ -62,8 +61,7 @@ class ReceivedFile:
     body_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where an Instance came from."""
 
     type: str  # "dimse", "stow", ...
@@ -74,8 +72,7 @@ class Source:
     principal: str = ""  # who was authenticated, "" for nobody
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What is known of one received Instance. Every later message carries it unchanged."""
 
     receipt_id: str
@@ -92,15 +89,13 @@ class Receipt:
     header: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceReceived:
+class InstanceReceived(Struct, frozen=True):
     """An Instance is durable; its sender has been, or is about to be, told so."""
 
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceAccepted:
+class InstanceAccepted(Struct, frozen=True):
     """Validation let the Instance pass, with these warnings.
 
     `decision` counts how often the rules were asked: a recorded decision is repeated for the same
@@ -117,8 +112,7 @@ class InstanceAccepted:
     corrects: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StandardizationRequested:
+class StandardizationRequested(Struct, frozen=True):
     """Rules cannot go on before this standardizer has looked at the Instance with these Changes.
 
     Its answer goes with those of `accepted`, and then the rules begin anew.
@@ -134,8 +128,7 @@ class StandardizationRequested:
         return self.accepted.receipt
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryRequested:
+class DeliveryRequested(Struct, frozen=True):
     """One Delivery: this Instance, with these Changes, to this destination.
 
     It is void once a later `decision` is recorded. `order` counts how often a person asked for it
@@ -153,8 +146,7 @@ class DeliveryRequested:
     corrects: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ExceptionRaised:
+class ExceptionRaised(Struct, frozen=True):
     """An entry for the exception log: what happened, to what, and what a person can do.
 
     `retry_topic` and `retry_message` are what to publish to try the failed stage again; empty when
@@ -182,15 +174,13 @@ class ExceptionRaised:
     details: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequested:
+class JobRequested(Struct, frozen=True):
     """A job, whose document says what it is, is to be begun or to go on."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommitmentRequested:
+class CommitmentRequested(Struct, frozen=True):
     """Storage commitment, whose document says for what, is to be reported to whoever asked."""
 
     key: str
@@ -207,7 +197,7 @@ M = TypeVar(
     CommitmentRequested,
 )
 
-# Made here, where one thread runs: msgspec prepares a dataclass at its first use, and two threads
+# Made here, where one thread runs: msgspec prepares a type at its first use, and two threads
 # that do so at once can crash the process.
 _DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in M.__constraints__

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from msgspec import Struct, field
 
 from shared import tracing
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(Struct, frozen=True):
     """What an object store knows of one object. `crc32c` is the Castagnoli CRC of all its bytes."""
 
     name: str
@@ -117,8 +117,7 @@ class ObjectStore(Protocol):
 Operator = Literal["==", "in", "<", "<=", ">", ">="]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A claim about one top-level field of a document; an absent field matches nothing.
 
     `in` takes a list of up to 30 values.
@@ -129,8 +128,7 @@ class Filter:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """One document as it was read. `data` is JSON: str, int, float, bool, None, lists, dicts."""
 
     key: str
@@ -138,8 +136,7 @@ class Document:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """A document to create or overwrite, whatever is there."""
 
     collection: str
@@ -147,8 +144,7 @@ class Put:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Some documents of a query; `cursor` continues after the last of them, None at the end."""
 
     documents: Sequence[Document]
@@ -207,8 +203,7 @@ class DocumentStore(Protocol):
     def count(self, collection: str, where: Sequence[Filter] = ()) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """One message to publish.
 
     `lane` keeps messages that may hold each other up apart (a destination's name); "" for none.
@@ -256,8 +251,7 @@ class Destination(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """What waits in some topics: how many messages, and for how long one that could be worked on
     has waited for that at most.
     """
@@ -308,8 +302,7 @@ class DicomStore(Protocol):
         """Delete one Instance; a missing one is no error."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundInstance:
+class FoundInstance(Struct, frozen=True):
     """One Instance that a source shows; of files, one file, whose name stands for a UID.
 
     `version` changes with what is under the UID; "" where the source does not tell.
@@ -321,8 +314,7 @@ class FoundInstance:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundStudy:
+class FoundStudy(Struct, frozen=True):
     """A Study of which a source shows something; of files, some that are looked at together.
 
     `signature` changes with what the source shows of the Study; "" where that tells nothing.
@@ -336,8 +328,7 @@ class FoundStudy:
     instances: tuple[FoundInstance, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Retrieval:
+class Retrieval(Struct, frozen=True):
     """What is asked for at once: `instances` of a Study.
 
     They are all that the source shows of `series_instance_uid`, or without one of the Study, if
@@ -350,8 +341,7 @@ class Retrieval:
     is_whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retrieved:
+class Retrieved(Struct, frozen=True):
     """One Instance on its way: a Part 10 file, read once and before the next one is asked for.
 
     `uid` is that of the FoundInstance, "" where only the file tells. Reading raises what
@@ -362,8 +352,7 @@ class Retrieved:
     chunks: Iterator[Buffer]
 
 
-@dataclass(frozen=True, slots=True)
-class MoveProgress:
+class MoveProgress(Struct, frozen=True):
     """How far a source says that it is with sending (PS3.4 C.4.2.1.6)."""
 
     remaining: int

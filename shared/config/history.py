@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
+from msgspec import Struct
 
 from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
@@ -19,8 +19,7 @@ _MAX_VERSIONS: Final = 500  # that one look at a ruleset's history goes back
 _PAGE: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version; `reason` is what its author said, "" for nothing."""
 
     version: int

@@ -9,8 +9,9 @@ is left to write is an example in docs/configuration.md, which a test posts as i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from shared.config import (
     crosswalks,
@@ -28,8 +29,7 @@ def _no_faults(_: Mapping[str, Any]) -> Iterable[Fault]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """What holds for all entities of one kind."""
 
     name: str  # the field of `entities.Configuration`

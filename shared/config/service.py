@@ -12,11 +12,11 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from pydantic import ValidationError
 
 from shared import crash_points
@@ -57,8 +57,7 @@ _REFRESH_S = 0.5
 _PLACE = re.compile(r"(\w+)\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A place that uses an entity. `name` is None in the settings."""
 
     kind: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One Attribute before and after. Applying it is `shared.dicom.edit`'s work.
 
     Values are shown as text, one str for each Value (a Sequence shows one str for each Item, bytes
@@ -26,8 +25,7 @@ class Change:
     position: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transcoding:
+class Transcoding(Struct, frozen=True):
     """The Transfer Syntax in which an Instance is to leave, after all Changes."""
 
     transfer_syntax_uid: str

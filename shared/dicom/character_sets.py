@@ -9,15 +9,15 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 UTF_8: Final = "ISO_IR 192"
 
 
-@dataclass(frozen=True, slots=True)
-class CharacterSet:
+class CharacterSet(Struct, frozen=True):
     """The meaning of one value of Specific Character Set: Python codecs, the initial one first."""
 
     codecs: tuple[str, ...]
@@ -189,8 +189,7 @@ _CODEC_BY_ESCAPE: Final = {
 _CODECS_THAT_ESCAPE: Final = ("iso2022_jp", "iso2022_jp_2")
 
 
-@dataclass(frozen=True, slots=True)
-class _CodeElement:
+class _CodeElement(Struct, frozen=True):
     """One set that an escape sequence calls (PS3.3 tables C.12-3, C.12-4)."""
 
     codec: str

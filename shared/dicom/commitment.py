@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from io import BytesIO
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -44,24 +45,21 @@ class MalformedCommitmentError(ValueError):
     """The data set is no request for, or no report of, storage commitment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """One Instance."""
 
     sop_class_uid: str
     sop_instance_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """One Instance that is not committed. `reason` is a FailureReason, or what a peer says."""
 
     reference: Reference
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
-class CommitmentRequest:
+class CommitmentRequest(Struct, frozen=True):
     """What an N-ACTION asks."""
 
     transaction_uid: str
@@ -83,8 +81,7 @@ class CommitmentRequest:
         return cls(_transaction_uid(dataset), references)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitmentReport:
+class CommitmentReport(Struct, frozen=True):
     """What an N-EVENT-REPORT tells."""
 
     transaction_uid: str

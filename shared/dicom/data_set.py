@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from shared.dicom import dictionary
 from shared.dicom.character_sets import DEFAULT, CharacterSet, character_set, terms_of
@@ -86,8 +87,7 @@ class Item:
         self._data_set.rebase(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(Struct, frozen=True):
     """One Data Element: offsets in the header's data. `vr` is what it means, `encoded_vr` what
     stands there: None in Implicit VR, "UN" where a system knew no better.
     """

@@ -10,8 +10,9 @@ import hashlib
 import re
 import string
 import unicodedata
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from shared.dicom.outgoing import OutgoingInstance
 from shared.dicom.paths import AttributePath
@@ -36,8 +37,7 @@ _RESERVED_ON_WINDOWS = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9�
 _Placeholder = AttributePath | str  # an Attribute, or one of _FACTS
 
 
-@dataclass(frozen=True, slots=True)
-class PathTemplate:
+class PathTemplate(Struct, frozen=True):
     """A parsed template: names separated by `/`, with Attributes in braces.
 
     `{PatientID}/{StudyInstanceUID}/{(0008,0018)}.dcm`; also `{calling_ae_title}` and

@@ -8,9 +8,10 @@ in differs from file to file (PS3.5 7.8.1): `(0031,"CREATOR",20)`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom import dictionary
 
@@ -29,8 +30,7 @@ class UnknownAttributeError(ValueError):
         return f"{self.text!r} names no Attribute{hint}"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One Attribute on the way. `item` is the Item to go on into, None on the last step.
 
     With a `creator`, `tag` has only the low byte of its element number: the block is looked up.
@@ -50,8 +50,7 @@ class Step:
         return f"{name}[*]" if self.item == ANY_ITEM else f"{name}[{self.item}]"
 
 
-@dataclass(frozen=True, slots=True)
-class AttributePath:
+class AttributePath(Struct, frozen=True):
     """Where an Attribute stands. `str(path)` is canonical: equal paths have equal text."""
 
     steps: tuple[Step, ...]

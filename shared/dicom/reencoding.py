@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom.data_set import PIXEL_DATA_TAGS, UNDEFINED, DataSet, Entry, Item
 from shared.dicom.values import KNOWN_VRS, LONG_VRS
@@ -27,8 +28,7 @@ _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(Struct, frozen=True):
     """How the Data Elements of a data set are written."""
 
     is_implicit_vr: bool

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Standardized:
+
+class Standardized(Struct, frozen=True):
     """The answer to a `standardize` action.
 
     `edits` are Attributes by path with their new Values. `hold` is why a person has to decide

@@ -11,8 +11,10 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from msgspec import Struct
 
 from shared.dicom import dictionary
 from shared.dicom.data_set import PIXEL_DATA_TAGS, UNDEFINED, DataSet, Overrun
@@ -80,8 +82,7 @@ class _Reader(Protocol):
     def fileno(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _BodyElement:
+class _BodyElement(Struct, frozen=True):
     """One Data Element of the Body; its value is before a Sequence Delimitation Item."""
 
     tag: int

@@ -6,8 +6,9 @@ A code is stable: settings name it, scripts count it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Severity(StrEnum):
@@ -18,8 +19,7 @@ class Severity(StrEnum):
     IGNORE = "ignore"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is wrong. `message` holds tags, UIDs, counts and lengths, no other Values."""
 
     code: str
@@ -31,8 +31,7 @@ class Finding:
         return f"{self.code}: {self.message} ({self.reference})"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A row of the table; called with what was found where, it makes the Finding."""
 
     code: str
@@ -43,8 +42,7 @@ class Kind:
         return Finding(self.code, path, message, self.reference)
 
 
-@dataclass(frozen=True, slots=True)
-class UidKinds:
+class UidKinds(Struct, frozen=True):
     """What can be wrong with one UID that an Instance needs."""
 
     missing: Kind  # absent or empty

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shared.dicom import validation_findings as kinds
 from shared.dicom.header import Header
@@ -61,8 +62,7 @@ def refers_to_pixels(header: Header) -> bool:
     return header.transfer_syntax_uid in _REFERENCING_SYNTAXES or "PixelDataProviderURL" in header
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """The Attributes that fix the length of Pixel Data; None for absent, empty or no number."""
 
     rows: int | None

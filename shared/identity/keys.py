@@ -12,9 +12,11 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from shared.errors import DocumentMissingError
 from shared.pipeline.audit import AuditLog

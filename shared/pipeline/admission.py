@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from shared.config.entities import Settings
 from shared.errors import OverloadedError, RateLimitedError
@@ -27,8 +28,7 @@ _OPENS_ABOVE = 1.1
 _STAGE_TOPICS = (Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """What was measured."""
 
     free_bytes: int | None

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import secrets
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, Page, Put
@@ -22,8 +23,7 @@ COLLECTION = "audit"
 SPOOL = "audit-spool"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where what is going on comes from, and what for, as whoever asks says it."""
 
     address: str = ""

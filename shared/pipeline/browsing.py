@@ -9,8 +9,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from shared.config.entities import (
     Configuration,
@@ -56,8 +57,7 @@ class Searched(Protocol):
         """Release connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A store that can be searched. `is_source`: what it shows can be pulled from it."""
 
     name: str
@@ -65,16 +65,14 @@ class Candidate:
     is_source: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """One entity that a store shows."""
 
     source: str
     match: Match
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A store has said all that it is asked for, or will say no more."""
 
     source: str

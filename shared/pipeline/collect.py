@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared import crash_points
 from shared.errors import (
@@ -373,8 +374,7 @@ class Collector:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """What a Study was like when it was last looked at."""
 
     count: int = -1

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from shared import crash_points
 from shared.config.entities import DimseDestination
@@ -70,8 +71,7 @@ class Spool(Protocol):
         """Have the cloud keep a document; the first one of its key counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(Struct, frozen=True):
     """Where Instances are decided about by others, and we are a gateway on premises."""
 
     spool: Spool
@@ -263,8 +263,7 @@ class Commitments:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """A report that is to be made on a new association, from our AE to the peer's."""
 
     report: CommitmentReport

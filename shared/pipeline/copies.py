@@ -20,11 +20,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from shared.dicom import original_attributes
 from shared.dicom.changes import Change, Transcoding
@@ -44,8 +44,7 @@ COLLECTION = "copies"
 CLAIM_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """An Instance as one destination is to have it."""
 
     destination: str
@@ -63,8 +62,7 @@ class Copy:
         return copy_key(self.destination, self.address, self.sop_instance_uid)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """The copy is to be sent, and then confirmed or released.
 
     `redelivery`: these very bytes, and no others, may be there already. `original_attributes` are
@@ -75,22 +73,19 @@ class Claimed:
     original_attributes: Change | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(Struct, frozen=True):
     """Equal bytes are confirmed, by `receipt_id`: nothing is to be sent."""
 
     receipt_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Superseded:
+class Superseded(Struct, frozen=True):
     """Other bytes are confirmed that were received later, and the newest count."""
 
     receipt_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(Struct, frozen=True):
     """Other bytes are confirmed, and they are to stay."""
 
     receipt_id: str

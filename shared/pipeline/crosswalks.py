@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from shared.rules.crosswalk import CrosswalkLookup
 
 
-@dataclass(frozen=True, slots=True)
-class CrosswalkStatus:
+class CrosswalkStatus(Struct, frozen=True):
     """How one map does. What is of the copy is empty where the map has no `sync`."""
 
     map_name: str

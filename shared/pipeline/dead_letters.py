@@ -8,9 +8,10 @@ dead for days.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from shared.errors import Category, MalformedMessageError, RetriesSpentError
 from shared.messages import (

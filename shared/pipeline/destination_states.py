@@ -6,9 +6,10 @@ Whoever delivers records a change; everybody can read it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import RETRYING
@@ -23,8 +24,7 @@ COLLECTION = "destination-states"
 CLOSED, OPEN = "closed", "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """What deliveries to a destination met with lately."""
 
     destination: str

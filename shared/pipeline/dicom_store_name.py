@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _NAME = re.compile(
     r"projects/([a-z0-9.:-]{1,63})/locations/([a-z0-9-]{1,63})"
@@ -13,8 +14,7 @@ _UID = r"([0-9.]{1,64})"
 _INSTANCE = re.compile(rf"({_NAME.pattern})/dicomWeb/studies/{_UID}/series/{_UID}/instances/{_UID}")
 
 
-@dataclass(frozen=True, slots=True)
-class DicomStoreName:
+class DicomStoreName(Struct, frozen=True):
     """Project, location, dataset and store, which make up its name."""
 
     project_id: str
@@ -41,8 +41,7 @@ class DicomStoreName:
         return f"{endpoint.rstrip('/')}/v1/{self}/dicomWeb"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredInstanceName:
+class StoredInstanceName(Struct, frozen=True):
     """One Instance in a store, as notifications name it."""
 
     store: DicomStoreName

@@ -6,10 +6,11 @@ The answers hold patients' Values; they are for the person who asked, never for 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.changes import Change
 from shared.dicom.header import Header
@@ -29,8 +30,7 @@ _MAX_SHOWN: Final = 50  # Instances that a report shows each by itself
 _PAGE: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """One Instance to try rules on; or, without header and facts, why it cannot be tried."""
 
     name: str  # its receipt, or what the person called it

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
@@ -25,8 +26,7 @@ SILENT_AFTER_S = 600.0
 _MOST = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeState:
+class EdgeState(Struct, frozen=True):
     """How a gateway on premises is."""
 
     messages: int  # that the cloud does not have
@@ -40,8 +40,7 @@ class EdgeState:
     link: str = ""  # why the link does not work; "" if it does
 
 
-@dataclass(frozen=True, slots=True)
-class SeenEdge:
+class SeenEdge(Struct, frozen=True):
     """What is known of one here."""
 
     name: str
@@ -64,7 +63,7 @@ def seen(documents: DocumentStore, clock: Clock) -> Sequence[SeenEdge]:
     found = []
     for document in documents.query(COLLECTION, limit=_MOST).documents:
         at = datetime.fromisoformat(document.data["at"]).astimezone(UTC)
-        told = {name: document.data[name] for name in EdgeState.__dataclass_fields__}
+        told = {name: document.data[name] for name in EdgeState.__struct_fields__}
         silent_s = max(0.0, (clock.now() - at).total_seconds())
         found.append(SeenEdge(document.key, silent_s, EdgeState(**told)))
     return found
@@ -103,5 +102,5 @@ def fault_of_any(documents: DocumentStore, clock: Clock) -> str | None:
 
 
 def _as_json(state: EdgeState, but: Sequence[str] = ()) -> dict[str, Any]:
-    names = EdgeState.__dataclass_fields__
+    names = EdgeState.__struct_fields__
     return {name: getattr(state, name) for name in names if name not in but}

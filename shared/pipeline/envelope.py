@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct, field
 
 from shared.errors import MalformedMessageError
 from shared.tracing import TRACEPARENT
@@ -51,8 +51,7 @@ class Pushed(Protocol):
         """The body."""
 
 
-@dataclass(frozen=True, slots=True)
-class PushedMessage:
+class PushedMessage(Struct, frozen=True):
     """A message out of its envelope. `attempt` counts from 1, as far as it is told."""
 
     data: bytes

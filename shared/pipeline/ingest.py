@@ -12,8 +12,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from shared.errors import (
     CopyInFlightError,
@@ -39,8 +40,7 @@ _STORED = ("", "StoreInstances", "ImportDicomData")
 Pieces = AbstractContextManager[Iterator[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Struct, frozen=True):
     """An object in a landing bucket, one generation of it."""
 
     bucket: str
@@ -53,8 +53,7 @@ class Landed:
         return f"gs://{self.bucket}/{self.name}#{self.generation}"
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where Instances are fetched from. Each call raises ObjectMissingError for what is gone, and
     StorageUnavailableError.
     """

@@ -33,7 +33,7 @@ Data = Mapping[str, Any]
 
 def receipt_of(data: Data) -> Receipt:
     """The receipt that the document keeps; its header is read again from the received file."""
-    fields = {name: data[name] for name in Receipt.__dataclass_fields__ if name != "header"}
+    fields = {name: data[name] for name in Receipt.__struct_fields__ if name != "header"}
     return msgspec.convert({**fields, "header": None}, Receipt)
 
 

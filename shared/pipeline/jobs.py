@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from shared.errors import (
     AxiomError,
@@ -42,8 +43,7 @@ _FAILURES_SHOWN = 20
 Data = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """What is to be done to each of `kind`."""
 
     kind: str  # "exceptions" or "instances"

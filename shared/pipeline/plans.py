@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.header import Header
@@ -20,8 +21,7 @@ from shared.ports import Outgoing
 from shared.rules import Decision, Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One Delivery as decided; kept in the Instance's document, so that a second run repeats it."""
 
     destination: str

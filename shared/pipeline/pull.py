@@ -14,10 +14,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
+
+from msgspec.structs import replace
 
 from shared.config.sources import AnySource
 from shared.errors import (

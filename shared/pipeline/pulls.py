@@ -14,8 +14,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from shared.config.sources import AnySource
 from shared.errors import (
@@ -54,8 +55,7 @@ _COLUMNS = {
 Data = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One row: a Study by its UID, or all Studies of an accession number."""
 
     keyword: str  # StudyInstanceUID or AccessionNumber

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from shared import crash_points, metrics, tracing
 from shared.errors import (
@@ -72,8 +73,7 @@ class CallerRefusedError(Exception):
         self.status, self.reason = status, reason
 
 
-@dataclass(frozen=True, slots=True)
-class PushRequest:
+class PushRequest(Struct, frozen=True):
     """One unwrapped push without HTTP, as the embedded runner makes it."""
 
     data: bytes

@@ -10,9 +10,10 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
+
+from msgspec.structs import replace
 
 from shared import crash_points, metrics, tracing
 from shared.config.entities import Settings

@@ -10,9 +10,10 @@ import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from shared.errors import AxiomError, DocumentMissingError, ObjectMissingError, TransientError
 from shared.messages import JobRequested, Topic, encode
@@ -52,8 +53,7 @@ class Inventory(Protocol):
         """
 
 
-@dataclass(slots=True)
-class Difference:
+class Difference(Struct):
     """What was found. Counts are of Instances; lists name the first of them."""
 
     studies: int = 0
@@ -156,8 +156,7 @@ def work(key: str, ports: Ports) -> Data:
 InventoryOf = AbstractContextManager[Inventory]
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
+class _Expected(Struct, frozen=True):
     instance: Data
     study_instance_uid: str  # as the destination sees it
     sop_instance_uid: str

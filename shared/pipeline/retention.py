@@ -18,9 +18,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import Struct, field
 
 from shared import crash_points
 from shared.errors import (
@@ -73,8 +74,7 @@ _QUEUE = (
 Data = Mapping[str, Any]
 
 
-@dataclass(slots=True)
-class Swept:
+class Swept(Struct):
     """What one cycle has deleted so far, and why it kept what it looked at and kept."""
 
     files: int = 0

@@ -6,8 +6,10 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.config.entities import Configuration
 from shared.config.service import ConfigurationService
@@ -19,8 +21,7 @@ from shared.rules.ruleset import Mode, Stage
 from shared.rules.schedules import Schedule
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(Struct, frozen=True):
     """A ruleset in shadow mode: what all rulesets would be if it were live.
 
     `edition` differs for different documents of the ruleset.
@@ -31,8 +32,7 @@ class Shadow:
     program: Program
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Compiled(Struct, frozen=True):
     version: int
     live: Program
     shadows: tuple[Shadow, ...]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from shared.pipeline import instance_records
 from shared.pipeline.exceptions import COLLECTION as EXCEPTIONS
@@ -16,8 +17,7 @@ from shared.ports import Document, DocumentStore, Filter, Page
 Data = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """What can be selected: where it is, how its filter's names are those of its fields, by which
     field it is ordered, and what a selection that names no state means.
     """
@@ -63,8 +63,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Documents of a kind, newest first, up to and including a time.
 
     `filter` holds names of the kind's fields with the value each must have, `since` (a time), and

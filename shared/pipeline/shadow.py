@@ -12,8 +12,9 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from shared.errors import AxiomError
 from shared.messages import Receipt
@@ -55,8 +56,7 @@ def observe(receipt: Receipt, instance: Mapping[str, Any], ports: Ports) -> None
         )
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(Struct):
     """What one process has seen of one shadow."""
 
     name: str

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from shared.errors import DocumentChangedError, DocumentExistsError
 from shared.messages import Stage
@@ -28,8 +29,7 @@ _BEFORE_DELIVERY = (Stage.RECEIVE, Stage.VALIDATE, Stage.RULES)
 _TOUCH_S = 86400.0
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One Study of one source. `seen` holds a mark of each Instance that was given."""
 
     key: str

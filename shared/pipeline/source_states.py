@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct, field
 
 from shared.config.sources import AnySource
 from shared.errors import (
@@ -61,8 +62,7 @@ _NEW: Mapping[str, Any] = {
 Data = Mapping[str, Any]
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(Struct):
     """The right to poll a source; `data` is its state as it was last written."""
 
     source: str

@@ -7,8 +7,9 @@ decided about anew, which delivers it again. If we end in between, saying the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.errors import (
     AxiomError,
@@ -49,8 +50,7 @@ _PAGE: Final = 200
 Data = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A decision as it is then, how many Instances are decided about anew for it, and how many
     cannot be, because their received file is gone.
     """

@@ -7,8 +7,9 @@ So the rules after the action see standard terms, and one decision has all Chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from shared.dicom.edit import apply_changes
 from shared.errors import ObjectMissingError

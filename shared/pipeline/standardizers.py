@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from shared import metrics, tracing
 from shared.dicom.standardized import Standardized
@@ -36,8 +38,7 @@ _MARGIN_S: Final = 15.0  # that a claim lasts longer than its providers may take
 _REGION: Final = "AnatomicRegionSequence[0]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Compiled(Struct, frozen=True):
     entity: Entity
     chain: Chain
     kept: KeptDecisions

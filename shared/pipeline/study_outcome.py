@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from shared.pipeline.instance_records import (
     COLLECTING,
@@ -21,8 +21,7 @@ from shared.rules import Verdict
 Data = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """One rule's decision about one Instance of a Study or Series."""
 
     rule: str  # "ruleset/rule"

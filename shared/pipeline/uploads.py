@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from shared.errors import WrongStateError
 from shared.ports import Clock
@@ -22,8 +23,7 @@ SESSION_LASTS = timedelta(days=7)
 BeginSession = Callable[[str, int | None], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """A session that has begun."""
 
     upload_id: str

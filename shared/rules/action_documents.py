@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.dicom.paths import AttributePath
 from shared.dicom.transfer_syntaxes import TARGETS
@@ -64,8 +65,7 @@ _STATUS: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{4})[hH]?")
 _DATE_VRS: Final = frozenset({"DA", "DT"})
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """What actions may refer to. None stands where it is not known."""
 
     destinations: Collection[str] | None = None

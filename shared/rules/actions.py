@@ -7,8 +7,9 @@ ActionError says why an action cannot be carried out; its text holds no patient'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from shared.dicom import dictionary
 from shared.dicom.changes import Transcoding
@@ -28,8 +29,7 @@ class ActionError(ValueError):
     """The action cannot be carried out on this Instance. The text holds no Values."""
 
 
-@dataclass(slots=True)
-class Effects:
+class Effects(Struct):
     """What one rule, or all of them together, decided beside the edits."""
 
     destinations: dict[str, list[PerDestination]] = field(default_factory=dict)
@@ -59,8 +59,7 @@ class Effects:
         self.transcoding = other.transcoding or self.transcoding
 
 
-@dataclass(slots=True)
-class Work:
+class Work(Struct):
     """One Instance while one rule acts on it. `by` names the action that is at work."""
 
     received: Header
@@ -140,8 +139,7 @@ class Action(Protocol):
         """Raises: ActionError; TransientError if a crosswalk cannot answer now."""
 
 
-@dataclass(frozen=True, slots=True)
-class PerDestination:
+class PerDestination(Struct, frozen=True):
     """What a rule does for one destination alone, after all rules were evaluated."""
 
     rule: str
@@ -151,8 +149,7 @@ class PerDestination:
 # ---- edits ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+class Set(Struct, frozen=True):
     """Give the Attribute these Values; with `if_missing`, only if it is absent or empty.
 
     Text of an Attribute that can have several Values is split at backslashes.
@@ -176,8 +173,7 @@ class Set:
             work.set(path, values, self.vr)
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Delete the Attributes; absent ones are no error."""
 
     paths: tuple[AttributePath, ...]
@@ -186,8 +182,7 @@ class Delete:
         work.delete(self.paths)
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSelected:
+class DeleteSelected(Struct, frozen=True):
     """Delete every Attribute that the selection names, in Items too."""
 
     selection: Selection
@@ -196,8 +191,7 @@ class DeleteSelected:
         work.delete(work.selected(self.selection))
 
 
-@dataclass(frozen=True, slots=True)
-class KeepOnly:
+class KeepOnly(Struct, frozen=True):
     """Delete all top-level Attributes but these and those that an Instance cannot be without:
     character set, SOP Class and Instance UID, Study and Series UID, and group 0028 (how the
     pixels are laid out).
@@ -216,8 +210,7 @@ class KeepOnly:
         return tag in self.tags or tag in _INDISPENSABLE or tag >> 16 == _IMAGE_PIXEL_GROUP
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """Copy the Values of one Attribute to another; with `moves`, then delete the first.
 
     An absent source changes nothing; an empty one empties the target.
@@ -237,8 +230,7 @@ class Copy:
             work.delete([self.source])
 
 
-@dataclass(frozen=True, slots=True)
-class Affix:
+class Affix(Struct, frozen=True):
     """Put text before and after every Value; an absent or empty Attribute stays as it is."""
 
     path: AttributePath
@@ -251,8 +243,7 @@ class Affix:
         transform(work, self.path, lambda text: f"{before}{text}{after}")
 
 
-@dataclass(frozen=True, slots=True)
-class Transform:
+class Transform(Struct, frozen=True):
     """Make of every Value that is not empty what `change` makes of its text."""
 
     paths: tuple[AttributePath, ...]
@@ -263,8 +254,7 @@ class Transform:
             transform(work, path, self.change.of_values(work, path))
 
 
-@dataclass(frozen=True, slots=True)
-class TransformSelected:
+class TransformSelected(Struct, frozen=True):
     """The same for every Attribute that the selection names, in Items too."""
 
     selection: Selection
@@ -284,8 +274,7 @@ class ValueChange(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Crosswalk:
+class Crosswalk(Struct, frozen=True):
     """Look the Instance up in a crosswalk map and set Attributes from what it says."""
 
     map_name: str
@@ -314,8 +303,7 @@ class Crosswalk:
 # ---- decisions ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Send to these destinations too."""
 
     destinations: tuple[str, ...]
@@ -325,8 +313,7 @@ class Route:
             work.effects.send(name)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveDestination:
+class RemoveDestination(Struct, frozen=True):
     """Do not send to these destinations, whichever earlier rule or action chose them."""
 
     destinations: tuple[str, ...]
@@ -337,8 +324,7 @@ class RemoveDestination:
             work.effects.removed.append(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """Keep the Instance until a person releases it; later rules are still evaluated."""
 
     reason: str
@@ -348,8 +334,7 @@ class Hold:
             work.effects.hold = self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(Struct, frozen=True):
     """Send the Instance nowhere, whatever was chosen before; no later rule is evaluated."""
 
     reason: str
@@ -358,8 +343,7 @@ class Discard:
         work.effects.discard, work.effects.stops = self.reason, "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Struct, frozen=True):
     """Refuse the Instance, whatever was chosen before; no later rule is evaluated."""
 
     status: int
@@ -370,8 +354,7 @@ class Reject:
         work.effects.stops = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Evaluate no later rule: of this ruleset, or of all."""
 
     scope: str  # "ruleset" or "all"
@@ -380,8 +363,7 @@ class Stop:
         work.effects.stops = self.scope
 
 
-@dataclass(frozen=True, slots=True)
-class SetPriority:
+class SetPriority(Struct, frozen=True):
     """Deliver before, or with, the others."""
 
     is_high: bool
@@ -390,8 +372,7 @@ class SetPriority:
         work.effects.high_priority = self.is_high
 
 
-@dataclass(frozen=True, slots=True)
-class Transcode:
+class Transcode(Struct, frozen=True):
     """Have the Instance leave in this Transfer Syntax; of several rules the last one counts."""
 
     transfer_syntax_uid: str

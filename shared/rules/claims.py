@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.dicom import dictionary
 from shared.dicom.paths import AttributePath
@@ -76,8 +77,7 @@ _KINDS: Final = {kind.value: kind for kind in Kind if kind not in (Kind.BYTES, K
 _STAND_IN: Final = AnyOf(())
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What a claim says beside subject, operator and operand."""
 
     ignore_case: bool = False

@@ -8,9 +8,10 @@ All that is given must be fulfilled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom.paths import AttributePath
 from shared.rules.claims import kind_of_attribute
@@ -32,8 +33,7 @@ class OnTimeout(StrEnum):
     WAIT = "wait"
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """What a Study or Series needs to be complete; `timeout_s` counts from its first Instance."""
 
     quiet_period_s: int | None

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.paths import AttributePath
 from shared.rules.claims import (
@@ -60,8 +62,7 @@ class _TextError(Exception):
         self.message, self.position, self.hint = message, position, hint
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(Struct, frozen=True):
     kind: str  # text, number, name, symbol, end
     value: Any
     start: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
+
+from msgspec import Struct
 
 from shared.dicom.changes import Change
 from shared.dicom.header import Header, Value
@@ -44,8 +45,7 @@ class Attributes(Protocol):
     def values(self, path: AttributePath | str) -> tuple[Value, ...] | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """A Fact as the subject of a condition, by its name in FACTS."""
 
     name: str
@@ -150,8 +150,7 @@ class View:
 # ---- combinations ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(Struct, frozen=True):
     """True if every condition is; true for none."""
 
     conditions: tuple[Condition, ...]
@@ -167,8 +166,7 @@ class AllOf:
         return " and ".join(map(_bracketed, self.conditions)) or "always"
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(Struct, frozen=True):
     """True if one condition is; false for none."""
 
     conditions: tuple[Condition, ...]
@@ -184,8 +182,7 @@ class AnyOf:
         return " or ".join(map(_bracketed, self.conditions)) or "never"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """The opposite, so true where an Attribute that `condition` needs is absent."""
 
     condition: Condition
@@ -204,8 +201,7 @@ class Not:
 # ---- single claims --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Exists:
+class Exists(Struct, frozen=True):
     """True if the Attribute is there, with or without a Value; in any Item for `[*]`."""
 
     path: AttributePath
@@ -222,8 +218,7 @@ class Exists:
         return f"{self.path} exists"
 
 
-@dataclass(frozen=True, slots=True)
-class Empty:
+class Empty(Struct, frozen=True):
     """True if the Attribute is absent or has no Value; a Sequence has one if it has an Item."""
 
     path: AttributePath
@@ -239,8 +234,7 @@ class Empty:
         return f"{self.path} empty"
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """True if an earlier rule changed the Attribute, something within it, or what holds it."""
 
     path: AttributePath
@@ -258,8 +252,7 @@ class Changed:
         return f"{self.path} changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """True if any Value of the subject (with `every`: one at least, and all) fits the operand.
 
     An absent subject fits nothing. `group` and `component` choose parts of a Person Name; without
@@ -448,8 +441,7 @@ class Comparison:
                 return lambda value: value == wanted
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeComparison:
+class AttributeComparison(Struct, frozen=True):
     """True if any Value of one Attribute stands in this order to any Value of another."""
 
     subject: AttributePath
@@ -487,8 +479,7 @@ class AttributeComparison:
         return f"{self.subject} {symbol} {self.other}" + self.ignore_case * " ignoring case"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerWithin:
+class PeerWithin(Struct, frozen=True):
     """True if the peer's address is in one of the networks; an IPv4-mapped one counts as IPv4."""
 
     networks: tuple[str, ...]
@@ -514,8 +505,7 @@ class PeerWithin:
         return f"peer_address in {_written(self.networks)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Struct, frozen=True):
     """True if the loop guard knows the Instance: it left from here before."""
 
     def test(self, plan: Plan) -> Test:
@@ -562,8 +552,7 @@ def shown(attributes: Attributes, path: AttributePath) -> tuple[Value, ...] | No
         return tuple("(Item)" for _ in (element.items or ())) if element else None
 
 
-@dataclass(frozen=True, slots=True)
-class _NameReading:
+class _NameReading(Struct, frozen=True):
     """For each name the parts that a condition may fit: one tuple for each Value."""
 
     group: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class CrosswalkLookup(Protocol):
@@ -21,8 +22,7 @@ class CrosswalkLookup(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class CrosswalkOutline:
+class CrosswalkOutline(Struct, frozen=True):
     """What a rule may ask of one map."""
 
     # By column, the Attribute that a rule matches if it does not say which.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known of an Instance beside its header."""
 
     source_type: str
@@ -43,8 +43,7 @@ class Verdict(StrEnum):
     REJECT = "reject"  # to the exception log
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedDelivery:
+class PlannedDelivery(Struct, frozen=True):
     """One destination, with all the Changes for it: the common ones first, then its own."""
 
     destination: str
@@ -53,8 +52,7 @@ class PlannedDelivery:
     transcoding: Transcoding | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RuleFailure:
+class RuleFailure(Struct, frozen=True):
     """A rule that could not be carried out; nothing of it was done.
 
     `reason` names actions, Attributes and lengths, never a patient's Values.
@@ -64,8 +62,7 @@ class RuleFailure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The answer that a sender gets when a rule refuses its Instance."""
 
     status: int  # DIMSE Status (PS3.7 C): A700H to CFFFH
@@ -73,16 +70,14 @@ class Refusal:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A standardizer is to look at the Instance with these Changes, before rules can go on."""
 
     standardizer: str
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """All that the rules decided about one Instance.
 
     The verdict ROUTE without deliveries means that no rule chose a destination: the caller takes

@@ -11,8 +11,9 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from shared.dicom import dictionary, values
 from shared.dicom.header import Header
@@ -37,8 +38,7 @@ class DumpError(ValueError):
     """The text is no dump. It names a line or a path, and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dumped:
+class Dumped(Struct, frozen=True):
     """What a dump says."""
 
     header: Header
@@ -67,8 +67,7 @@ def read_dump(dump: str | Mapping[str, Any] | list[Any]) -> Dumped:
     return reader.finished(reader.from_json(dump, "", 0))
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     warnings: list[str] = field(default_factory=list)
     transfer_syntax_uid: str = ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.dicom.header import Header
 from shared.dicom.standardized import Standardized
@@ -25,8 +26,7 @@ _STATES: Final = {name: name for name in ("waiting", "complete", "timed out")}
 Rows = tuple[tuple[Mapping[str, str], Mapping[str, str]], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """What must come out; None where the test does not say.
 
     `changes` holds the final text of every Attribute that is changed, None for a deleted one.
@@ -45,8 +45,7 @@ class Expected:
     state: str | None = None  # of a study rule: waiting, complete, timed out
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleInstance:
+class ExampleInstance(Struct, frozen=True):
     """One Instance of a test."""
 
     header: Header
@@ -54,8 +53,7 @@ class ExampleInstance:
     expected: Expected
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """One test: Instances in the order of arrival, and what study rules say at the end.
 
     `after_s` is how long after the last arrival they are asked.

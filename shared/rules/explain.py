@@ -6,9 +6,10 @@ The answer holds patients' Values; it is for the person who asked, never for a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
+
+from msgspec import Struct
 
 from shared.dicom.changes import Change
 from shared.dicom.edit import HeaderEdit, apply_changes
@@ -33,16 +34,14 @@ _MAX_SHOWN_VALUES = 20
 _MAX_SHOWN_LENGTH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a condition looked at: None if the Attribute is absent, () if it is empty."""
 
     subject: str
     values: tuple[Value, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionResult:
+class ConditionResult(Struct, frozen=True):
     """One of the conditions that must all hold."""
 
     condition: str  # in textual form
@@ -50,8 +49,7 @@ class ConditionResult:
     seen: tuple[Seen, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleExplanation:
+class RuleExplanation(Struct, frozen=True):
     """Why a rule matched, or why it did not."""
 
     rule: str  # "ruleset/rule"
@@ -60,8 +58,7 @@ class RuleExplanation:
     conditions: tuple[ConditionResult, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """The Decision, and the account of every rule in the order of evaluation."""
 
     decision: Decision

@@ -7,8 +7,9 @@ are strings of digits, year to microsecond, that compare as text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 _DATE = re.compile(r"(\d{4})(?:([-.]?)(\d{2})(?:\2(\d{2}))?)?", re.ASCII)
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?", re.ASCII)
@@ -24,8 +25,7 @@ _HIGHEST = ("9999", "12", "31", "23", "59", "60", "999999")
 _LOWEST = ("0000", "01", "01", "00", "00", "00", "000000")
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """A stretch of time from `low` to `high`, both included."""
 
     low: str

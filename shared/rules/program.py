@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom.changes import Change
 from shared.dicom.edit import HeaderEdit, apply_changes
@@ -99,8 +100,7 @@ class Program:
         return run.decision().refusal
 
 
-@dataclass(frozen=True, slots=True)
-class _CompiledRule:
+class _CompiledRule(Struct, frozen=True):
     rule: Rule
     full_name: str  # "ruleset/rule"
     ruleset: int

@@ -7,9 +7,10 @@ break their VR, patterns that are none. A RuleSet that exists is right.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.rules.action_documents import Known, check_destination, read_actions
 from shared.rules.actions import Action, Reject, Stop
@@ -58,16 +59,14 @@ class Level(StrEnum):
     SERIES = "series"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A destination that a rule sends to, with what is done for it alone."""
 
     name: str
     actions: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """If the condition holds, do the actions in order, then send to the targets."""
 
     name: str
@@ -83,16 +82,14 @@ class Rule:
     completion: Completion | None = None  # of a study or series rule
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePattern:
+class SourcePattern(Struct, frozen=True):
     """Where an Instance may come from: a type of source, a name, or both."""
 
     type: str = ""
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
+class RuleSet(Struct, frozen=True):
     """Rules in the order of evaluation, and when they apply."""
 
     name: str
@@ -138,8 +135,7 @@ def parse_ruleset(
     return ruleset
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
+class _Reader(Struct, frozen=True):
     faults: Faults
     known: Known
     schedules: Mapping[str, Schedule]

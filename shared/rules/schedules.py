@@ -8,10 +8,11 @@ it; an end that the clocks skip is the moment of the change, one that comes twic
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
+
+from msgspec import Struct
 
 from shared.rules.reading import Faults, Fields, nearest
 
@@ -32,8 +33,7 @@ _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?")
 _MIDNIGHT: Final = time(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """The windows of time in which something is in force.
 
     `dates_on` are days beside the weekdays, `dates_off` days never; both are days on which a

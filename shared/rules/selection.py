@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom import dictionary
 from shared.dicom.paths import AttributePath
@@ -17,8 +18,7 @@ _ALL: Final = "xxxx"
 _NAMED: Final = {"curves": ("50xx", _ALL), "overlays": ("60xx", _ALL)}
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Attributes by masks of their tag, patterns of their keyword, VR, or being private."""
 
     masks: tuple[tuple[int, int], ...] = ()  # (mask, bits): selected if tag & mask == bits

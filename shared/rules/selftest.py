@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.changes import Change
 from shared.dicom.edit import apply_changes
@@ -24,8 +26,7 @@ from shared.rules.studies import Collected, StudyDecision, StudyRule, compile_st
 TEST_KEY: Final = b"the key of the tests beside rules"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """How one test went; `differences` is empty if it passed."""
 
     ruleset: str
@@ -234,8 +235,7 @@ def _compare(name: str, expected: object, found: object) -> Iterator[str]:
         yield f"{name}: expected {expected!r}, found {found!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """The crosswalk that a test brings along."""
 
     maps: Mapping[str, Rows]

@@ -7,7 +7,7 @@ rules after the action see the standard terms, as they see every other change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from shared.dicom.changes import Change
 from shared.dicom.paths import AttributePath
@@ -22,8 +22,7 @@ class AnswerNeeded(Exception):
         self.standardizer, self.changes = standardizer, changes
 
 
-@dataclass(frozen=True, slots=True)
-class Standardize:
+class Standardize(Struct, frozen=True):
     """Set what the standardizer says; hold the Instance if a person has to decide first."""
 
     standardizer: str

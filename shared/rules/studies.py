@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.header import Header
 from shared.rules.comparisons import number_of
@@ -31,16 +33,14 @@ _STUDY: Final = "StudyInstanceUID"
 _SERIES: Final = "SeriesInstanceUID"
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """One Instance that waits for its Study. `facts.received_at` is when it arrived."""
 
     header: Header
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """All that completion needs to know of one Instance: small, and taken from its header once."""
 
     at: datetime
@@ -58,8 +58,7 @@ class State(StrEnum):
     TIMED_OUT = "timed out"
 
 
-@dataclass(frozen=True, slots=True)
-class StudyDecision:
+class StudyDecision(Struct, frozen=True):
     """What a study rule says about what was collected.
 
     WAITING: ask again, at the latest at `ask_at`. Else the collection is done with: `matched` says

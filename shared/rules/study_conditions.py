@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 from shared.rules.claims import OPERATORS
 from shared.rules.comparisons import orders_number
@@ -23,8 +24,7 @@ _COMBINATIONS: Final = ("all", "any", "not")
 _KEYS: Final = (*_COUNTS, *_QUANTIFIERS, *_COMBINATIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """What was collected of one Study or Series."""
 
     views: Sequence[View]
@@ -41,8 +41,7 @@ class StudyCondition(Protocol):
         """The claim as a function over views that were made with `plan`."""
 
 
-@dataclass(frozen=True, slots=True)
-class OfInstances:
+class OfInstances(Struct, frozen=True):
     """True if the condition holds for one Instance; with `every`, for all of at least one."""
 
     condition: Condition
@@ -57,8 +56,7 @@ class OfInstances:
         return lambda found: any(view.holds(number) for view in found.views)
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     """True if as many Instances or Series as this were collected."""
 
     what: str  # instance_count, series_count
@@ -76,8 +74,7 @@ class Count:
         return lambda found: fits(len(found.views))
 
 
-@dataclass(frozen=True, slots=True)
-class Combination:
+class Combination(Struct, frozen=True):
     """All, any, or none of the conditions."""
 
     how: str  # all, any, not

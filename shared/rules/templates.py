@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
+
+from msgspec import Struct
 
 from shared.dicom.paths import AttributePath
 from shared.dicom.values import as_text
@@ -34,8 +35,7 @@ class TemplateError(ValueError):
     """The template cannot be filled for this Instance. The text holds no Values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placeholder:
+class Placeholder(Struct, frozen=True):
     """One Value to fill in."""
 
     subject: Subject
@@ -80,8 +80,7 @@ class Placeholder:
         return text[: int(name)]
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A template that was read; `text` is how it was written."""
 
     text: str

@@ -10,9 +10,10 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared.dicom.paths import AttributePath
 from shared.dicom.values import as_text
@@ -25,8 +26,7 @@ MAX_RESULT_LENGTH: Final = 1 << 20
 MAX_REGEX_INPUT: Final = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class RegexReplace:
+class RegexReplace(Struct, frozen=True):
     r"""Replace what RE2 finds; `\1` to `\9` and `\g<name>` in the replacement are groups."""
 
     pattern: str
@@ -83,8 +83,7 @@ class RegexReplace:
         return (*pieces, self.replacement[at:])
 
 
-@dataclass(frozen=True, slots=True)
-class MapValues:
+class MapValues(Struct, frozen=True):
     """Replace a Value by the one that the table has for it."""
 
     table: tuple[tuple[str, str], ...]
@@ -107,8 +106,7 @@ class MapValues:
         return text.casefold() if self.ignore_case else text
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(Struct, frozen=True):
     """One of the changes in PLAIN_CHANGES."""
 
     name: str
@@ -126,8 +124,7 @@ PLAIN_CHANGES: Final[Mapping[str, Callable[[str], str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pad:
+class Pad(Struct, frozen=True):
     """Make a Value at least `width` characters long."""
 
     width: int
@@ -140,8 +137,7 @@ class Pad:
         return lambda text: text.rjust(self.width, self.character)
 
 
-@dataclass(frozen=True, slots=True)
-class Truncate:
+class Truncate(Struct, frozen=True):
     """Keep the first characters of a Value."""
 
     length: int
@@ -150,8 +146,7 @@ class Truncate:
         return lambda text: text[: self.length]
 
 
-@dataclass(frozen=True, slots=True)
-class Hash:
+class Hash(Struct, frozen=True):
     """Replace a Value by the first hexadecimal digits of its HMAC-SHA-256."""
 
     length: int
@@ -160,8 +155,7 @@ class Hash:
         return lambda text: _digest(work.key, "hash", text).hex()[: self.length]
 
 
-@dataclass(frozen=True, slots=True)
-class NewUid:
+class NewUid(Struct, frozen=True):
     """Replace a UID by one below 2.25 (PS3.5 B.2) that only the key and the old UID decide."""
 
     def of_values(self, work: Work, path: AttributePath) -> Callable[[str], str]:
@@ -174,8 +168,7 @@ class NewUid:
         return change
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
+class Shift(Struct, frozen=True):
     """Move dates and times: by a fixed span, or by one that the patient's key decides.
 
     A DA moves by days; a TM by seconds, round midnight; a DT by both. With `per`, every Instance

@@ -193,7 +193,7 @@ def test_an_admin_key_is_made_only_when_it_can_be_shown(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert status == 0
-    assert up.first_admin_key() is not None
+    assert up.first_admin_key(Path(os.environ["AXIOM_HOME"])) is not None
 
 
 def test_health_of_a_system_that_does_not_run_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from typing import Any, cast
 import pydicom
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from functions.complete_studies import main as timer
 from shared import bootstrap, crash_points

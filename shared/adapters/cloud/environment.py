@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from shared.pipeline.dicom_store_name import DicomStoreName
 
@@ -23,8 +24,7 @@ class Oidc(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class CloudEnvironment:
+class CloudEnvironment(Struct, frozen=True):
     """All settings that the cloud platform alone has."""
 
     project: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from shared.adapters.cloud.environment import CloudEnvironment, Oidc
 from shared.adapters.cloud.lazily import lazily
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from shared.edge.mover import Uploads
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(Struct, frozen=True):
     """What holds state."""
 
     objects: ObjectStore

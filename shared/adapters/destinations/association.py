@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shared.adapters.destinations import command_set, outcomes, upper_layer
 from shared.adapters.destinations.channel import Channel, Security, connect
@@ -44,8 +45,7 @@ class AssociationLostError(ConnectionError):
     """The association ended while an answer was awaited; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """Whom to associate with, and as whom."""
 
     host: str

@@ -9,8 +9,9 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from shared.addresses import policy
 
@@ -21,8 +22,7 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 _CHUNK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
+class Security(Struct, frozen=True):
     """How a connection is encrypted. `context` is asked anew for each, for certificates change."""
 
     context: Callable[[], ssl.SSLContext]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shared.adapters.destinations.upper_layer import ProtocolError
 
@@ -43,8 +44,7 @@ _MEDIUM_PRIORITY = 0
 _ELEMENT = struct.Struct("<HHL")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """A DIMSE response. `words` are the peer's: comment, error ID and offending tags."""
 
     status: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from shared.errors import (
     AxiomError,
@@ -38,16 +39,14 @@ class Outcome(StrEnum):
         return self in (Outcome.SUCCESS, Outcome.WARNING)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """An outcome, and in words what the answer says."""
 
     outcome: Outcome
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Codes:
+class _Codes(Struct, frozen=True):
     first: int
     last: int
     outcome: Outcome

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from crc32c import crc32c as extended_crc32c
+from msgspec import Struct
 
 from shared.adapters.destinations.checksums import crc32c
 from shared.adapters.destinations.multipart import first_part
@@ -20,8 +20,7 @@ _LONGEST_META_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """CRC32Cs are of the data sets without File Meta, as 8 hex digits, or "unknown"."""
 
     are_equal: bool

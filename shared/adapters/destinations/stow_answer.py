@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
+
+from msgspec import Struct, field
 
 from shared.adapters.destinations.outcomes import printable
 
@@ -29,16 +30,14 @@ _SENTENCES = ("errorMessage", "Message", "message", "Details", "detail", "title"
 _Item = Mapping[str, list[Any]]  # Values, or Items of a Sequence, by tag
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """An Item of Failed SOP Sequence. `reason` is None if the server gives none."""
 
     reason: int | None
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class StowAnswer:
+class StowAnswer(Struct, frozen=True):
     """`stored` maps the SOP Instance UIDs that were stored to a Warning Reason or None."""
 
     is_dicom: bool = False

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from shared.adapters.destinations.user_identity import UserIdentity
@@ -63,16 +64,14 @@ class ProtocolError(Exception):
     """The peer sent bytes that PS3.8 or PS3.7 does not allow here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """A Presentation Context with one Transfer Syntax, so that accepting it leaves no doubt."""
 
     abstract_syntax: str
     transfer_syntax: str
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """What an A-ASSOCIATE-AC says.
 
     `transfer_syntaxes` has the accepted Presentation Contexts alone, by ID. `max_pdu_size` limits
@@ -84,8 +83,7 @@ class Accepted:
     implementation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """What an A-ASSOCIATE-RJ says (PS3.8 Table 9-21)."""
 
     result: int

@@ -5,8 +5,9 @@ needed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from shared.errors import SecretMissingError
 
@@ -24,8 +25,7 @@ class UserIdentityUnusableError(OSError):
     """There is no such secret, so that no association is asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserIdentity:
+class UserIdentity(Struct, frozen=True):
     """What is presented when an association is negotiated."""
 
     kind: int

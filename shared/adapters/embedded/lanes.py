@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
 from threading import Condition, Lock
+
+from msgspec import Struct
 
 from shared.adapters.embedded.message_bus import Leased
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """When a message is tried again, and when no more. Delays have full jitter: anything from 0 to
     the delay, so that what failed together does not come back together.
     """
@@ -45,8 +45,7 @@ class RetryPolicy:
         return attempt >= self.least_attempts and tried_for_s >= budget_s
 
 
-@dataclass(frozen=True, slots=True)
-class LaneState:
+class LaneState(Struct, frozen=True):
     """How a lane is, for those who look from outside. `circuit` is "closed" while all is well, and
     "open" while one message at a time, a probe, is sent until one goes through.
     """

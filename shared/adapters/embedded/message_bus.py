@@ -11,12 +11,13 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Lock, local
 from typing import Any
+
+from msgspec import Struct, field
 
 from shared.adapters.embedded import queue_time
 from shared.adapters.embedded.database import Database
@@ -88,8 +89,7 @@ _LEASE = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(Struct, frozen=True):
     """A message that nobody else gets until its lease ends. `attempt` counts from 1."""
 
     message_id: int
@@ -103,8 +103,7 @@ class Leased:
     high_priority: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     """What waits in a topic, leased messages included."""
 
     messages: int = 0
@@ -449,8 +448,7 @@ class SqliteMessageBus:
         return self._time.now_ms()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     topics: Collection[str]
     messages: list[Outgoing]
 

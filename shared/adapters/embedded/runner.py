@@ -10,9 +10,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Event, Lock, Thread
+
+from msgspec import Struct
 
 from shared.adapters.embedded.dead_letters import dead_letter
 from shared.adapters.embedded.lanes import Lane, LaneState, RetryPolicy
@@ -452,8 +453,7 @@ class _Looks:
         return self._looked_s + _GATHER_S - time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     status: int
     words: str
     retry_after_s: float
@@ -463,8 +463,7 @@ class _Answer:
         return 200 <= self.status < 300
 
 
-@dataclass(frozen=True, slots=True)
-class _Settlement:
+class _Settlement(Struct, frozen=True):
     """What is to become of a message: gone, or due again in `later_s` seconds, or at once as if it
     had not been leased if nobody began it.
     """

@@ -8,13 +8,13 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from scp_gateway.dimse_status import answer_for
 from shared.dicom.header import Header
