@@ -196,6 +196,36 @@ CROSSWALK_SYNCS = Metric(
     "Copies of a crosswalk map that were taken, or could not be, by outcome: taken or failed.",
     ("map", "source", "outcome"),
 )
+EDGE_MESSAGES = Metric(
+    "axiom_edge_messages",
+    Kind.GAUGE,
+    "Messages of a gateway on premises that the cloud does not have.",
+    ("edge",),
+)
+EDGE_SECONDS = Metric(
+    "axiom_edge_waiting_seconds",
+    Kind.GAUGE,
+    "How long the oldest of them has waited.",
+    ("edge",),
+)
+EDGE_BYTES = Metric(
+    "axiom_edge_bytes",
+    Kind.GAUGE,
+    "Bytes of received files on the disk of a gateway on premises.",
+    ("edge",),
+)
+EDGE_FREE_BYTES = Metric(
+    "axiom_edge_free_bytes",
+    Kind.GAUGE,
+    "Bytes that are free on that disk.",
+    ("edge",),
+)
+EDGE_SILENT_SECONDS = Metric(
+    "axiom_edge_silent_seconds",
+    Kind.GAUGE,
+    "How long a gateway on premises has given no sign of life.",
+    ("edge",),
+)
 AUDIT_MESSAGES = Metric(
     "axiom_audit_messages",
     Kind.COUNTER,
@@ -241,6 +271,11 @@ METRICS: Mapping[str, Metric] = {
         CROSSWALK_ROWS,
         CROSSWALK_UP,
         CROSSWALK_SYNCS,
+        EDGE_MESSAGES,
+        EDGE_SECONDS,
+        EDGE_BYTES,
+        EDGE_FREE_BYTES,
+        EDGE_SILENT_SECONDS,
         AUDIT_MESSAGES,
         TRACE_SPANS,
     )

@@ -1,5 +1,5 @@
 """Delete what is needed no more, and send what was audited to its repository, some of it at each
-call: called every few seconds, by a timer.
+call; in the cloud tell how gateways on premises are: called every few seconds, by a timer.
 
 Cloud Scheduler calls it over HTTP; the embedded mode calls it without.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shared import bootstrap, exporting
 from shared.environment import Environment, Platform
+from shared.pipeline import edges
 from shared.pipeline.push import Pushed, PushResponse, tick
 from shared.pipeline.retention import Cleaner
 
@@ -31,6 +32,9 @@ def _work(for_s: float) -> None:
     forwarder = _forwarder()
     if forwarder is not None:
         forwarder.run(for_s=for_s / 2)
+    if Environment.read().platform is Platform.CLOUD:
+        ports = bootstrap.from_environment()
+        edges.look_after(ports.documents, ports.clock)
     _cleaner().run(for_s=for_s)
 
 

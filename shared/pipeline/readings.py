@@ -11,7 +11,7 @@ from typing import Any
 from shared import metrics
 from shared.messages import Topic
 from shared.metrics import Metric, Snapshot
-from shared.pipeline import destination_states, source_states
+from shared.pipeline import destination_states, edges, source_states
 from shared.pipeline.ports import Ports
 
 # Counting more of a backlog than this tells nobody more.
@@ -31,7 +31,7 @@ _Reading = tuple[Metric, list[str], Any]
 def read(ports: Ports) -> Snapshot:
     """What holds now. Raises: StorageUnavailableError."""
     snapshot: Snapshot = dict(ports.metrics())
-    for part in (_queue, _destinations, _sources, _crosswalks):
+    for part in (_queue, _destinations, _sources, _crosswalks, _edges):
         for metric, labels, value in part(ports):
             snapshot.setdefault(metric.name, []).append((labels, value))
     return snapshot
@@ -71,3 +71,13 @@ def _crosswalks(ports: Ports) -> Iterator[_Reading]:
             age_s = (now - datetime.fromisoformat(status.synced_at)).total_seconds()
             yield metrics.CROSSWALK_AGE_SECONDS, labels, age_s
             yield metrics.CROSSWALK_ROWS, labels, status.rows
+
+
+def _edges(ports: Ports) -> Iterator[_Reading]:
+    for edge in edges.seen(ports.documents, ports.clock):
+        labels, state = [edge.name], edge.state
+        yield metrics.EDGE_MESSAGES, labels, state.messages
+        yield metrics.EDGE_SECONDS, labels, edge.oldest_s
+        yield metrics.EDGE_BYTES, labels, state.bytes
+        yield metrics.EDGE_FREE_BYTES, labels, state.free_bytes
+        yield metrics.EDGE_SILENT_SECONDS, labels, edge.silent_s

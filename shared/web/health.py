@@ -58,7 +58,7 @@ class HealthReport:
 # What each check of /health/dicom-processing is made of. Where a platform runs a part elsewhere, as
 # the cloud does its functions, there is nothing here that could be wrong with it.
 _DICOM_PROCESSING: Mapping[str, tuple[str, ...]] = {
-    "listeners": ("gateway",),
+    "listeners": ("gateway", "edges"),
     "workers": ("stages", "delivery", "polling"),
     "storage": ("documents", "objects"),
     "queue": ("queue",),
@@ -67,9 +67,13 @@ _DICOM_PROCESSING: Mapping[str, tuple[str, ...]] = {
 _FOR_REQUESTS = frozenset({"documents", "objects"})
 
 
-def blueprint(report: HealthReport, queue: HealthCheck = lambda: None) -> APIBlueprint:
+def blueprint(
+    report: HealthReport,
+    queue: HealthCheck = lambda: None,
+    edges: HealthCheck = lambda: None,
+) -> APIBlueprint:
     """The routes of health, which need no key. `queue` says whether work keeps up with what comes:
-    a part that works may be behind.
+    a part that works may be behind. `edges` are gateways on premises, without which all else works.
     """
     routes = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
 
@@ -100,7 +104,7 @@ def blueprint(report: HealthReport, queue: HealthCheck = lambda: None) -> APIBlu
         """Whether Instances come in, are worked on and go out; degraded, with 503, when any of that
         is not healthy. Needs no key.
         """
-        faults = {**report.faults(), "queue": _run(queue)}
+        faults = {**report.faults(), "queue": _run(queue), "edges": _run(edges)}
         return _response(
             {
                 name: "; ".join(f"{part}: {faults[part]}" for part in parts if faults.get(part))

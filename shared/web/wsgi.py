@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from shared.identity.identity import Identity
 from shared.identity.settings import IdentitySettings
+from shared.pipeline import edges
 from shared.pipeline.admission import Admission
 from shared.pipeline.ports import HealthCheck, Ports
 from shared.web import (
@@ -84,7 +85,7 @@ def create_app(
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
         )
     report = health.HealthReport(ports.health_checks, ports.clock)
-    app.register_api(health.blueprint(report, _queue_check(ports)))
+    app.register_api(health.blueprint(report, _queue_check(ports), _edges_check(ports)))
     if API in serving:
         app.register_api(metrics.blueprint(ports))
         app.register_api(clean_ups.blueprint(ports))
@@ -127,3 +128,11 @@ def _queue_check(ports: Ports) -> HealthCheck:
         return "; ".join(admission().closed(ports.configuration.get().settings)) or None
 
     return check
+
+
+def _edges_check(ports: Ports) -> HealthCheck:
+    """In words what is wrong with gateways on premises; asked as seldom as any other check."""
+    report = health.HealthReport(
+        {"edges": lambda: edges.fault_of_any(ports.documents, ports.clock)}, ports.clock
+    )
+    return lambda: report.faults()["edges"]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
-from shared.pipeline import edges
+from shared.pipeline import edges, readings
 from shared.pipeline.edges import EdgeState
+from tests.embedded_system import System
 from tests.fakes import FakeClock
 
 STATE = EdgeState(
@@ -54,6 +55,16 @@ def test_each_is_logged_for_the_monitoring(
         120,
         12,
     )
+
+
+def test_metrics_show_what_waits(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    edges.say("clinic-1", STATE, system.ports.documents, system.clock)
+    system.clock.advance(60)
+    found = readings.read(system.ports)
+    assert found["axiom_edge_messages"] == [(["clinic-1"], 12)]
+    assert found["axiom_edge_waiting_seconds"] == [(["clinic-1"], 90.0)]
+    assert found["axiom_edge_silent_seconds"] == [(["clinic-1"], 60.0)]
 
 
 def test_one_that_is_long_gone_is_forgotten(documents: SqliteDocumentStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shared.pipeline import edges
 from shared.pipeline.ports import HealthCheck
 from tests.fakes import FakeClock
 from tests.unit.web_fakes import AUTHORIZED, FakeReception, client_over, fake_ports
@@ -91,6 +92,22 @@ class TestReady:
 
 
 class TestDicomProcessing:
+    def test_a_silent_gateway_on_premises_degrades_the_listeners_alone(
+        self, tmp_path: Path
+    ) -> None:
+        ports = fake_ports(tmp_path, FakeReception(), health_checks={"documents": works})
+        state = edges.EdgeState(0, 0.0, 0, 1, 0, 0, 1)
+        edges.say("clinic-1", state, ports.documents, ports.clock)
+        client = client_over(ports)
+        assert client.get("/health/dicom-processing").status_code == 200
+        ports.clock.advance(3600)
+        response = client.get("/health/dicom-processing", headers=AUTHORIZED)
+        assert response.get_json()["checks"]["listeners"] == {
+            "status": "degraded",
+            "detail": "edges: clinic-1: no sign of life for 3600 s",
+        }
+        assert client.get("/health").status_code == 200
+
     def test_has_four_checks(self, tmp_path: Path) -> None:
         checks: dict[str, HealthCheck] = {"documents": works, "gateway": works, "stages": works}
         client = client_over(fake_ports(tmp_path, FakeReception(), health_checks=checks))
