@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from infra.cost.counting import Work
-
 _HERE = Path(__file__).parent
+GATEWAY = "gateway"
+
 _TIB = 1024**4
 _GIB = 1024**3
 _TIMERS, _SECRETS, _ALERT_CONDITIONS = 3, 2, 6
@@ -40,17 +40,22 @@ class PerInstance:
     operations: Mapping[str, float]
     messages: float
     message_bytes: float
+    cpu_ms: float
 
     @classmethod
-    def of(cls, stage: str, few: Work, more: Work, instances: int) -> PerInstance:
-        """Of the work for some Instances and for so many `instances` more."""
-        published = more.published_bytes[len(few.published_bytes) :]
-        asked = {kind: number - few.operations[kind] for kind, number in more.operations.items()}
+    def of(cls, stage: str, counted: Mapping[str, float]) -> PerInstance:
+        """Of what was counted; a message's size to a thousand bytes, for no two headers are
+        alike.
+        """
+        messages = round(counted.get("message", 0.0), 1)
+        size = counted.get("message_bytes", 0.0) / messages if messages else 0.0
+        kinds = ("read", "write", "delete", "class_a", "class_b", "list")
         return cls(
             stage,
-            {kind: round(number / instances, 1) for kind, number in asked.items()},
-            round(len(published) / instances, 1),
-            round(sum(published) / len(published), -3) if published else 0.0,
+            {kind: round(counted.get(kind, 0.0), 1) for kind in kinds},
+            messages,
+            round(size, -3),
+            counted.get("cpu_ms", 0.0),
         )
 
 
@@ -61,7 +66,7 @@ def dollars_per_million(
     price, assumed = prices(), assumptions()
     run, found = price["cloud_run"], {}
     for one in stages:
-        paid_s = _paid_s(one.stage, instances_a_day)
+        paid_s = _paid_s(one, instances_a_day)
         # What is published is delivered too.
         volume = 2 * one.messages * max(one.message_bytes, price["pubsub"]["least_bytes"])
         asked = one.operations
@@ -85,17 +90,17 @@ def dollars_per_million(
     }
 
 
-def _paid_s(stage: str, instances_a_day: float) -> float:
+def _paid_s(one: PerInstance, instances_a_day: float) -> float:
     """Seconds of a function's process that are paid for, for one Instance.
 
     Instances come at random and evenly over the day: a process is there while at least one request
     is, and as many more as the CPU time needs. The gateway is paid for by the hour instead.
     """
+    if one.stage == GATEWAY:
+        return 0.0
     assumed = assumptions()
-    cpu_s: float = (
-        assumed["cpu_ms"].get(stage, 0) / 1000 * assumed["of_clients"] / assumed["utilisation"]
-    )
-    wall_s: float = assumed["wall_ms"].get(stage, 0) / 1000
+    cpu_s: float = one.cpu_ms / 1000 / assumed["utilisation"]
+    wall_s: float = assumed["wall_ms"].get(one.stage, 0) / 1000
     each_s = 86_400 / instances_a_day
     busy = 1 - math.exp(-wall_s / each_s)
     return max(cpu_s, busy * each_s)

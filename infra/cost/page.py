@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.cost.counting import count
+from infra.cost.counts import Counts
 from infra.cost.model import (
     PerInstance,
     assumptions,
@@ -14,7 +14,6 @@ from infra.cost.model import (
     prices,
 )
 
-_FEW, COUNTED = 10, 40
 _GOAL = 25.0
 _MIDDLE = 1_000_000
 _VOLUMES = (10_000, _MIDDLE, 100_000_000)
@@ -31,9 +30,8 @@ _LIMITS = Path(__file__).with_name("limits.md")
 
 def page() -> str:
     """The whole page; the same wherever it is made."""
-    # The difference leaves out what is asked once in a cycle, however many there are.
-    few, more = count(_FEW, side=64), count(_FEW + COUNTED, side=64)
-    stages = [PerInstance.of(stage, few[stage], work, COUNTED) for stage, work in more.items()]
+    counts = Counts.read()
+    stages = [PerInstance.of(stage, counted) for stage, counted in counts.stages.items()]
     table = dollars_per_million(stages, _MIDDLE)
     columns = list(next(iter(table.values())))
     totals = {what: sum(parts[what] for parts in table.values()) for what in columns}
@@ -47,8 +45,11 @@ def page() -> str:
         "network, and the gateway, which is paid for by the hour. The goal is 25: "
         + ("it is met." if total < _GOAL else f"it is missed by {total - _GOAL:.2f}."),
         "",
-        "`python -m infra.cost` makes this page. Operations are counted while instances flow "
-        "through the real stages (`infra/cost/counting.py`); prices are Google's list prices "
+        "`python -m infra.cost` makes this page. Operations and CPU time are those of "
+        f"{counts.instances} instances in [a rehearsal](cloud.md#the-rehearsal) "
+        f"({counts.counted_on}; `python -m infra.cost count` counts anew, and a test of each build "
+        "compares): what the functions and the gateway ask with Google's own clients of Google's "
+        "emulators, read on the way there. Prices are Google's list prices "
         f"without free tiers and discounts, as of {price['as_of']}, {price['region']} "
         "(`infra/cost/prices.yaml`, with sources); what is neither is in "
         "`infra/cost/assumptions.yaml`, above all how well processes are used. Nothing of it was "
@@ -56,17 +57,20 @@ def page() -> str:
         "",
         "## Operations of one instance",
         "",
-        "| stage | " + " | ".join(_COUNTED_KINDS.values()) + " | messages | bytes of each |",
-        "|---" * (len(_COUNTED_KINDS) + 3) + "|",
+        "| stage | " + " | ".join(_COUNTED_KINDS.values()) + " | messages | bytes of each "
+        "| ms of CPU |",
+        "|---" * (len(_COUNTED_KINDS) + 4) + "|",
         *(
             f"| `{one.stage}` | "
             + " | ".join(f"{one.operations.get(kind, 0):g}" for kind in _COUNTED_KINDS)
-            + f" | {one.messages:g} | {one.message_bytes:,.0f} |"
+            + f" | {one.messages:g} | {one.message_bytes:,.0f} | {one.cpu_ms:g} |"
             for one in stages
         ),
         "",
-        "The header travels in each message, so a message of a CT is about 16 KB, and an object is "
-        "read once by validation, by the rules and for each destination.",
+        "The header travels in each message, so a message of a CT is about 16 KB. An object is "
+        "looked at and read by validation and for each destination; the rules only look. A process "
+        "that works reads the head of the configuration twice a second besides, which is paid for "
+        "by the second.",
         "",
         "## Dollars for a million instances, at a million a day",
         "",
@@ -108,8 +112,8 @@ def _dominating(totals: dict[str, float]) -> str:
     return (
         f"{first[0]} ({first[1]:.2f}) and {second[0]} ({second[1]:.2f}) dominate. Each further "
         "destination adds a delivery with its message; each retry does too. What would save most: "
-        "one read of the object by validation and rules together, and records that Firestore "
-        "deletes by age (TTL) where the clean-up asks for each first."
+        "records that Firestore deletes by age (TTL) where the clean-up asks for each first, and a "
+        "delivery that reads an object without looking at it before."
     )
 
 

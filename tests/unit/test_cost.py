@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from infra.cost.counting import count
+import pytest
+
 from infra.cost.model import PerInstance, dollars_per_million, gateways, prices
 from infra.cost.page import page
 from infra.images.tree import ROOT
@@ -12,29 +13,22 @@ def test_the_page_is_what_python_m_infra_cost_makes() -> None:
     assert (ROOT / "docs" / "cost.md").read_text(encoding="utf-8") == page()
 
 
-class TestCounting:
-    def test_counts_for_each_instance_and_not_for_the_first_look(self) -> None:
-        few, more = count(2, side=32), count(4, side=32)
-        for stage in ("gateway", "validate_instance", "apply_rules", "deliver_instance"):
-            twice = {kind: 2 * number for kind, number in few[stage].operations.items()}
-            assert twice == dict(more[stage].operations), stage
-
-    def test_a_received_file_is_one_object_and_one_message(self) -> None:
-        gateway = count(1, side=32)["gateway"]
-        assert dict(gateway.operations) == {"class_a": 1}
-        assert len(gateway.published_bytes) == 1
-
-
 class TestModel:
     def test_a_small_message_is_paid_for_as_a_thousand_bytes(self) -> None:
         tiny, small = (
-            dollars_per_million([PerInstance("gateway", {}, 1, size)], 1e6) for size in (10, 1000)
+            dollars_per_million([PerInstance("gateway", {}, 1, size, 0)], 1e6)
+            for size in (10, 1000)
         )
         assert tiny == small
         assert tiny["gateway"]["Pub/Sub"] > 0
 
+    def test_the_gateway_is_not_paid_for_by_what_it_does(self) -> None:
+        assert dollars_per_million([PerInstance("gateway", {}, 0, 0, 10)], 1e6)["gateway"][
+            "Cloud Run"
+        ] == pytest.approx(0)
+
     def test_a_process_waits_more_where_instances_are_few(self) -> None:
-        stage = PerInstance("deliver_instance", {}, 0, 0)
+        stage = PerInstance("deliver_instance", {}, 0, 0, 10)
         per_million = [
             dollars_per_million([stage], volume)["deliver_instance"]["Cloud Run"]
             for volume in (1e4, 1e6, 1e8)

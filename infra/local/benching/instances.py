@@ -14,12 +14,16 @@ _SEED = 11
 _PIECE_BYTES = 1 << 21
 
 
-def synthetic_ct(folder: Path, count: int, *, rows: int = 512, columns: int = 512) -> list[Path]:
-    """`count` CT Instances of one Series, of 16 bits a pixel, with a header of about 10 KB."""
+def synthetic_ct(
+    folder: Path, count: int, *, rows: int = 512, columns: int = 512, first: int = 1
+) -> list[Path]:
+    """`count` CT Instances of one Series, of 16 bits a pixel, with a header of about 10 KB,
+    numbered from `first` on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pixels = random.Random(_SEED).randbytes(rows * columns * 2)  # noqa: S311
     paths = []
-    for number in range(1, count + 1):
+    for number in range(first, first + count):
         dataset = _header(CTImageStorage, number, rows=rows, columns=columns)
         path = folder / f"{number:05d}.dcm"
         path.write_bytes(_part10(dataset, len(pixels)) + pixels)

@@ -54,8 +54,17 @@ def command(instances: int, kills: int, rounds: int, seed: int, as_json: bool) -
             ],
             title="rehearsal",
         )
+        kinds = list(next(iter(outcome.operations.values())))
+        terminal.table(
+            ["stage", *kinds],
+            [
+                [stage, *(f"{counted[kind]:g}" for kind in kinds)]
+                for stage, counted in outcome.as_json()["operations"].items()
+            ],
+            title="what one Instance asks of Google",
+        )
         terminal.say(
-            f"{outcome.pushes} pushes, {outcome.pushed_again} of them refused and made again; "
+            f"{outcome.killed} processes killed; {outcome.pushes} pushes, {outcome.pushed_again} of them refused and made again; "
             f"lost {len(outcome.lost)}; {outcome.seconds:.0f} s"
         )
     if outcome.holds:

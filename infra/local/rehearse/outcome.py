@@ -31,7 +31,10 @@ class Outcome:
 
     claims: list[Claim] = field(default_factory=list)
     lost: Sequence[str] = ()  # SOP Instance UIDs that were acknowledged and are nowhere
+    # What one Instance asks of Google, by stage.
+    operations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ended_s: Mapping[str, float] = field(default_factory=dict)
+    killed: int = 0  # processes, in the middle of their work
     pushes: int = 0
     pushed_again: int = 0
     seconds: float = 0.0
@@ -65,6 +68,11 @@ class Outcome:
                 }
                 for one in self.claims
             ],
+            "operations": {
+                stage: {kind: round(number, 1) for kind, number in counted.items()}
+                for stage, counted in self.operations.items()
+            },
+            "killed": self.killed,
             "pushes": self.pushes,
             "pushed_again": self.pushed_again,
             "late": self.late,

@@ -15,26 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.local.rehearse import emulators, notices
+from infra.local.rehearse.configuring import PRIMARY, configure, healthcare_destination
+from infra.local.rehearse.counting import count
 from infra.local.rehearse.outcome import Outcome
 from infra.local.rehearse.sending import DimseSender, Sent, stow
+from infra.local.rehearse.services import Process
 from infra.local.rehearse.signing import SigningKey
 from infra.local.rehearse.system import FOR_PEOPLE, MAIN_PATH, System, running_system
+from infra.local.rehearse.waiting import wait
 from infra.local.terminal import CommandFailedError
 
-if TYPE_CHECKING:
-    from tests.google.healthcare import HealthcareStore
-
-_SETTLED_WITHIN_S = 240.0
 # Timers come once a minute at Google; here they come so often while a rehearsal runs.
 _TIMERS_EVERY_S = 2.0
-# A process may go by a configuration that it read half a second ago.
-_IN_FORCE_AFTER_S = 1.0
 _FEW = 4
+_COUNTED = 20
 
-PRIMARY, ARCHIVE = "primary-storage", "archive"
+ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,10 @@ def rehearse(folder: Path, plan: Plan, tell: Tell) -> Outcome:
     check_tools()
     began_s = time.monotonic()
     with running_system(folder, tell) as system:
+        tell(f"counting what {_COUNTED} undisturbed Instances ask of Google")
+        operations = count(system, _COUNTED)
         outcome = drive(system, folder, plan, tell)
+    outcome.operations = operations
     outcome.ended_s = system.ended_s
     outcome.seconds = time.monotonic() - began_s
     return outcome
@@ -135,10 +137,7 @@ class _Run:
             "sources": sources,
             "settings": {"default_route": [PRIMARY]},
         }
-        answer = self.system.request("PUT", "/api/v1/config", json=document)
-        if answer.status_code >= 300:
-            raise CommandFailedError(f"the configuration is refused: {answer.text[:500]}")
-        time.sleep(_IN_FORCE_AFTER_S)
+        configure(self.system, **document)
 
     # ---- what comes in
 
@@ -156,7 +155,7 @@ class _Run:
 
     def await_delivered(self, uids: Collection[str]) -> None:
         """Wait for them; what does not come is for `reconcile` to tell."""
-        _wait(lambda: all(self.system.delivered.get(uid) for uid in uids), fails=False)
+        wait(lambda: all(self.system.delivered.get(uid) for uid in uids), fails=False)
 
     def send_and_kill(self, way: str) -> None:
         files = self.files(way, self.plan.instances)
@@ -172,9 +171,9 @@ class _Run:
         self.kill_gateway(senders)
         for number in range(self.plan.kills):
             enough = before + (number + 1) * len(files) // (self.plan.kills + 2)
-            _wait(lambda enough=enough: len(self.system.delivered) >= enough)  # type: ignore[misc]
+            wait(lambda enough=enough: len(self.system.delivered) >= enough)  # type: ignore[misc]
             victim = self.random.choice(MAIN_PATH)
-            self.system.services[victim].process.kill()
+            self.kill(self.system.services[victim].process)
         for sender in senders:
             sender.join()
             self.took(sender.sent)
@@ -182,17 +181,21 @@ class _Run:
             "C-STORE: acknowledged in the end", len(files), len(files), _acknowledged(senders)
         )
 
+    def kill(self, process: Process) -> None:
+        process.kill()
+        self.outcome.killed += 1
+
     def kill_gateway(self, senders: Collection[DimseSender]) -> None:
         """In the middle of an association, and start it again as its machine does."""
         part = sum(len(sender.sent.files) for sender in senders) // 4
         before = self.system.meter.messages("gateway")
-        _wait(
+        wait(
             lambda: (
                 self.system.meter.messages("gateway") - before >= part
                 or not any(sender.is_alive() for sender in senders)
             )
         )
-        self.system.gateway.kill()
+        self.kill(self.system.gateway)
         self.system.gateway.start()
 
     def web(self) -> None:
@@ -268,7 +271,7 @@ class _Run:
         sent = stow(self.system, after)
         self.took(sent)
         _, archive = self.system.source_store
-        _wait(lambda: all(archive.get(uid) for uid in after), fails=False)
+        wait(lambda: all(archive.get(uid) for uid in after), fails=False)
         self.outcome.claim(
             "a rule sends elsewhere what comes after it",
             len(after),
@@ -320,7 +323,7 @@ class _Run:
     def settle(self) -> None:
         """Wait until nothing is under way; what never comes is for `reconcile` to tell."""
         self._noted = self._in_exception_log()
-        _wait(lambda: not self._missing() and not self.system.pushing.waiting, fails=False)
+        wait(lambda: not self._missing() and not self.system.pushing.waiting, fails=False)
 
     def _missing(self) -> set[str]:
         missing = {uid for uid in self.sent.acknowledged if self._delivered(uid) is None}
@@ -369,20 +372,6 @@ class _Run:
         )
 
 
-def healthcare_destination(name: str, store: HealthcareStore) -> dict[str, Any]:
-    """A destination that is that store."""
-    _, project, _, location, _, dataset, _, store_name = store.name.split("/")
-    return {
-        "name": name,
-        "type": "google_healthcare",
-        "project_id": project,
-        "location": location,
-        "dataset_id": dataset,
-        "dicom_store_id": store_name,
-        "base_url": f"{store.url}/v1",
-    }
-
-
 @contextmanager
 def _timers(system: System) -> Iterator[None]:
     """Have every timer of the plan come, more often than it would."""
@@ -428,13 +417,3 @@ def _pixels(part10: bytes) -> Any:
     import pydicom
 
     return pydicom.dcmread(BytesIO(part10)).PixelData
-
-
-def _wait(claim: Callable[[], bool], *, fails: bool = True) -> None:
-    deadline_s = time.monotonic() + _SETTLED_WITHIN_S
-    while not claim():
-        if time.monotonic() > deadline_s:
-            if fails:
-                raise CommandFailedError("the rehearsal does not go on", code="not-in-time")
-            return
-        time.sleep(0.02)

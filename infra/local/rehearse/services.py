@@ -42,7 +42,6 @@ class Process:
             "AXIOM_HOME": str(folder / name),
             "PYTHONPATH": str(ROOT),
         }
-        self.killed = 0
         self._command = [sys.executable, "-m", module]
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
@@ -72,7 +71,8 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
-            self.killed += 1
+            while _listens(self.port):  # its children are dying yet
+                time.sleep(0.01)
 
     def end(self) -> float:
         """SIGTERM it as Cloud Run does, for good; how many seconds it took to end."""
@@ -97,7 +97,7 @@ class Process:
     def _wait(self, running: subprocess.Popen[bytes]) -> None:
         deadline_s = time.monotonic() + _READY_WITHIN_S
         while running.poll() is None and time.monotonic() < deadline_s:
-            with suppress(OSError), socket.create_connection((LOOPBACK, self.port), 1):
+            if _listens(self.port):
                 return
             time.sleep(0.02)
         end = self.log.read_text(errors="replace")[-1500:]
@@ -135,3 +135,9 @@ class Service:
         finally:
             connection.close()
         return answer.status
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+        return True
+    return False
