@@ -62,7 +62,7 @@ def check(name: str, as_json: bool) -> int:
 
     Exit status 1 if it is not.
     """
-    from shared.pipeline.destination_check import check_destination
+    from shared.pipeline.peer_check import check_destination
 
     terminal = Terminal(as_json)
     try:

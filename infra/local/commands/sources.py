@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from infra.local.options import json_option, open_ports
+from infra.local.options import json_option, open_ports, principal
 from infra.local.terminal import CommandFailedError, Terminal
 from shared.errors import DocumentMissingError
 
@@ -86,20 +86,23 @@ def poll(name: str, failed: bool, as_json: bool) -> int:
 @command.command("check")
 @click.argument("name")
 @json_option
-def check(name: str, as_json: bool) -> None:
-    """Ask one source whether it is there; nothing is fetched."""
+def check(name: str, as_json: bool) -> int:
+    """Ask one source whether it is there; nothing is fetched.
+
+    Exit status 1 if it is not.
+    """
+    from shared.pipeline.peer_check import check_source
+
     terminal = Terminal(as_json)
-    ports = open_ports()
-    entity = ports.configuration.get().source(name)
-    if entity is None or ports.open_source is None:
-        raise _missing(name)
-    reader = ports.open_source(entity)
     try:
-        answer = reader.check()
-    finally:
-        reader.close()
-    terminal.document({"source": name, "answer": answer})
-    terminal.say(answer)
+        checked = check_source(name, open_ports(), by=principal())
+    except DocumentMissingError:
+        raise _missing(name) from None
+    terminal.document(checked)
+    terminal.say(f"{checked['answer']}, {checked['ms']} ms", style=None if checked["ok"] else "red")
+    if not checked["ok"]:
+        terminal.say(checked["hint"], style="dim")
+    return int(not checked["ok"])
 
 
 def _missing(name: str) -> CommandFailedError:
