@@ -112,6 +112,18 @@ def policy() -> AddressPolicy:
     return AddressPolicy.read(os.environ)
 
 
+def is_googles(url: str) -> bool:
+    """Whether it is one of Google's own services, under TLS: whoever is shown a token of ours acts
+    as we do until it ends.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return parts.scheme == "https" and host.endswith(".googleapis.com")
+
+
 def hosts_of(entity: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Each field of a document that says where to connect to, and the host that it says."""
     if isinstance(entity, Mapping):

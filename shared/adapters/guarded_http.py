@@ -42,9 +42,14 @@ class GuardedAdapter(HTTPAdapter):
 def guarded_session() -> requests.Session:
     """A session whose connections are looked at."""
     session = requests.Session()
+    guard(session)
+    return session
+
+
+def guard(session: requests.Session) -> None:
+    """Have the connections of a session be looked at from now on."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, GuardedAdapter())
-    return session
 
 
 class _Looking(HTTPConnection):

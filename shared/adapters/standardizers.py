@@ -90,5 +90,6 @@ class _Gemini:
                 model=self._entity.model,
                 timeout_s=self._entity.timeout_s,
                 base_url=self._entity.base_url,
+                is_shown_token=not (self._entity.base_url or "").startswith("http://"),
             )
         return self._model.complete(prompt)

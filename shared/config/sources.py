@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shared.addresses import is_googles
 from shared.config.entity import Credentials, Entity, Name
 from shared.config.peers import DimseCredentials
 from shared.config.schedules import readable
@@ -105,11 +106,6 @@ Parameter = str | int | tuple[str, ...]
 Parameters = Annotated[dict[str, Parameter], AfterValidator(_are_parameters)]
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 AeTitle = Annotated[str, AfterValidator(checked_ae_title)]
-
-
-def _is_google(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" and (parts.hostname or "").endswith(".googleapis.com")
 
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_is_base_url)]
@@ -211,8 +207,7 @@ class DicomwebSource(_QueriedSource):
                 "auth_type oauth2_client_credentials needs token_url, credentials.client_id and "
                 ".client_secret"
             )
-        if self.auth_type == "google" and not _is_google(self.base_url):
-            # Whoever has such a token acts as the process until it ends.
+        if self.auth_type == "google" and not is_googles(self.base_url):
             raise ValueError(
                 "auth_type google shows its token to https://*.googleapis.com alone; base_url is "
                 "elsewhere"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shared.addresses import is_googles
 from shared.config.entity import Entity, Name
 from shared.dicom.paths import AttributePath
 from shared.errors import Fault, InvalidConfigurationError
@@ -48,6 +49,14 @@ def _has_no_password(text: str) -> str:
 
 Keyword = Annotated[str, AfterValidator(_may_be_looked_at)]
 Target = Annotated[str, Field(max_length=1000), AfterValidator(_is_attribute)]
+
+
+def _takes_our_token(text: str) -> str:
+    if text.startswith("https://") and not is_googles(text):
+        raise ValueError("a token of Google's is shown to https://*.googleapis.com alone")
+    return text
+
+
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_has_no_password)]
 
 
@@ -81,8 +90,9 @@ class VertexProvider(_RemoteProvider):
     type: Literal["vertex"]
     project: Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,100}$")]
     location: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
-    # Another address of the service: Private Service Connect, or a proxy.
-    base_url: HttpUrl | None = None
+    # Another address of the service, such as Private Service Connect's; a server without TLS is
+    # shown no token.
+    base_url: Annotated[HttpUrl, AfterValidator(_takes_our_token)] | None = None
 
 
 class OpenaiProvider(_RemoteProvider):

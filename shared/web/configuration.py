@@ -25,6 +25,7 @@ from shared.web.documents_out import (
 from shared.web.listing import Listing, described, described_page, listed_response
 from shared.web.media_types import JSON
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
+from shared.web.reach import check_reach
 
 if TYPE_CHECKING:
     from shared.config.service import ConfigurationService
@@ -102,6 +103,7 @@ def _add_entity_routes(
         document = received_document()
         if only is not None:
             document = {"type": only, **document}
+        check_reach(kind, document, service)
         stored = service.create(
             kind.name,
             document,
@@ -135,6 +137,7 @@ def _add_entity_routes(
     )
     def replace(path: EntityPath, query: ChangeQuery) -> Response:
         document = {"name": path.name, **received_document()}
+        check_reach(kind, document, service)
         stored = service.replace(
             kind.name,
             path.name,
@@ -157,10 +160,12 @@ def _add_entity_routes(
         openapi_extensions=_PATCH_BODY,
     )
     def patch(path: EntityPath, query: ChangeQuery) -> Response:
+        document = received_document(merge_patch=True)
+        check_reach(kind, document, service)
         stored = service.patch(
             kind.name,
             path.name,
-            received_document(merge_patch=True),
+            document,
             by=acting(),
             reason=change_reason(),
             if_unchanged=is_what_client_knows,

@@ -10,8 +10,8 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from shared.errors import DestinationMisconfiguredError, DocumentMissingError
-from shared.pipeline.destination_check import check_destination
 from shared.pipeline.destination_states import state_of
+from shared.pipeline.peer_check import check_destination
 from shared.web.access import acting
 from shared.web.documents_out import json_response
 from shared.web.listing import Listing, described, described_page, listed_response

@@ -13,12 +13,16 @@ import pytest
 import requests
 
 from shared import bootstrap
+from shared.adapters.cloud.gemini import GeminiModel
 from shared.adapters.destinations.channel import connect
+from shared.adapters.destinations.google_session import google_session
 from shared.adapters.guarded_http import guarded_session
-from shared.addresses import AddressPolicy, AddressRefusedError
+from shared.adapters.requestor import Requestor
+from shared.addresses import AddressPolicy, AddressRefusedError, is_googles
 from shared.config.service import check
 from shared.environment import Environment
-from shared.errors import InvalidConfigurationError
+from shared.errors import InvalidConfigurationError, ProviderFailedError
+from shared.standardize.remote import Prompt
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
 MACHINE, CLOUD = AddressPolicy(), AddressPolicy(allows_loopback=False)
@@ -33,6 +37,8 @@ def in_the_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
         "shared.adapters.guarded_http",
         "shared.adapters.destinations.channel",
         "shared.adapters.crosswalk.databases",
+        "shared.adapters.requestor",
+        "shared.adapters.cloud.gemini",
     ):
         monkeypatch.setattr(f"{module}.policy", lambda: CLOUD)
 
@@ -172,6 +178,62 @@ class TestConnecting:
         with pytest.raises(AddressRefusedError, match="our own machine"):
             connect(("localhost", port), 5, None)
         assert received in ([], [b""])
+
+    def test_by_dimse_of_a_requestor_sends_nothing(
+        self, listening: tuple[int, list[bytes]]
+    ) -> None:
+        port, received = listening
+        requestor = Requestor("AXIOM", timeout_s=5)
+        requestor.add_requested_context("1.2.840.10008.1.1")
+        association = requestor.associate("localhost", port)
+        assert not association.is_established
+        assert isinstance(requestor.connection_error, AddressRefusedError)
+        assert received in ([], [b""])
+
+    def test_by_a_session_of_googles_sends_nothing(
+        self, listening: tuple[int, list[bytes]]
+    ) -> None:
+        port, received = listening
+        address = f"http://localhost:{port}/v1"
+        with google_session("store", address) as session, pytest.raises(requests.ConnectionError):
+            session.get(address)
+        assert received in ([], [b""])
+
+    def test_by_a_client_of_gemini_sends_nothing(self, listening: tuple[int, list[bytes]]) -> None:
+        port, received = listening
+        model = GeminiModel(
+            project="p",
+            location="europe-west4",
+            model="m",
+            timeout_s=5,
+            base_url=f"http://localhost:{port}",
+            is_shown_token=False,
+        )
+        with pytest.raises(ProviderFailedError):
+            model.complete(Prompt("instruction", "data", {}))
+        assert received == []
+
+
+class TestTokensOfGoogles:
+    @pytest.mark.parametrize(
+        "url", ["https://healthcare.googleapis.com/v1", "https://x.p.googleapis.com:443/"]
+    )
+    def test_are_shown_to_its_services(self, url: str) -> None:
+        assert is_googles(url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://healthcare.googleapis.com/v1",
+            "https://googleapis.com.evil.example/",
+            "https://evilgoogleapis.com/",
+            "https://x.googleapis.com@evil.example/",
+            "https://[::1",
+            "",
+        ],
+    )
+    def test_are_shown_to_nobody_else(self, url: str) -> None:
+        assert not is_googles(url)
 
 
 def test_on_one_machine_loopback_is_fine(listening: tuple[int, list[bytes]]) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from flask.testing import FlaskClient
 from infra.local.cli import main
 from shared import bootstrap
 from shared.errors import DestinationRefusedError
-from shared.pipeline.destination_check import check_destination
+from shared.pipeline.audit import AuditLog
+from shared.pipeline.peer_check import check_destination, check_source
 from shared.pipeline.ports import Ports
 from tests.unit.operating import System, running_system
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -197,3 +199,53 @@ class TestCommands:
         configure(ports, folder())
         status, out = run(capsys, command, "nowhere", "--json")
         assert (status, json.loads(out)["error"]["code"]) == (1, "no-destination")
+
+
+class Silent:
+    """A source that is there and says nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+
+    def check(self) -> str:
+        self.goes_on.wait(60)
+        return "200"
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class TestASource:
+    @pytest.fixture(autouse=True)
+    def away(self, ports: Ports, closed_port: int) -> None:
+        source = {"name": "pacs", "type": "dicomweb", "base_url": f"http://127.0.0.1:{closed_port}"}
+        ports.configuration.apply({"sources": [{**source, "enabled": False}]}, by="test")
+
+    def test_that_is_away_is_an_answer_and_is_audited(self, ports: Ports) -> None:
+        response = client_over(ports).post("/api/v1/sources/pacs/check", headers=AUTHORIZED)
+        answer = response.get_json()
+        assert (response.status_code, answer["ok"]) == (200, False)
+        assert (answer["source"], answer["code"]) == ("pacs", "source-unavailable")
+        (entry,) = (
+            one.data
+            for one in AuditLog(ports.documents, ports.clock).list().documents
+            if one.data["what"] == "source.check"
+        )
+        assert (entry["id"], entry["after"]) == ("pacs", "source-unavailable")
+
+    def test_that_says_nothing_is_not_waited_for_without_end(self, ports: Ports) -> None:
+        silent = Silent()
+        asking = replace(ports, open_source=lambda entity: silent)  # type: ignore[arg-type,return-value]
+        answer = check_source("pacs", asking, by="ada", within_s=0.05)
+        silent.goes_on.set()
+        assert (answer["ok"], answer["answer"]) == (False, "pacs: no answer in 0.05 s")
+
+    def test_that_is_not_there_is_404(self, ports: Ports) -> None:
+        response = client_over(ports).post("/api/v1/sources/nobody/check", headers=AUTHORIZED)
+        assert response.status_code == 404
+
+    def test_is_asked_from_the_command_line(
+        self, ports: Ports, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["sources", "check", "pacs", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["code"] == "source-unavailable"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 import google.auth.exceptions
 import httpx2
 from google import genai
 from google.auth.credentials import Credentials
 from google.genai import errors, types
+from google.oauth2.credentials import Credentials as _Nobody
 
+from shared.addresses import policy
 from shared.errors import ProviderFailedError
 from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
 
@@ -45,8 +48,14 @@ class GeminiModel:
         timeout_s: float,
         base_url: str | None = None,
         credentials: Credentials | None = None,
+        is_shown_token: bool = True,
     ) -> None:
-        """Without `credentials`, those of the environment are used, from the first request on."""
+        """Without `credentials`, those of the environment are used, from the first request on, for
+        a server that `is_shown_token`.
+        """
+        if not is_shown_token:
+            credentials = _Nobody(token="nobody's")  # noqa: S106
+        self._base_url = base_url
         self._model, self._project, self._location = model, project, location
         self._credentials = credentials
         self._options = types.HttpOptions(
@@ -57,6 +66,7 @@ class GeminiModel:
     def complete(self, prompt: Prompt) -> str:
         """One request. Raises: ProviderFailedError."""
         try:
+            self._look_at_address()
             answer = self._connected().models.generate_content(
                 model=self._model,
                 contents=prompt.data,
@@ -79,6 +89,12 @@ class GeminiModel:
             # The client could not read what came; its text quotes it.
             raise ProviderFailedError(NAME, MALFORMED) from None
         return _text_of(answer)
+
+    def _look_at_address(self) -> None:
+        """Raises: AddressRefusedError. Under TLS the certificate says that nobody else answers."""
+        if self._base_url is not None:
+            parts = urlsplit(self._base_url)
+            policy().check_host(parts.hostname or "", parts.port or 443)
 
     def _connected(self) -> genai.Client:
         if self._client is None:

@@ -50,7 +50,10 @@ def google_session(destination: str, url: str) -> Iterator[AuthorizedSession]:
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import AuthorizedSession
 
+    from shared.adapters.guarded_http import guard
+
     with AuthorizedSession(credentials) as session:
+        guard(session)
         try:
             yield session
         except GoogleAuthError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from flask import Flask, Response
@@ -152,6 +153,57 @@ class TestRefusals:
             assert client.get(path, headers=both).status_code == 200
             assert client.get(path, headers=headers).status_code == 401
         assert client.get(path, headers=AUTHORIZED).status_code == 200
+
+
+class TestAnEditorOfRules:
+    """May tune whom standardizers ask, and not have a secret of ours sent to any address."""
+
+    PROVIDER: ClassVar = {
+        "type": "openai",
+        "base_url": "http://models.hospital.example/v1",
+        "token_secret": "models",
+        "model": "m",
+    }
+    PATH = "/api/v1/config/standardizers"
+
+    @pytest.fixture
+    def editor(self, client: FlaskClient, users: Users) -> dict[str, str]:
+        body = {"name": "parts", "attributes": ["BodyPartExamined"], "providers": [self.PROVIDER]}
+        assert client.post(self.PATH, json=body, headers=AUTHORIZED).status_code == 201
+        return users.header("ed", "editor")
+
+    @pytest.mark.parametrize(
+        "wish",
+        [
+            {"base_url": "http://elsewhere.example/v1"},
+            {"token_secret": "another"},
+            {"base_url": ["http://elsewhere.example/v1"]},
+        ],
+    )
+    def test_may_not_say_who_is_asked(
+        self, client: FlaskClient, editor: dict[str, str], wish: dict[str, Any]
+    ) -> None:
+        providers = [{"type": "embedded"}, {**self.PROVIDER, **wish}]
+        body = {"name": "parts", "attributes": ["BodyPartExamined"], "providers": providers}
+        other = {**body, "name": "other"}
+        one = f"{self.PATH}/parts"
+        assert client.post(self.PATH, json=other, headers=editor).status_code == 403
+        assert client.put(one, json=body, headers=editor).status_code == 403
+        patched = client.patch(
+            one,
+            data=json.dumps({"providers": providers}),
+            content_type="application/merge-patch+json",
+            headers=editor,
+        )
+        assert patched.status_code == 403
+        assert client.get(one, headers=editor).get_json()["providers"] == [self.PROVIDER]
+
+    def test_may_use_and_tune_who_is_asked_already(
+        self, client: FlaskClient, editor: dict[str, str]
+    ) -> None:
+        providers = [{"type": "embedded"}, {**self.PROVIDER, "threshold": 0.9}]
+        body = {"name": "other", "attributes": ["Laterality"], "providers": providers}
+        assert client.post(self.PATH, json=body, headers=editor).status_code == 201
 
 
 class TestKeysAndUsers:

@@ -53,6 +53,19 @@ class TestAStandardizer:
                 {"providers": [{"type": "openai", "model": "m", "base_url": "http://u:p@x"}]},
                 "takes no user and password",
             ),
+            (
+                {"providers": [{**VERTEX, "base_url": "https://elsewhere.example"}]},
+                "shown to https://*.googleapis.com alone",
+            ),
+            (
+                {
+                    "providers": [
+                        {"type": "embedded"},
+                        {"type": "openai", "model": "m", "base_url": "http://169.254.169.254/v1"},
+                    ]
+                },
+                "providers[1].base_url: is refused",
+            ),
             ({"write_to": {"BodyPartExamined": "NoSuchThing"}}, "write_to"),
             ({"write_to": {"Laterality": "ImageComments"}}, "is none of the attributes"),
             ({"when_unsure": "guess"}, "when_unsure"),
