@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Runner
@@ -35,8 +36,7 @@ _SWEEP_EVERY_S = 3600.0
 _LOCK = "mover.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class FarSide:
+class FarSide(Struct, frozen=True):
     """The cloud's stores."""
 
     objects: ObjectStore
@@ -145,7 +145,7 @@ class Edge:
     def shown(self) -> dict[str, Any]:
         """`state` for the health port."""
         try:
-            told = asdict(self.state())
+            told = self.state().as_json()
         except AxiomError as error:
             return {"fault": str(error)}
         since = self.link.since

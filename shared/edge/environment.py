@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 SPOOL = "AXIOM_GATEWAY_SPOOL"
 _UPLOADS, _BYTES_PER_S = "AXIOM_GATEWAY_UPLOADS", "AXIOM_GATEWAY_UPLOAD_BYTES_PER_S"
 _MOST_UPLOADS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeEnvironment:
+class EdgeEnvironment(Struct, frozen=True):
     """`name` tells this gateway from all others in the cloud's monitoring."""
 
     spool: Path

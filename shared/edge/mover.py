@@ -13,8 +13,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from shared import crash_points
 from shared.adapters.embedded.message_bus import Leased
@@ -55,8 +56,7 @@ class Uploads(Protocol):
         """
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(Struct):
     """One message on its way."""
 
     message: Leased
@@ -75,8 +75,7 @@ class _Item:
         return self.receipt.study_instance_uid if self.receipt else ""
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(Struct):
     """What was moved since the start, and what cannot be."""
 
     instances: int = 0

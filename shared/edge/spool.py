@@ -7,9 +7,10 @@ import logging
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
 from shared.adapters.embedded.object_store import FolderObjectStore
@@ -32,8 +33,7 @@ _DEEPEST_QUEUE = 10_000
 _BUSY_PART = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class KeptDocument:
+class KeptDocument(Struct, frozen=True):
     """A document for the cloud. The first one of its key counts."""
 
     collection: str
@@ -50,8 +50,7 @@ class KeptDocument:
             raise MalformedMessageError("no document of ours") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     """What waits to be moved. `bytes` are those of all received files, unfinished ones aside."""
 
     messages: int

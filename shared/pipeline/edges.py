@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
@@ -39,6 +39,10 @@ class EdgeState(Struct, frozen=True):
     fault: str = ""  # in words; "" for none
     link: str = ""  # why the link does not work; "" if it does
 
+    def as_json(self) -> dict[str, Any]:
+        """As documents, log lines and the health port show it."""
+        return structs.asdict(self)
+
 
 class SeenEdge(Struct, frozen=True):
     """What is known of one here."""
@@ -55,7 +59,7 @@ class SeenEdge(Struct, frozen=True):
 
 def say(name: str, state: EdgeState, documents: DocumentStore, clock: Clock) -> None:
     """Leave word. Raises: StorageUnavailableError."""
-    documents.put(COLLECTION, name, {"at": timestamp(clock.now()), **_as_json(state)})
+    documents.put(COLLECTION, name, {"at": timestamp(clock.now()), **state.as_json()})
 
 
 def seen(documents: DocumentStore, clock: Clock) -> Sequence[SeenEdge]:
@@ -82,10 +86,10 @@ def look_after(documents: DocumentStore, clock: Clock) -> None:
         log.info(
             "a gateway on premises",
             extra={
+                **edge.state.as_json(),
                 "edge": edge.name,
                 "silent_s": round(edge.silent_s),
                 "oldest_s": round(edge.oldest_s),
-                **_as_json(edge.state, but=("oldest_s",)),
             },
         )
 
@@ -99,8 +103,3 @@ def fault_of_any(documents: DocumentStore, clock: Clock) -> str | None:
         elif edge.state.fault:
             words.append(f"{edge.name}: {edge.state.fault}")
     return "; ".join(words) or None
-
-
-def _as_json(state: EdgeState, but: Sequence[str] = ()) -> dict[str, Any]:
-    names = EdgeState.__struct_fields__
-    return {name: getattr(state, name) for name in names if name not in but}

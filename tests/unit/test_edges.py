@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.pipeline import edges, readings
