@@ -20,7 +20,7 @@ class Rejection:
 
 
 _PERMANENT, _TRANSIENT = 1, 2
-_SERVICE_USER, _PRESENTATION = 1, 3
+_SERVICE_USER, _ACSE, _PRESENTATION = 1, 2, 3
 
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(
     _PERMANENT, _SERVICE_USER, 2, "application-context-name-not-supported"
@@ -32,6 +32,9 @@ CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(
     _PERMANENT, _SERVICE_USER, 7, "called-AE-title-not-recognized"
 )
+# Source: DICOM UL service-provider, ACSE related function (PS3.7 D.3.3.7).
+USER_NOT_ACCEPTED = Rejection(_PERMANENT, _ACSE, 1, "user-identity-not-accepted")
+USER_NOT_KNOWN_NOW = Rejection(_TRANSIENT, _ACSE, 1, "user-identity-cannot-be-checked")
 TEMPORARY_CONGESTION = Rejection(_TRANSIENT, _PRESENTATION, 1, "temporary-congestion")
 LOCAL_LIMIT_EXCEEDED = Rejection(_TRANSIENT, _PRESENTATION, 2, "local-limit-exceeded")
 

@@ -16,7 +16,7 @@ import logging
 import socket
 import ssl
 import time
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom import AE, evt
@@ -26,10 +26,17 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
-from scp_gateway.admission import TEMPORARY_CONGESTION, Rejection, rejection
+from scp_gateway.admission import (
+    TEMPORARY_CONGESTION,
+    USER_NOT_ACCEPTED,
+    USER_NOT_KNOWN_NOW,
+    Rejection,
+    rejection,
+)
 from scp_gateway.commitment import Commitments, CommitmentScp
 from scp_gateway.connection import GatewaySocket, TlsGatewaySocket
 from scp_gateway.dispatch import Dispatch
+from scp_gateway.extended_negotiation import answers
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
 from scp_gateway.negotiation import GatewayAcse, is_scp_of
 from scp_gateway.presentation_contexts import ContextResult, is_storage_sop_class
@@ -40,6 +47,14 @@ from scp_gateway.storage import Receiver, StorageScp
 from scp_gateway.upper_layer import GatewayDul
 from shared.config.entities import Listener
 from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
+from shared.errors import AxiomError
+from shared.identity.callers import (
+    Caller,
+    CallerRefusedError,
+    Callers,
+    Shown,
+    TooManyCallersError,
+)
 from shared.messages import Source
 
 if TYPE_CHECKING:
@@ -67,6 +82,7 @@ class GatewayAssociation(Association):
         commitments: Commitments | None = None,
         tls: ssl.SSLContext | None = None,
         archives: Archives | None = None,
+        callers: Callers | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.listener: Listener = server.listener
@@ -78,6 +94,7 @@ class GatewayAssociation(Association):
         self.listener_closes = False
         self._gateway_server, self._receiver = server, receiver
         self._commitments, self._archives = commitments, archives
+        self._callers = callers
         self._began_s = self.served_s = time.monotonic()
         self._is_requested = False
         self._dispatch = Dispatch(self._pass_on)
@@ -90,8 +107,9 @@ class GatewayAssociation(Association):
         self.acceptor.ae_title = self.listener.ae_title
         self.acceptor.maximum_length = self.listener.max_pdu_size
         self.acceptor.implementation_version_name = ae.implementation_version_name
-        # Who its certificate says the peer is.
+        # Who its certificate says the peer is, and who it says that calls.
         self._principal = ""
+        self._caller: Caller | None = None
         self.set_socket(
             GatewaySocket(self, connection)
             if tls is None
@@ -187,7 +205,8 @@ class GatewayAssociation(Association):
     @property
     def offered(self) -> frozenset[str]:
         """The SOP Classes of Query/Retrieve that may be proposed here."""
-        return offered(self.listener) if self._archives else frozenset()
+        may_query = self._caller is None or self._caller.may_query
+        return offered(self.listener) if self._archives and may_query else frozenset()
 
     def _abort_blocking(self, block: bool = True) -> None:
         # Nobody but this thread can send the A-ABORT, so waiting for it would be for ever.
@@ -281,6 +300,8 @@ class GatewayAssociation(Association):
             peer_address=self.requestor.address,
             application_context=str(request.application_context_name),
         )
+        if refused is None:
+            refused = self._identify(request)
         if refused is None and self.listener_closes:
             refused = TEMPORARY_CONGESTION
         if refused is None:
@@ -288,6 +309,51 @@ class GatewayAssociation(Association):
         if refused is not None:
             self.ending = f"rejected: {refused.name}"
         return refused
+
+    def _identify(self, request: A_ASSOCIATE) -> Rejection | None:
+        """Find out who calls, where the listener wants to know; why they are turned away."""
+        taken, item = self.listener.user_identity, self.requestor.user_identity
+        if taken is None:
+            return None
+        shown = None
+        if item is not None:
+            kind, primary = item.user_identity_type or 0, item.primary_field or b""
+            shown = Shown(kind, primary, item.secondary_field or b"")
+        if self._callers is None:
+            return USER_NOT_KNOWN_NOW
+        where = {"listener": self.listener.name, "peer": self.requestor.address}
+        try:
+            self._caller = self._callers.caller(
+                taken,
+                shown,
+                listener=self.listener.name,
+                calling_ae_title=request.calling_ae_title.strip(),
+                address=self.requestor.address,
+            )
+        except CallerRefusedError as error:
+            log.warning("a caller is refused", extra={**where, "reason": str(error)})
+            return USER_NOT_ACCEPTED
+        except (AxiomError, TooManyCallersError) as error:
+            name = getattr(error, "code", None) or type(error).__name__
+            log.warning("a caller cannot be checked", extra={**where, "reason": name})
+            return USER_NOT_KNOWN_NOW
+        return None
+
+    @property
+    def extended(self) -> Mapping[str, bytes]:
+        """What is answered to extended negotiation, by SOP Class."""
+        asked = {str(uid): wishes for uid, wishes in self.requestor.sop_class_extended.items()}
+        services, archives = self.listener.query_retrieve, self._archives
+        if not asked or services is None or archives is None:
+            return {}
+        has_fuzzy = archives.matches_fuzzily(services)
+        return dict(answers(asked, self.offered, has_fuzzy=has_fuzzy))
+
+    @property
+    def confirms_identity(self) -> bool:
+        """True if the caller wants to be told that it was recognised, and was."""
+        item = self.requestor.user_identity
+        return self._caller is not None and bool(item and item.positive_response_requested)
 
     def set_contexts(self, answered: list[PresentationContext]) -> None:
         """Take the answers to the proposed Presentation Contexts as what is agreed on."""
@@ -301,7 +367,7 @@ class GatewayAssociation(Association):
             calling_ae_title=request.calling_ae_title.strip(),
             called_ae_title=request.called_ae_title.strip(),
             peer_address=self.requestor.address,
-            principal=self._principal,
+            principal=self._principal if self._caller is None else self._caller.name,
         )
         connection = cast(GatewaySocket, self.dul.socket)
         commitment = None
@@ -323,14 +389,18 @@ class GatewayAssociation(Association):
                 self._receiver,
                 source,
                 {cast(int, c.context_id): str(c.transfer_syntax[0]) for c in accepted},
-                partial(
-                    is_storage_sop_class,
-                    accept_unknown=self.listener.accept_unknown_sop_classes,
-                ),
+                self._stores,
                 connection.send_all,
             ),
             commitment,
             self._query_retrieve(accepted, source.calling_ae_title),
+        )
+
+    def _stores(self, sop_class_uid: str) -> bool:
+        if self._caller is not None and not self._caller.may_store:
+            return False
+        return is_storage_sop_class(
+            sop_class_uid, accept_unknown=self.listener.accept_unknown_sop_classes
         )
 
     def _query_retrieve(
@@ -351,7 +421,7 @@ class GatewayAssociation(Association):
         return QueryRetrieveScp(
             archives,
             self.listener,
-            Contexts(queries, storage),
+            Contexts(queries, storage, self.extended),
             cast(GatewaySocket, self.dul.socket).send_all,
             peer_ae_title=calling_ae_title,
             max_pdu_size=self.requestor.maximum_length or 0,

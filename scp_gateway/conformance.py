@@ -30,8 +30,8 @@ _BEGINNING = """\
 
 Of the gateway (PS3.2), made of the tables that it runs on: `python -m scp_gateway.conformance`
 writes this page. How each service behaves is told in [receiving](receiving.md), [storage
-commitment](commitment.md), [Query/Retrieve](query-retrieve.md), [Modality Worklist](worklist.md) and
-[TLS](tls.md); what we do as SCU in [sources](sources.md) and [destinations](destinations.md).
+commitment](commitment.md), [Query/Retrieve](query-retrieve.md), [Modality Worklist](worklist.md)
+and [TLS](tls.md); what we do as SCU in [sources](sources.md) and [destinations](destinations.md).
 """
 _NOTE = """\
 Those of Query/Retrieve are accepted where a listener has `query_retrieve`, that of Modality
@@ -59,7 +59,16 @@ def _associations() -> Iterator[str]:
             ("associations at once", f"{defaults.max_associations}, `max_associations`"),
             ("PDU size received", f"{defaults.max_pdu_size} bytes, `max_pdu_size`"),
             ("asynchronous operations", "none"),
-            ("extended negotiation, user identity", "not answered"),
+            (
+                "SOP Class Extended Negotiation",
+                "of Query/Retrieve: relational queries and retrieval, combined date-time matching, "
+                "fuzzy semantic matching of names where the store has it",
+            ),
+            (
+                "user identity",
+                "username, username and passcode, JSON Web Token, where a listener asks for it; "
+                "Kerberos and SAML are refused",
+            ),
             ("SCP/SCU role selection", "for storage commitment, and for storage where C-GET is on"),
             ("Specific Character Set of responses", "ISO_IR 192"),
         ],

@@ -12,6 +12,7 @@ from scp_gateway.query_jobs import Archives
 from scp_gateway.storage import Receiver
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
+from shared.identity.callers import Callers
 
 
 class Gateway(Listeners[ListeningServer]):
@@ -24,14 +25,15 @@ class Gateway(Listeners[ListeningServer]):
         shared: Callable[[Listener], Shared | None] = lambda _: None,
         tls: TlsContexts | None = None,
         archives: Archives | None = None,
+        callers: Callers | None = None,
     ) -> None:
         """Without `commitments`, nobody may ask for storage commitment; without `archives`, nobody
-        may query or retrieve. `shared` is what a listener shares with other processes, None if
-        nothing.
+        may query or retrieve; without `callers`, nobody gets in where the listener asks who calls.
+        `shared` is what a listener shares with other processes, None if nothing.
         """
         super().__init__(
             lambda listener: ListeningServer(
-                listener, receiver, commitments, shared(listener), tls, archives
+                listener, receiver, commitments, shared(listener), tls, archives, callers
             )
         )
 

@@ -26,6 +26,7 @@ from scp_gateway.shared_places import SharedPlaces
 from scp_gateway.storage import Receiver
 from shared.adapters.tls import TlsContexts
 from shared.config.entities import Listener
+from shared.identity.callers import Callers
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,12 @@ class ListeningServer(AssociationServer):
         shared: Shared | None = None,
         tls: TlsContexts | None = None,
         archives: Archives | None = None,
+        callers: Callers | None = None,
     ) -> None:
         # What the next association is judged by; running ones keep what they began with.
         self.listener = listener
         self._receiver, self._commitments = receiver, commitments
-        self._archives = archives
+        self._archives, self._callers = archives, callers
         self._shared, self._tls = shared, tls
         self._tls_context()  # before it listens
         self._lock = threading.Lock()
@@ -166,6 +168,7 @@ class ListeningServer(AssociationServer):
             self._commitments,
             self._tls_context(),
             self._archives,
+            self._callers,
         )
         with self._lock:
             self._connections.add(association)

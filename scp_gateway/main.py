@@ -97,7 +97,13 @@ def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
     if environment.gateway_processes > 1:
         return Workers(environment.gateway_processes, tls)
     archives = Archives(ports.configuration.get, ports.secrets, ports.clock, environment.home)
-    return Gateway(ports.receiver, ports.commitments, tls=tls, archives=archives)
+    return Gateway(
+        ports.receiver,
+        ports.commitments,
+        tls=tls,
+        archives=archives,
+        callers=bootstrap.callers(ports),
+    )
 
 
 @dataclass(slots=True)

@@ -8,7 +8,11 @@ from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.acse import ACSE
 from pynetdicom.association import ServiceUser
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    SOPClassExtendedNegotiation,
+    UserIdentityNegotiation,
+)
 from pynetdicom.presentation import PresentationContext
 
 from scp_gateway.presentation_contexts import answer_context, is_storage_sop_class
@@ -25,9 +29,9 @@ class GatewayAcse(ACSE):
     def negotiate_association(self) -> None:
         """Answer the A-ASSOCIATE-RQ that `assoc.requestor.primitive` holds.
 
-        No user identity or extended negotiation item is answered, and role selection for storage
-        commitment and, where it may ask for C-GET, for storage alone: for the rest the requestor
-        then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
+        Extended negotiation is answered for Query/Retrieve, user identity where that was asked for,
+        role selection for storage commitment and, where it may ask for C-GET, for storage: for the
+        rest the requestor then knows that it is SCU, and that the defaults hold (PS3.7 D.3.3).
         """
         association = cast("GatewayAssociation", self.assoc)
         request = cast(A_ASSOCIATE, self.requestor.primitive)
@@ -51,6 +55,15 @@ class GatewayAcse(ACSE):
             for sop_class, role in self.requestor.role_selection.items():
                 if is_storage_sop_class(str(sop_class), accept_unknown=accept_unknown):
                     self.acceptor.add_negotiation_item(role)
+        for uid, done in association.extended.items():
+            extended = SOPClassExtendedNegotiation()
+            extended.sop_class_uid = UID(uid)
+            extended.service_class_application_information = done
+            self.acceptor.add_negotiation_item(extended)
+        if association.confirms_identity:
+            confirmed = UserIdentityNegotiation()
+            confirmed.server_response = b""
+            self.acceptor.add_negotiation_item(confirmed)
         self.send_accept()
         evt.trigger(association, evt.EVT_ACCEPTED, {})
         association.is_established = True

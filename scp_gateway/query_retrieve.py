@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -20,6 +20,7 @@ from scp_gateway.command_set import (
     query_response,
 )
 from scp_gateway.dimse_status import Answer, Status, comment_on
+from scp_gateway.extended_negotiation import has_spans, is_fuzzy
 from scp_gateway.message_reader import AbortReason, ProtocolError
 from scp_gateway.query_jobs import Archives, Control, Job, Reply, finding
 from scp_gateway.query_services import QUERY_SOP_CLASSES
@@ -52,6 +53,8 @@ class Contexts:
     queries: Mapping[int, tuple[str, str]]
     # ID and Transfer Syntax of those of which the peer is SCP, by SOP Class of storage.
     storage: Mapping[str, Sequence[tuple[int, str]]]
+    # What was answered to extended negotiation, by SOP Class of Query/Retrieve.
+    extended: Mapping[str, bytes]
 
 
 class QueryRetrieveScp:
@@ -179,7 +182,12 @@ class QueryRetrieveScp:
             yield from finding(steps.find(keys), encode, self._control)
             return
         assert services is not None  # or the SOP Class would not have been accepted
-        query = Query.parse(data, syntax, levels)
+        extended = self._contexts.extended.get(sop_class, b"")
+        query = replace(
+            Query.parse(data, syntax, levels),
+            is_fuzzy=is_fuzzy(extended),
+            has_spans=has_spans(extended),
+        )
         archive = self._archives.of(services.store)
         if message.field == C_FIND_RQ:
             encode = partial(

@@ -51,6 +51,7 @@ def main() -> None:
         lambda listener: shared[listener.name],
         TlsContexts(ports.secrets, ports.clock),
         Archives(ports.configuration.get, ports.secrets, ports.clock, Environment.read().home),
+        bootstrap.callers(ports),
     )
     if home := os.environ.get("AXIOM_HOME"):
         MetricsFolder(Path(home) / "run" / "metrics").keep(f"gateway-{row}")

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from shared.adapters.standardizers import Providers
     from shared.config.sources import AnySource
     from shared.edge.edge import Edge
+    from shared.identity.callers import Callers
+    from shared.identity.identity import Identity
     from shared.pipeline.browsing import Searched, SearchedEntity
     from shared.pipeline.presence import Presence
     from shared.ports import SourceReader
@@ -117,6 +119,22 @@ def places() -> Places:
     from shared.adapters.cloud.environment import CloudEnvironment
 
     return platform.places(CloudEnvironment.read())
+
+
+def callers(ports: Ports) -> Callers:
+    """Who may call listeners that ask. Raises (when a user of ours calls): ValueError naming the
+    setting that is wrong.
+    """
+    from shared.identity.callers import Callers
+
+    @cache
+    def identity() -> Identity:
+        from shared.identity.identity import Identity
+        from shared.identity.settings import IdentitySettings
+
+        return Identity(ports.documents, ports.secrets, ports.clock, IdentitySettings.read())
+
+    return Callers(identity, ports.documents, ports.secrets, ports.clock)
 
 
 def presence(ports: Ports) -> Presence | None:

@@ -15,7 +15,14 @@ from shared.adapters.sources import qido
 from shared.adapters.sources.http import SourceServer
 from shared.config.entities import DicomwebDestination, GoogleHealthcareDestination
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
-from shared.dicom.matching import is_range, is_wild_card, matches, takes_wild_cards
+from shared.dicom.matching import (
+    are_one_span,
+    is_range,
+    is_wild_card,
+    matches,
+    matches_span,
+    takes_wild_cards,
+)
 from shared.dicom.query import (
     PATIENT_ID,
     SERIES_INSTANCE_UID,
@@ -58,6 +65,14 @@ _OF_PATIENT: Final = {
     _SERIES_OF_PATIENT: _SERIES_OF_STUDY,
     _INSTANCES_OF_PATIENT: _INSTANCES_OF_STUDY,
 }
+# Study, Series, Acquisition, Content, Performed Procedure Step Start.
+_DATES_AND_TIMES: Final = (
+    ("00080020", "00080030"),
+    ("00080021", "00080031"),
+    ("00080022", "00080032"),
+    ("00080023", "00080033"),
+    ("00400244", "00400245"),
+)
 _COUNTED: Final = frozenset(
     {_STUDIES_OF_PATIENT, *_OF_PATIENT, *_OF_PATIENT.values(), _INSTANCES_OF_SERIES}
 )
@@ -165,6 +180,8 @@ class Archive:
     def _search(self, query: Query, included: Iterable[str]) -> Iterator[Found]:
         path, unique = _PATHS[query.level]
         fields = [("includefield", tag) for tag in included]
+        if query.is_fuzzy:
+            fields.append(("fuzzymatching", "true"))
         seen: set[str] = set()
         for narrowed in _narrowed(query, self._dialect):
             found = qido.pages(
@@ -182,14 +199,17 @@ class Archive:
                     yield one
 
     def _match(self, query: Query, found: Found) -> Match | None:
-        for key in query.keys:
+        keys = _judged_here(query)
+        if not all(matches_span(*pair, found) for pair in _spans(query)):
+            return None
+        for key in keys:
             fits = matches(key, found)
             is_absent = fits is None and key.tag in _ALWAYS_SHOWN[query.level]
             if key.tag not in _COUNTED and (fits is False or is_absent):
                 return None
         shown = self._counted(query, found)
         is_certain = True
-        for key in query.keys:
+        for key in keys:
             fits = matches(key, shown)
             if fits is False:
                 return None
@@ -223,7 +243,7 @@ class Archive:
         asked = {key.tag for key in query.keys}
         of_studies = [Key(_OF_PATIENT[tag], "IS") for tag in asked if tag in _OF_PATIENT]
         keys = tuple(key for key in query.keys if key.tag not in _COUNTED)
-        studies = Query(Level.STUDY, (*keys, *of_studies))
+        studies = replace(query, level=Level.STUDY, keys=(*keys, *of_studies))
         is_counted = bool(asked & _COUNTED)
         patients: dict[str, Match] = {}
         sums: dict[str, dict[str, int]] = {}
@@ -282,11 +302,13 @@ def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]
     """The searches that together find all that fits, and as little else as the store allows."""
     uids = [tag for tag in _UIDS if _is_known_at(query.level, tag)]
     listed = next((tag for tag in uids if len(query.uids(tag)) > 1), None)
+    # A store takes the range of a time for one of each day.
+    times = [time for _, time in _spans(query)]
     sent = [
         (key.tag, value)
         for key in query.keys
-        if key.tag != listed and _is_known_at(query.level, key.tag)
-        if (value := _sent(key, dialect))
+        if key.tag != listed and _is_known_at(query.level, key.tag) and key not in times
+        if (value := _sent(key, dialect, is_fuzzy=query.is_fuzzy))
     ]
     if listed is None:
         yield sent
@@ -303,7 +325,21 @@ def _is_known_at(level: Level, tag: str) -> bool:
     return tag not in (SERIES_INSTANCE_UID, _MODALITY) or level in (Level.SERIES, Level.IMAGE)
 
 
-def _sent(key: Key, dialect: Dialect) -> str:
+def _spans(query: Query) -> list[tuple[Key, Key]]:
+    """The dates and times that are one span together."""
+    if not query.has_spans:
+        return []
+    pairs = [(query.key(date), query.key(time)) for date, time in _DATES_AND_TIMES]
+    return [(d, t) for d, t in pairs if d is not None and t is not None and are_one_span(d, t)]
+
+
+def _judged_here(query: Query) -> list[Key]:
+    """The keys that are matched once more by themselves: names that fit fuzzily are the store's."""
+    spans = [key for pair in _spans(query) for key in pair]
+    return [k for k in query.keys if k not in spans and not (query.is_fuzzy and k.vr == "PN")]
+
+
+def _sent(key: Key, dialect: Dialect, *, is_fuzzy: bool) -> str:
     """What the store is asked to match; "" for what is matched here alone."""
     if key.is_universal or len(key.values) != 1 or key.tag in _COUNTED:
         return ""
@@ -314,6 +350,8 @@ def _sent(key: Key, dialect: Dialect) -> str:
         return ""
     if is_range(key):
         return value if dialect.ranges is None or key.tag in dialect.ranges else ""
+    if is_fuzzy and key.vr == "PN":
+        return value
     if not dialect.wild_cards:
         return "" if is_wild_card(key) else value
     plain = _PLAIN.match(value)

@@ -55,6 +55,14 @@ class Archives:
             self._open[name] = store, archive
             return archive
 
+    def matches_fuzzily(self, services: QueryRetrieve) -> bool:
+        """Whether the store matches names fuzzily: Google's does, another if that is said of it."""
+        configuration = self._configuration()
+        name = services.store
+        entity = configuration.source(name) or configuration.destination(name)
+        is_google = isinstance(entity, GoogleHealthcareSource | GoogleHealthcareDestination)
+        return services.fuzzy or is_google
+
     def worklist(self, name: str) -> Worklist:
         """The worklist of that name; it is kept and reused.
 

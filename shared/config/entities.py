@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from shared.config.callers import UserIdentity
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
 from shared.config.entity import Credentials, Entity, Name
 from shared.config.peers import DimseCredentials, DimsePeer
@@ -80,6 +81,8 @@ class Listener(Entity):
     allowed_calling_ae_titles: tuple[AeTitle, ...] = ()
     allowed_peers: tuple[Network, ...] = ()
     require_called_ae_title: bool = False
+    # Whoever calls need not say who they are without it.
+    user_identity: UserIdentity | None = None
     accept_unknown_sop_classes: bool = False
     max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -26,6 +26,8 @@ class QueryRetrieve(BaseModel):
     find: bool = True
     move: bool = True
     get: bool = True
+    # The store matches names fuzzily, for who negotiates that (PS3.18 8.3.4.2); Google's does.
+    fuzzy: bool = False
     # By AE Title; an AE Title that is not here may be that of a `dimse` destination.
     move_destinations: dict[Annotated[str, AfterValidator(checked_ae_title)], DimsePeer] = Field(
         default_factory=dict

@@ -109,6 +109,10 @@ class Query:
 
     level: Level
     keys: tuple[Key, ...]
+    # Names fit if they are alike, as far as the store can tell.
+    is_fuzzy: bool = False
+    # Ranges of a date and of its time are one span together (PS3.4 C.2.2.2.5.4).
+    has_spans: bool = False
 
     @classmethod
     def parse(cls, data: bytes, transfer_syntax_uid: str, levels: Sequence[Level]) -> Query:

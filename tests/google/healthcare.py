@@ -179,14 +179,16 @@ class HealthcareStore:
     def _search(self, level: str, within: dict[str, str], query: list[tuple[str, str]]) -> Any:
         keys = [key for one in _BOTH_LEVELS[: _BOTH_LEVELS.index(level) + 1] for key in _KEYS[one]]
         default, most = _LIMITS[level]
-        limit, offset, claims = default, 0, dict(within)
+        limit, offset, claims, is_fuzzy = default, 0, dict(within), False
         for name, value in query:
             if name == "limit":
                 limit = _count(value, most)
             elif name == "offset":
                 offset = _count(value, _MOST_OFFSET)
-            elif name in ("includefield", "fuzzymatching"):
+            elif name == "includefield":
                 continue
+            elif name == "fuzzymatching":
+                is_fuzzy = value == "true"
             else:
                 keyword = _keyword(name)
                 if keyword not in keys:
@@ -194,8 +196,13 @@ class HealthcareStore:
                 if "*" in value or "?" in value:
                     raise _RefusedError(400, "wildcards are not supported")
                 claims[keyword] = value
+        name = claims.pop("PatientName", "") if is_fuzzy else ""
         with self._lock:
-            fitting = [s for _, s in sorted(self._stored.items()) if _fits(s.data, claims)]
+            fitting = [
+                s
+                for _, s in sorted(self._stored.items())
+                if _fits(s.data, claims) and _is_like(str(s.data.get("PatientName")), name)
+            ]
         depth = _BOTH_LEVELS.index(level) + 1
         shown = {stored.uids[:depth]: stored for stored in fitting}
         page = list(shown.values())[offset : offset + limit]
@@ -425,6 +432,15 @@ def _keyword(name: str) -> str:
     if re.fullmatch("[0-9A-Fa-f]{8}", name):
         return pydicom.datadict.keyword_for_tag(int(name, 16))
     return name
+
+
+def _is_like(name: str, asked: str) -> bool:
+    """Each word that is asked for begins a word of the name, whatever their order and case."""
+    words = name.lower().replace("^", " ").split()
+    return all(
+        any(word.startswith(wanted) for word in words)
+        for wanted in asked.lower().replace("^", " ").split()
+    )
 
 
 def _fits(data: pydicom.Dataset, claims: Mapping[str, str]) -> bool:
