@@ -35,6 +35,7 @@ _PACKAGES = {
     "movescu": "dcmtk",
     "Orthanc": "orthanc",
     "curl": "curl",
+    "wrk": "wrk",
 }
 
 
