@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from shared import tracing
@@ -58,6 +59,32 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class TextFormatter(logging.Formatter):
+    """A line for a person at a terminal: the time of day, the part, what it says, and with what."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self._part = part
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever is in it."""
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            described = describe(record.exc_info[1])
+            places = described.pop("at")
+            assert isinstance(places, list)
+            extra |= {**described, "at": places[-1] if places else ""}
+        words = [record.getMessage(), *(f"{k}={_on_one_line(v)}" for k, v in extra.items())]
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return f"{at} {self._part:<8} {level}{'  '.join(words)}"
+
+
+def _on_one_line(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else json.dumps(text)
+
+
 def describe(error: BaseException) -> dict[str, object]:
     """The type of an error and where it passed; its text only if it is one of ours."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -70,16 +97,29 @@ def describe(error: BaseException) -> dict[str, object]:
     return described
 
 
-def configure(part: str, level: int = logging.INFO) -> None:
-    """Send this process's logs to standard error, one JSON line each."""
+def configure(part: str) -> None:
+    """Send this process's logs to standard error: JSON, a line each, or to a terminal words about
+    what is wrong alone. AXIOM_LOG_FORMAT (`json` or `text`) and AXIOM_LOG_LEVEL say otherwise.
+    """
+    is_text = _is_text(os.environ, is_terminal=sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     project = ""
     if os.environ.get("AXIOM_PLATFORM") == Platform.CLOUD:
         project = os.environ.get("AXIOM_PROJECT") or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
-    handler.setFormatter(JsonFormatter(part, project))
+    handler.setFormatter(TextFormatter(part) if is_text else JsonFormatter(part, project))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(_level(os.environ, logging.WARNING if is_text else logging.INFO))
     # pynetdicom and pydicom log Values of the data sets they meet.
     for talkative in ("pynetdicom", "pydicom"):
         logging.getLogger(talkative).setLevel(logging.CRITICAL)
+
+
+def _is_text(environ: Mapping[str, str], *, is_terminal: bool) -> bool:
+    wish = environ.get("AXIOM_LOG_FORMAT", "").lower()
+    return is_terminal if wish not in ("json", "text") else wish == "text"
+
+
+def _level(environ: Mapping[str, str], default: int) -> int:
+    """What is not a level is none: a process is not to fail for want of words."""
+    return logging.getLevelNamesMapping().get(environ.get("AXIOM_LOG_LEVEL", "").upper(), default)

@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from infra.local.addresses import Addresses
 from infra.local.options import json_option, read_environment
 from infra.local.supervisor import Supervisor
 from infra.local.terminal import CommandFailedError, Terminal
+from shared import listening
 
 
 class StopRequests:
@@ -63,6 +66,19 @@ def command(as_json: bool) -> None:
     tell("stopped; everything received is kept")
 
 
+def _listeners(addresses: Addresses) -> Iterator[str]:
+    """All listeners, that of the environment first."""
+    own = {
+        "host": addresses.dimse_host,
+        "port": addresses.dimse_port,
+        "ae_title": addresses.ae_title,
+    }
+    found = listening.told(Path(addresses.home) / "run") or [own]
+    for one in sorted(found, key=lambda one: one["port"] != addresses.dimse_port):
+        secured = ", TLS" if one.get("tls") else ""
+        yield f"{one['host']}:{one['port']}, AE Title {one['ae_title']}{secured}"
+
+
 def first_admin_key(home: Path) -> str | None:
     """Make the first admin and their API key; None if the home has a key already."""
     made = subprocess.run(
@@ -82,9 +98,8 @@ def _announce(terminal: Terminal, supervisor: Supervisor, new_key: str | None) -
     terminal.document({**asdict(addresses), "url": addresses.url, "api_key": new_key})
     if terminal.as_json:
         return
-    where = f"{addresses.dimse_host}:{addresses.dimse_port}, AE Title {addresses.ae_title}"
     lines = [
-        ("C-STORE", where),
+        *(("C-STORE", where) for where in _listeners(addresses)),
         ("STOW-RS", f"{addresses.url}/api/v1/dicomweb"),
         ("API", f"{addresses.url}/api/v1"),
         ("documentation", f"{addresses.url}/api/v1/docs"),
