@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ import pydicom.config
 from scp_gateway.gateway import Gateway
 from scp_gateway.health_port import HealthPort
 from scp_gateway.workers import Workers, WorkersLostError
-from shared import bootstrap, exporting, logs
+from shared import bootstrap, exporting, listening, logs
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.complaints import complain
@@ -65,6 +65,7 @@ def main() -> None:
     edge = bootstrap.beside_reception(ports)
     if environment.platform is Platform.EMBEDDED:
         state.listener = partial(complain, environment.home / "run", "gateway")
+        state.listening = partial(listening.tell, environment.home / "run")
     try:
         with ExitStack() as stack:
             if environment.health_port is not None:
@@ -114,6 +115,8 @@ class _State:
     looked_at_s: float = float("inf")
     # Takes what is wrong whenever that changes.
     listener: Callable[[str], None] = lambda _: None
+    # Takes the listeners that there are to be, before they are opened.
+    listening: Callable[[Sequence[Mapping[str, object]]], None] = lambda _: None
 
     def fault(self) -> str:
         """What is wrong, "" for nothing."""
@@ -158,7 +161,9 @@ def _run(
             state.tell("" if known else "the configuration cannot be read")
         else:
             if configuration is not known or failed:
-                faults = gateway.apply(listeners(configuration, environment))
+                wanted = listeners(configuration, environment)
+                state.listening([_shown(one) for one in wanted if one.enabled])
+                faults = gateway.apply(wanted)
                 words = "; ".join(f"listener {name}: {why}" for name, why in faults.items())
                 if words and words != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
@@ -179,6 +184,16 @@ def _run(
     gateway.stop(_GRACE_S)
     if edge is not None:
         edge.stop(_EDGE_ENDS_S)
+
+
+def _shown(listener: Listener) -> Mapping[str, object]:
+    return {
+        "name": listener.name,
+        "ae_title": listener.ae_title,
+        "host": listener.host,
+        "port": listener.port,
+        "tls": listener.tls is not None,
+    }
 
 
 def listeners(configuration: Configuration, environment: Environment) -> Sequence[Listener]:
