@@ -50,7 +50,7 @@ class Outcome:
 
     per_s: float
     cpu_ms: float  # for each Instance
-    peak_mib: float
+    memory_mib: float
 
 
 def run(rounds: int) -> dict[str, Any]:
@@ -75,13 +75,13 @@ def run(rounds: int) -> dict[str, Any]:
     for name, found in outcomes.items():
         values[f"{name}_per_s"] = statistics.median(one.per_s for one in found)
         values[f"{name}_cpu_ms"] = statistics.median(one.cpu_ms for one in found)
-        values[f"{name}_peak_mib"] = statistics.median(one.peak_mib for one in found)
+        values[f"{name}_memory_mib"] = statistics.median(one.memory_mib for one in found)
 
     def ratio(above: str, below: str, of: Callable[[Outcome], float]) -> float:
         return median_ratio(list(map(of, outcomes[above])), list(map(of, outcomes[below])))
 
     values["ratio_vs_naive"] = ratio("ours", "naive", lambda one: one.per_s)
-    values["peak_memory_vs_naive"] = ratio("ours", "naive", lambda one: one.peak_mib)
+    values["memory_vs_naive"] = ratio("ours", "naive", lambda one: one.memory_mib)
     if "orthanc" in outcomes:
         values["ratio_vs_orthanc"] = ratio("ours_burst", "orthanc", lambda one: one.per_s)
     return values
@@ -102,7 +102,7 @@ def _burst(start: Start, files: Sequence[Path]) -> Outcome:
         seconds = time.perf_counter() - began_s - preparing_s
         cpu_ms = 1000 * (router.cpu_s - before_s) / len(files)
         _require_changed(folder)
-        return Outcome(len(files) / seconds, cpu_ms, router.peak_mib)
+        return Outcome(len(files) / seconds, cpu_ms, router.memory_mib)
 
 
 def _await_files(folder: Path, count: int, size: int) -> None:

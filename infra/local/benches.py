@@ -111,7 +111,7 @@ TARGETS: Mapping[str, Mapping[str, Target]] = {
         "ratio_vs_orthanc": Target(
             f"{_WHOLE_WAY} 60 CT/s by those of Orthanc with Lua, not durable", at_least=10
         ),
-        "peak_memory_vs_naive": Target(
+        "memory_vs_naive": Target(
             "memory of all our processes by that of naive Python's one", at_most=0.5
         ),
     },

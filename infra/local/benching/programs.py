@@ -93,6 +93,11 @@ class Program:
         return sum(peak_mib(pid) for pid in _family(self.process.pid))
 
     @property
+    def memory_mib(self) -> float:
+        """Memory of it and its children now; what several of them share counts once."""
+        return sum(_shared_out_mib(pid) for pid in _family(self.process.pid))
+
+    @property
     def pids(self) -> list[int]:
         return _family(self.process.pid)
 
@@ -296,6 +301,15 @@ def _family(pid: int) -> list[int]:
             for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
                 found += _family(int(child))
     return found
+
+
+def _shared_out_mib(pid: int) -> float:
+    """What is a process's own, and its share of what it shares (Pss)."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _status_kib(pid: int, field: str) -> int:
