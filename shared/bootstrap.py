@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 # A link that says nothing for so long is down.
 _LINK_ANSWERS_WITHIN_S = 20.0
+# Within what a push is waited for, and others are worked on meanwhile.
+_LONGEST_TURN_S = 20.0
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -335,6 +338,8 @@ def _wired(
                 commitment_report=commitments.report_of,
             ),
             clock,
+            # Who pushes waits for the answer; a queue of our own has a lane for each destination.
+            longest_wait_s=_LONGEST_TURN_S if queue is None else math.inf,
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,

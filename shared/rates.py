@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 
@@ -32,6 +33,27 @@ class TokenBuckets:
             if len(self._tokens) > MOST_CALLERS:
                 self._tokens.popitem(last=False)
         return (1 - left) / rate_per_s if is_refused else 0.0
+
+    def reserve(
+        self,
+        caller: str,
+        rate_per_s: float,
+        burst: float,
+        amount: float = 1.0,
+        *,
+        at_most_s: float = math.inf,
+    ) -> float:
+        """Take `amount`, more than there is if need be; how many seconds to wait before it is used.
+
+        Nothing is taken if that would be more than `at_most_s`. What is larger than a full bucket
+        needs no more than that, and those who come after it pay for the rest.
+        """
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            left = self._left(caller, rate_per_s, burst, now_s)
+            wait_s = max(0.0, (min(amount, burst) - left) / rate_per_s)
+            self._tokens[caller] = (left if wait_s > at_most_s else left - amount, now_s)
+        return wait_s
 
     def wait_s(self, caller: str, rate_per_s: float, burst: float) -> float:
         """How many seconds until there is a token; none is taken."""

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +23,7 @@ from shared.config.query_retrieve import QueryRetrieve
 from shared.config.schedules import NamedSchedule
 from shared.config.sources import AnySource, CloudName, Source
 from shared.config.standardizers import Standardizer, Vocabulary
+from shared.config.storage_policy import StoragePolicy
 from shared.config.tls import ListenerTls, PeerTls
 from shared.config.worklists import AnyWorklist, Worklist
 from shared.dicom.ae_titles import checked_ae_title
@@ -105,14 +106,31 @@ class OnConflict(StrEnum):
 
 
 class _Destination(Entity):
+    # Which parts of a storage policy its type can do.
+    policies: ClassVar[frozenset[str]] = frozenset({"compression"})
+
     # Deliveries to it at the same time.
     max_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    # Instances, and bytes, a second that one process delivers there; 0 is no limit.
+    rate_limit_per_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    rate_limit_bytes_per_s: Annotated[float, Field(ge=0, le=1e12)] = 0.0
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     on_conflict: OnConflict = OnConflict.KEEP_FIRST
+    storage_policy: StoragePolicy = StoragePolicy()
+
+    @model_validator(mode="after")
+    def _can_do_its_policy(self) -> Self:
+        given = self.storage_policy.model_dump(exclude_none=True)
+        for name in sorted(given.keys() - self.policies):
+            can = ", ".join(sorted(self.policies)) or "nothing of it"
+            raise ValueError(f"storage_policy.{name}: a destination of this type can do {can}")
+        return self
 
 
 class FilesystemDestination(_Destination):
     """A folder. A relative `path` lies below AXIOM_HOME/storage."""
+
+    policies = frozenset({"compression", "retain_days"})
 
     type: Literal["filesystem"]
     path: Annotated[str, Field(min_length=1), AfterValidator(_is_path)]
@@ -132,6 +150,9 @@ class DimseDestination(_Destination):
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling_ae_title: AeTitle = "AXIOM"
+    # As the AE that an Instance came from, where that was one: ours counts for all others, and for
+    # storage commitment, whose answer comes to us.
+    pass_calling_ae_title: bool = False
     # What we let the peer send to us in one PDU; its own limit counts for what we send.
     max_pdu_size: MaxPduSize = 131072
     # What it does not take in its own Transfer Syntax goes in one that every peer must know.
@@ -150,10 +171,7 @@ class DimseDestination(_Destination):
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-class DicomwebDestination(_Destination):
-    """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
-
-    type: Literal["dicomweb"]
+class _HttpDestination(_Destination):
     base_url: Annotated[
         str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_has_no_password)
     ]
@@ -166,7 +184,7 @@ class DicomwebDestination(_Destination):
         return self.base_url
 
     @model_validator(mode="after")
-    def _has_what_it_signs_in_with(self) -> DicomwebDestination:
+    def _has_what_it_signs_in_with(self) -> Self:
         given = self.credentials
         if self.auth_type == "basic" and not (
             given.username and (given.password or given.password_secret)
@@ -177,8 +195,22 @@ class DicomwebDestination(_Destination):
         return self
 
 
+class DicomwebDestination(_HttpDestination):
+    """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
+
+    type: Literal["dicomweb"]
+
+
+class OrthancDestination(_HttpDestination):
+    """An Orthanc that takes Instances by its own REST API, whose root `base_url` is."""
+
+    type: Literal["orthanc"]
+
+
 class GoogleHealthcareDestination(_Destination):
     """A DICOM store of the Google Cloud Healthcare API, as the process's own service account."""
+
+    policies = frozenset({"compression", "tier"})
 
     type: Literal["google_healthcare"]
     project_id: CloudName
@@ -202,6 +234,8 @@ class GoogleHealthcareDestination(_Destination):
 class BucketDestination(_Destination):
     """A bucket of Cloud Storage, one object for each Instance."""
 
+    policies = frozenset({"compression", "retain_days", "tier"})
+
     type: Literal["gcs"]
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")]
     template: Annotated[str, Field(min_length=1), AfterValidator(_is_template)] = DEFAULT_TEMPLATE
@@ -221,6 +255,9 @@ class GroupStrategy(StrEnum):
 
 class GroupDestination(_Destination):
     """Destinations that stand in for each other: an Instance goes to one of them."""
+
+    # What is kept, its members keep.
+    policies = frozenset()
 
     type: Literal["group"]
     members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
@@ -257,6 +294,7 @@ SingleDestination = (
     FilesystemDestination
     | DimseDestination
     | DicomwebDestination
+    | OrthancDestination
     | GoogleHealthcareDestination
     | BucketDestination
 )

@@ -74,6 +74,10 @@ class OutgoingInstance:
     redelivery: bool = False
     # What is there under this SOP Instance UID gives way to it.
     replaces: bool = False
+    # What a destination answered when it took what is to give way; "" if nobody knows.
+    earlier_answer: str = ""
+    # A rule says in which Transfer Syntax it is to leave: no destination is to choose another.
+    is_syntax_decided: bool = False
     # The Body where it is not the received file's, inflated: that of a transcoded Instance.
     new_body: tuple[Part, ...] | None = None
 

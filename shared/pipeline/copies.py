@@ -71,6 +71,8 @@ class Claimed(Struct, frozen=True):
 
     redelivery: bool
     original_attributes: Change | None = None
+    # What the destination answered to what it has and is to give way; "" if there is nothing.
+    earlier_answer: str = ""
 
 
 class Present(Struct, frozen=True):
@@ -170,10 +172,12 @@ class Copies:
             }
             if self._changed(copy, known, claimed):
                 redelivery = is_same and not is_uncertain and confirmed is None
-                return Claimed(redelivery, told)
+                earlier_answer = "" if confirmed is None else confirmed.get("answer", "")
+                return Claimed(redelivery, told, earlier_answer)
 
-    def confirm(self, copy: Copy, *, also: Sequence[Put] = ()) -> None:
-        """The destination has confirmed `copy`, which was claimed. `also` is recorded with it.
+    def confirm(self, copy: Copy, answer: str = "", *, also: Sequence[Put] = ()) -> None:
+        """The destination has confirmed `copy`, which was claimed, in these words. `also` is
+        recorded with it.
 
         Raises: CopyInFlightError if others took the claim over meanwhile: which bytes are there
         now is open, and the Delivery is to begin anew.
@@ -192,6 +196,7 @@ class Copies:
                     "receipt_id": copy.receipt_id,
                     "received_at": copy.received_at,
                     "at": timestamp(self._clock.now()),
+                    "answer": answer,
                 },
                 "claim": None,
                 "is_uncertain": False,

@@ -142,7 +142,7 @@ def _deliver(
     crash_points.reached(crash_points.AFTER_SEND)
     # One transaction: what a destination has, and that the Delivery is done.
     put = record(DELIVERED, answer=answer)
-    copies.confirm(copy, also=[put])
+    copies.confirm(copy, answer, also=[put])
     return put, True
 
 
@@ -170,6 +170,8 @@ def _outgoing(
         calling_ae_title=receipt.source.calling_ae_title,
         redelivery=claim.redelivery,
         replaces=replaces,
+        earlier_answer=claim.earlier_answer,
+        is_syntax_decided=message.transcoding is not None,
     )
 
 

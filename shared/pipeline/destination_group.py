@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from shared.config.entities import GroupDestination, GroupStrategy
 from shared.dicom.outgoing import OutgoingInstance
@@ -40,21 +41,23 @@ class DestinationGroup:
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination; the answer begins with the member's name."""
         study = instance.header.text("StudyInstanceUID") or ""
-        return self._first(study, lambda member: member.deliver(instance))
+        return self._first(
+            study, lambda name, member: member.deliver(_as_of_member(instance, name))
+        )
 
     def check(self) -> str:
         """As Destination: one member that answers is enough."""
-        return self._first("", lambda member: member.check())
+        return self._first("", lambda _, member: member.check())
 
     def close(self) -> None:
         """As Destination; its members are others' too and stay open."""
 
-    def _first(self, study: str, ask: Callable[[Destination], str]) -> str:
+    def _first(self, study: str, ask: Callable[[str, Destination], str]) -> str:
         failed: AxiomError | None = None
         may_be_stored = False
         for name in self._in_order(study):
             try:
-                answer = ask(self._member(name))
+                answer = ask(name, self._member(name))
             except _NEXT_MAY as error:
                 may_be_stored |= getattr(error, "may_be_stored", False)
                 self._shun(name, error)
@@ -97,6 +100,14 @@ class DestinationGroup:
                 "a member of a group takes Instances again",
                 extra={"destination": self._entity.name, "member": name},
             )
+
+
+def _as_of_member(instance: OutgoingInstance, name: str) -> OutgoingInstance:
+    """What the group answered for an earlier one is known to the member that said it."""
+    if not instance.earlier_answer:
+        return instance
+    member, _, answer = instance.earlier_answer.partition(": ")
+    return replace(instance, earlier_answer=answer if member == name else "")
 
 
 def _weight(name: str, study: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from shared.config.entities import GroupDestination, SingleDestination
 from shared.config.service import ConfigurationService
 from shared.errors import DestinationMisconfiguredError
 from shared.pipeline.destination_group import DestinationGroup
+from shared.pipeline.destination_terms import on_its_terms
 from shared.ports import Clock, Destination
 
 
@@ -21,9 +23,14 @@ class DestinationPool:
         configuration: ConfigurationService,
         create: Callable[[SingleDestination], Destination],
         clock: Clock,
+        *,
+        longest_wait_s: float = math.inf,
     ) -> None:
-        """`create` builds all of them but groups."""
+        """`create` builds all of them but groups. Nobody waits longer than `longest_wait_s` for the
+        turn that the rate limit of a destination gives.
+        """
         self._configuration, self._create, self._clock = configuration, create, clock
+        self._longest_wait_s = longest_wait_s
         self._lock = threading.Lock()
         self._built: dict[str, tuple[DestinationEntity, Destination]] = {}
 
@@ -36,10 +43,13 @@ class DestinationPool:
             built = self._built.get(name)
             if built is not None and built[0] == entity:
                 return built[1]
-            destination = (
+            destination = on_its_terms(
                 DestinationGroup(entity, self.get, self._clock)
                 if isinstance(entity, GroupDestination)
-                else self._create(entity)
+                else self._create(entity),
+                entity,
+                self._clock,
+                longest_wait_s=self._longest_wait_s,
             )
             self._built[name] = (entity, destination)
         if built is not None:

@@ -149,19 +149,32 @@ def _landed(pushed: PushedMessage) -> Landed:
 
 
 def _is_ours(stored: StoredInstanceName, ports: Ports) -> bool:
-    """True if a destination of ours is this store and has the Instance from us.
+    """True if a destination of ours is this store, or has it among its members, and has the
+    Instance from us.
 
     Raises: CopyInFlightError while a Delivery is under way.
     """
-    for destination in ports.configuration.get().destinations:
-        if destination.type != "google_healthcare" or not _is_at(destination.address, stored.store):
+    configured = ports.configuration.get().destinations
+    stores = {
+        destination.name
+        for destination in configured
+        if destination.type == "google_healthcare" and _is_at(destination.address, stored.store)
+    }
+    for destination in configured:
+        # What went to a group is recorded under the group's name, whichever member took it.
+        members = destination.members if destination.type == "group" else (destination.name,)
+        if stores.isdisjoint(members):
             continue
         key = copy_key(destination.name, destination.address, stored.sop_instance_uid)
         known = ports.documents.get(COPIES, key)
         if known is None:
             continue
-        if known.data["confirmed"] is not None:
-            return True
+        confirmed = known.data["confirmed"]
+        if confirmed is not None:
+            taken_by = confirmed.get("answer", "").partition(": ")[0]
+            if destination.type != "group" or taken_by in ("", *stores):
+                return True
+            continue
         claim = known.data["claim"]
         is_under_way = claim is not None and timestamp(ports.clock.now()) < claim["until"]
         if is_under_way and not claim["is_idle"]:

@@ -42,7 +42,9 @@ class _Object:
     def shown(self) -> dict[str, Any]:
         sum_ = google_crc32c.value(self.data).to_bytes(4, "big")
         told: dict[str, Any] = {
-            key: self.said[key] for key in ("metadata", "contentType") if key in self.said
+            key: self.said[key]
+            for key in ("metadata", "contentType", "storageClass")
+            if key in self.said
         }
         return {
             **told,

@@ -52,6 +52,8 @@ _KEYS = {
     "instances": ("SOPInstanceUID",),
 }
 _LIMITS = {"studies": (100, 5000), "series": (100, 5000), "instances": (1000, 50_000)}
+_SET_CLASS = ":setBlobStorageSettings"
+_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 _MOST_OFFSET = 1_000_000
 _BOTH_LEVELS = ("studies", "series", "instances")
 
@@ -96,6 +98,8 @@ class HealthcareStore:
     # What is answered for a resource that is not there: the statement lists no 404.
     missing: int = 404
     tokens: set[str] = field(default_factory=set)
+    # Of SOP Instance UIDs whose storage class was set.
+    classes: dict[str, str] = field(default_factory=dict)
     requests: list[Received] = field(default_factory=list)
     on_change: Callable[[str, str], None] = lambda action, path: None
     _stored: dict[tuple[str, str, str], _Stored] = field(default_factory=dict)
@@ -278,6 +282,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._found("instances", within, query)
             case "GET", ["studies", study, "series", series, "instances", instance]:
                 self._retrieve((study, series, instance))
+            case "POST", [*_, last] if last.endswith(_SET_CLASS):
+                self._set_class(words, body)
             case "DELETE", ["studies", study]:
                 self._json(self.store._delete((study,)))
             case "DELETE", ["studies", study, "series", series]:
@@ -286,6 +292,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(self.store._delete((study, series, instance)))
             case _:
                 raise _RefusedError(404, "no such service")
+
+    def _set_class(self, words: list[str], body: bytes) -> None:
+        uids = tuple([*words[:-1], words[-1].removesuffix(_SET_CLASS)][1::2])
+        wanted = json.loads(body)["blobStorageSettings"]["blobStorageClass"]
+        if wanted not in _CLASSES:
+            raise _RefusedError(400, "no such storage class")
+        found = [one for one in self.store._stored if one[: len(uids)] == uids]
+        if not found:
+            raise _RefusedError(self.store.missing, "no such resource")
+        self.store.classes.update({instance: wanted for _, _, instance in found})
+        self._json({})
 
     def _stow(self, body: bytes, study: str | None) -> None:
         kind = self.headers.get("Content-Type", "")

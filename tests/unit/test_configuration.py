@@ -128,7 +128,7 @@ class TestConfiguration:
         assert {str(fault) for fault in caught.value.faults} == {
             "listener: is no field here (did you mean listeners?)",
             "destinations[0].type: must be one of 'filesystem', 'dimse', 'dicomweb', "
-            "'google_healthcare', 'gcs', 'group'"
+            "'orthanc', 'google_healthcare', 'gcs', 'group'"
             " (did you mean filesystem?)",
             "destinations[1].ae_title: is missing",
             "destinations[1].ae_titel: is no field here (did you mean ae_title?)",

@@ -12,7 +12,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 
 from shared.adapters.destinations import outcomes
-from shared.adapters.destinations.dicomweb import retry_after_s
+from shared.adapters.destinations.http_peer import retry_after_s
 from shared.adapters.destinations.outcomes import Outcome
 from shared.errors import ObjectMissingError, StorageUnavailableError
 

@@ -1,4 +1,6 @@
-"""Where Instances are delivered to: a folder, a Storage SCP, a DICOMweb server, Google Cloud."""
+"""Where Instances are delivered to: a folder, a Storage SCP, a DICOMweb server, Orthanc, Google
+Cloud.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +56,7 @@ def create(
             transcodes_when_refused=entity.transcode_when_refused,
             security=security_of(entity.tls, host=entity.host, owner=entity.name, secrets=secrets),
             presents=user_identity_of(entity.credentials, secrets),
+            passes_calling_ae_title=entity.pass_calling_ae_title,
         )
     if entity.type == "google_healthcare":
         from shared.adapters.destinations.google_healthcare import HealthcareDestination
@@ -63,6 +66,7 @@ def create(
             base_url=entity.address,
             timeout_s=entity.timeout_s,
             max_connections=entity.max_concurrency,
+            tier=entity.storage_policy.tier,
         )
     if entity.type == "gcs":
         from shared.adapters.destinations.cloud_storage import BucketDestination
@@ -72,8 +76,20 @@ def create(
             entity.bucket,
             entity.template,
             timeout_s=entity.timeout_s,
+            tier=entity.storage_policy.tier,
         )
     from shared.adapters.destinations.dicomweb import DicomwebDestination, authorization
+
+    if entity.type == "orthanc":
+        from shared.adapters.destinations.orthanc import OrthancRestDestination
+
+        return OrthancRestDestination(
+            entity.name,
+            base_url=entity.base_url,
+            authorization=authorization(entity, secrets),
+            timeout_s=entity.timeout_s,
+            max_connections=entity.max_concurrency,
+        )
 
     return DicomwebDestination(
         entity.name,

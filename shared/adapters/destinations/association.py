@@ -85,6 +85,7 @@ class Association:
         self._is_over = False
         self._events: list[bytes] = []  # reported and not asked for yet
         self._timeout_s = peer.timeout_s
+        self.calling_ae_title = peer.calling_ae_title
         self._channel: Channel = connect((peer.host, peer.port), within_s, peer.security)
         try:
             self._channel.limit_waiting(within_s)

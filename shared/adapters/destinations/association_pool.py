@@ -11,9 +11,9 @@ from shared.adapters.destinations.association import Association, AssociationRej
 from shared.adapters.destinations.outcomes import Outcome, association_rejection
 from shared.adapters.destinations.upper_layer import Context
 
-# Opens an association that proposes these contexts, accepted within these seconds (None: the
-# peer's own time-out).
-Open = Callable[[Sequence[Context], float | None], Association]
+# Opens an association as the AE of this title, which proposes these contexts, accepted within these
+# seconds (None: the peer's own time-out).
+Open = Callable[[str, Sequence[Context], float | None], Association]
 
 # How many of the contexts that were wanted before are proposed again. A peer that gets Instances of
 # many kinds then soon has them all on one association.
@@ -36,9 +36,9 @@ class AssociationPool:
     """Hands each caller an association of its own, and takes it back for the next.
 
     There are never more associations than callers at once: one that does not have the wanted
-    context is released before another is opened. Where a peer serves only so many (a storescp as
-    it is shipped serves one), the second proves slow or is rejected, and for a while callers wait
-    for the ones there are.
+    context, or is of another AE, is released before another is opened. Where a peer serves only so
+    many (a storescp as it is shipped serves one), the second proves slow or is rejected, and for a
+    while callers wait for the ones there are.
     """
 
     def __init__(
@@ -68,14 +68,17 @@ class AssociationPool:
         self._reaper: threading.Thread | None = None
 
     @contextmanager
-    def borrow(self, context: Context, *, fresh: bool = False) -> Iterator[Association]:
-        """An association that accepts `context`; aborted if the block raises.
+    def borrow(
+        self, context: Context, calling_ae_title: str, *, fresh: bool = False
+    ) -> Iterator[Association]:
+        """An association of the AE of that title that accepts `context`; aborted if the block
+        raises.
 
         `fresh` asks for a new one, when one from the pool proved to be dead.
 
         Raises: ContextRefusedError, NoAssociationError, PoolClosedError; what opening one raises.
         """
-        association = self._take(context, fresh)
+        association = self._take(context, calling_ae_title, fresh)
         try:
             yield association
         except BaseException:
@@ -94,12 +97,12 @@ class AssociationPool:
         for association, _ in idle:
             association.release()
 
-    def _take(self, context: Context, fresh: bool) -> Association:
+    def _take(self, context: Context, calling: str, fresh: bool) -> Association:
         deadline_s = time.monotonic() + self._wait_s
         while True:
             unsuited: Association | None = None
             with self._changed:
-                association = self._wait_for_idle(context, fresh, deadline_s)
+                association = self._wait_for_idle(context, calling, fresh, deadline_s)
                 if association is None:
                     # One more is opened: in place of an idle one, if there is any.
                     self._is_opening = True
@@ -115,14 +118,15 @@ class AssociationPool:
                 continue
             if unsuited is not None:
                 unsuited.release()
-            association = self._open_another(context)
+            association = self._open_another(context, calling)
             if association is not None:
                 return association
 
     def _wait_for_idle(
-        self, context: Context, fresh: bool, deadline_s: float
+        self, context: Context, calling: str, fresh: bool, deadline_s: float
     ) -> Association | None:
-        """An idle association with `context`; None if it is the caller's turn to open one.
+        """An idle association of that AE with `context`; None if it is the caller's turn to open
+        one.
 
         Called with the lock held.
         """
@@ -131,7 +135,8 @@ class AssociationPool:
                 raise PoolClosedError
             # The one used last is the least likely to have been ended by the peer.
             for index in reversed(range(0 if fresh else len(self._idle))):
-                if self._idle[index][0].accepts(context):
+                idle = self._idle[index][0]
+                if idle.calling_ae_title == calling and idle.accepts(context):
                     return self._idle.pop(index)[0]
             if not self._is_opening and (self._idle or self._may_grow()):
                 return None
@@ -144,14 +149,18 @@ class AssociationPool:
             self._limit = None
         return self._limit is None or self._count < self._limit
 
-    def _open_another(self, context: Context) -> Association | None:
-        """A new association with `context`; None if the peer takes no more beside those it has."""
+    def _open_another(self, context: Context, calling: str) -> Association | None:
+        """A new association of that AE with `context`; None if the peer takes no more beside those
+        it has.
+        """
         with self._changed:
             others = self._count - 1
             self._wanted.pop(context, None)
             recent = list(reversed(self._wanted))[: _MOST_CONTEXTS - 1]
         try:
-            association = self._open([context, *recent], self._another_within_s if others else None)
+            association = self._open(
+                calling, [context, *recent], self._another_within_s if others else None
+            )
         except BaseException as error:
             is_full = others > 0 and _says_too_many(error)
             with self._changed:

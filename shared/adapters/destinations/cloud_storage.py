@@ -10,7 +10,7 @@ import base64
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import google.cloud.storage as storage
@@ -52,12 +52,16 @@ class BucketDestination:
         template: str,
         *,
         timeout_s: float = 60.0,
+        tier: str | None = None,
         client: storage.Client | None = None,
     ) -> None:
-        """Raises: DestinationMisconfiguredError: the template is unusable, or there are no
+        """Objects get the storage class `tier`; without it the bucket's own.
+
+        Raises: DestinationMisconfiguredError: the template is unusable, or there are no
         credentials.
         """
         self._name, self._timeout_s = name, timeout_s
+        self._storage_class = tier.upper() if tier else None
         try:
             self._template = PathTemplate.parse(template)
         except ValueError as error:
@@ -78,11 +82,13 @@ class BucketDestination:
             if found is not None:
                 ours = crc32c(chunks(instance.part10_parts()))
                 if (found.size, _hex(found.crc32c)) == (instance.part10_size, ours):
+                    self._delete_earlier(name, instance)
                     return name
                 if not (instance.replaces and _is_of(found, instance)):
                     raise InstanceConflictError(instance.sop_instance_uid, _hex(found.crc32c), ours)
                 generation = found.generation
             self._write(name, generation, instance)
+            self._delete_earlier(name, instance)
         return name
 
     def check(self) -> str:
@@ -105,6 +111,7 @@ class BucketDestination:
     def _write(self, name: str, generation: int, instance: OutgoingInstance) -> None:
         blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
         blob.metadata, blob.content_type = _metadata(instance), _CONTENT_TYPE
+        blob.storage_class = self._storage_class
         crc = 0
         try:
             with blob.open(
@@ -121,6 +128,16 @@ class BucketDestination:
                 raise
             # Somebody was faster, or it was our own request whose answer was lost: a look tells.
         self._expect(name, f"{crc:08X}", instance.sop_instance_uid)
+
+    def _delete_earlier(self, name: str, instance: OutgoingInstance) -> None:
+        """Delete what gives way to the Instance, where the template gave it another name."""
+        earlier = instance.earlier_answer
+        if not instance.replaces or earlier in ("", name):
+            return
+        found = self._bucket.get_blob(earlier, timeout=self._timeout_s)
+        if found is not None and _is_of(found, instance):
+            with suppress(google_errors.NotFound, google_errors.PreconditionFailed):
+                found.delete(if_generation_match=found.generation, timeout=self._timeout_s)
 
     def _expect(self, name: str, ours: str, sop_instance_uid: str) -> None:
         """Raises: InstanceConflictError if there are other bytes than those we sent."""

@@ -6,48 +6,34 @@ page with a 200 is somebody's login page.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from shared.adapters.destinations import authorization as sign_in
 from shared.adapters.destinations import outcomes, stow_answer
-from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
+from shared.adapters.destinations.authorization import Authorization
+from shared.adapters.destinations.http_peer import PIECE_BYTES, HttpPeer, read
 from shared.adapters.destinations.multipart import MultipartBody
 from shared.adapters.destinations.outcomes import Outcome, Verdict
 from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
-from shared.adapters.guarded_http import GuardedAdapter
 from shared.dicom.outgoing import OutgoingInstance
-from shared.errors import (
-    AxiomError,
-    InstanceConflictError,
-    PermanentError,
-    SecretMissingError,
-)
+from shared.errors import AxiomError, InstanceConflictError, PermanentError
 from shared.ports import SecretStore
 
 if TYPE_CHECKING:
     from shared.config import entities
 
-_LONGEST_ANSWER_BYTES: Final = 1 << 20
-_PIECE_BYTES: Final = 1 << 16
-_LONGEST_RETRY_AFTER_S: Final = 3600.0
-_UNAUTHORIZED: Final = 401
-_REDIRECTS_THAT_KEEP_THE_METHOD: Final = frozenset({307, 308})
 _TAKEN: Final = "already exists"  # the Healthcare API's words for a duplicate
 
 _JSON = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
 
 
-def authorization(entity: entities.DicomwebDestination, secrets: SecretStore) -> Authorization:
+def authorization(
+    entity: entities.DicomwebDestination | entities.OrthancDestination, secrets: SecretStore
+) -> Authorization:
     """How `entity` signs in; its secret is read when it is first needed."""
     given = entity.credentials
 
@@ -61,31 +47,8 @@ def authorization(entity: entities.DicomwebDestination, secrets: SecretStore) ->
     return sign_in.none()
 
 
-class DicomwebDestination:
-    """A Destination that takes STOW-RS below `base_url`. Connections are kept and reused."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        base_url: str,
-        authorization: Authorization,
-        timeout_s: float = 60.0,
-        max_connections: int = 4,
-        session: requests.Session | None = None,
-    ) -> None:
-        """`timeout_s` limits each wait for the server: connect, take bytes, answer. A `session`
-        may sign in by itself; it is closed with the destination.
-        """
-        self._name, self._base_url = name, base_url.rstrip("/")
-        self._authorization, self._timeout_s = authorization, timeout_s
-        self._session = session or requests.Session()
-        # A server's cookies are nothing to us, and threads share the session.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers["User-Agent"] = "axiom-flow"
-        adapter = GuardedAdapter(pool_connections=1, pool_maxsize=max_connections)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+class DicomwebDestination(HttpPeer):
+    """A Destination that takes STOW-RS below `base_url`."""
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination; returns the HTTP status code, with the warning if there is one."""
@@ -96,7 +59,7 @@ class DicomwebDestination:
                 "POST", "/studies", {**_JSON, "Content-Type": body.content_type}, body
             ) as response,
         ):
-            return self._judge(response, _read(response), instance)
+            return self._judge(response, read(response), instance)
 
     def check(self) -> str:
         """Ask for one Study by QIDO-RS (PS3.18 10.6)."""
@@ -105,14 +68,10 @@ class DicomwebDestination:
             if response.status_code == requests.codes.no_content:
                 return "QIDO-RS 204"
             if verdict.outcome is not Outcome.SUCCESS:
-                raise self._failure(verdict, response, stow_answer.parse(_read(response)).words)
+                raise self._failure(verdict, response, stow_answer.parse(read(response)).words)
             if "json" not in response.headers.get("Content-Type", ""):
                 raise self._no_dicomweb(response)
             return f"QIDO-RS {response.status_code}"
-
-    def close(self) -> None:
-        """As Destination."""
-        self._session.close()
 
     # ---- the answer -------------------------------------------------------------------------
 
@@ -178,10 +137,7 @@ class DicomwebDestination:
         Raises: InstanceConflictError; `if_missing`, where one is given and the server shows nothing
         under the UID; what asking the server again raises.
         """
-        path = (
-            f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
-            f"/instances/{instance.sop_instance_uid}"
-        )
+        path = instance_path(instance)
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         with self._request("GET", path, headers) as retrieved:
@@ -190,7 +146,7 @@ class DicomwebDestination:
                 raise self._failure(verdict, retrieved, "reading what is stored")
             if verdict.outcome is Outcome.SUCCESS:
                 comparison = compare(
-                    retrieved.iter_content(_PIECE_BYTES),
+                    retrieved.iter_content(PIECE_BYTES),
                     retrieved.headers.get("Content-Type", ""),
                     instance.data_set_parts(),
                 )
@@ -209,107 +165,15 @@ class DicomwebDestination:
         verdict = Verdict(Outcome.MISCONFIGURED, "answers, but not as a DICOMweb server")
         return self._failure(verdict, response, kind)
 
-    def _failure(
-        self, verdict: Verdict, response: requests.Response, words: str = ""
-    ) -> AxiomError:
-        text = ", ".join(filter(None, [f"HTTP {response.status_code}", words]))
-        wait = retry_after_s(response.headers, datetime.now(UTC))
-        return outcomes.failure(verdict, self._name, text, retry_after_s=wait)
 
-    # ---- the request ------------------------------------------------------------------------
-
-    @contextmanager
-    def _request(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: MultipartBody | None = None,
-    ) -> Iterator[requests.Response]:
-        """Send; once more with a newer secret after a 401, or to where the same server redirects.
-
-        Raises: DestinationMisconfiguredError for a redirect to another server.
-        """
-        url = self._base_url + path
-        response = self._send(method, url, headers, body)
-        try:
-            if response.status_code == _UNAUTHORIZED and self._authorization.renew():
-                response.close()
-                response = self._send(method, url, headers, body)
-            if response.is_redirect:
-                target = urljoin(url, response.headers["Location"])
-                if response.status_code not in _REDIRECTS_THAT_KEEP_THE_METHOD or _origin(
-                    target
-                ) != _origin(url):
-                    # Whoever answers there was not configured, and shall see neither the Instance
-                    # nor the secret.
-                    raise self._failure(
-                        outcomes.http_status(response.status_code),
-                        response,
-                        f"to {_origin(target)[1]}",
-                    )
-                response.close()
-                response = self._send(method, target, headers, body)
-            yield response
-        finally:
-            response.close()
-
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: MultipartBody | None
-    ) -> requests.Response:
-        return self._session.request(
-            method,
-            url,
-            data=body,
-            headers=headers,
-            auth=self._authorization,
-            timeout=self._timeout_s,
-            allow_redirects=False,
-            stream=True,
-        )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except SecretMissingError as error:
-            verdict = Verdict(Outcome.MISCONFIGURED, str(error))
-            raise outcomes.failure(verdict, self._name) from error
-        except (requests.RequestException, OSError, UnusableSecretError) as error:
-            # The text of these errors may quote the URL with whatever is in it.
-            raise outcomes.failure(outcomes.client_error(error), self._name) from error
-
-
-def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The server's wish in seconds (RFC 9110 10.2.3), an hour at most; None if it has none."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return min(float(text), _LONGEST_RETRY_AFTER_S)
-    try:
-        wanted = parsedate_to_datetime(text)
-        seconds = (wanted.replace(tzinfo=wanted.tzinfo or UTC) - now).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+def instance_path(instance: OutgoingInstance) -> str:
+    """Where a DICOMweb server has an Instance, below its base URL."""
+    return (
+        f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
+        f"/instances/{instance.sop_instance_uid}"
+    )
 
 
 def _failed(answer: StowAnswer, sop_instance_uid: str) -> Failed | None:
     # One Instance was sent: if one failed it is ours, whatever UID the server read in it.
     return answer.failed.get(sop_instance_uid) or next(iter(answer.failed.values()), None)
-
-
-def _read(response: requests.Response) -> bytes:
-    """The start of the answer, 1 MiB at most: much more than one Instance's answer takes."""
-    body = bytearray()
-    deadline_s = time.monotonic() + 60
-    for piece in response.iter_content(_PIECE_BYTES):
-        body += piece
-        if len(body) > _LONGEST_ANSWER_BYTES or time.monotonic() > deadline_s:
-            break
-    return bytes(body)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return parts.scheme, f"{parts.hostname}:{parts.port or default}"

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from msgspec.structs import replace
+
 from shared import crash_points
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.association import (
@@ -33,6 +35,7 @@ from shared.adapters.destinations.commitment import CONTEXT, ReportOf, request_c
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
 from shared.adapters.destinations.user_identity import Presents
+from shared.dicom.ae_titles import checked_ae_title
 from shared.dicom.commitment import Reference
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import (
@@ -72,8 +75,12 @@ class StorageScpDestination:
         transcodes_when_refused: bool = False,
         security: Security | None = None,
         presents: Presents | None = None,
+        passes_calling_ae_title: bool = False,
     ) -> None:
         """`timeout_s` limits each wait for the peer: connect, accept, take bytes, answer.
+
+        With `passes_calling_ae_title` an Instance goes out as of the AE that sent it to us, where
+        one did that.
 
         With `commitment_within_s` the peer has to commit itself to keep each Instance, in so many
         seconds. `commitment_report` tells what it has told a listener of ours.
@@ -91,6 +98,7 @@ class StorageScpDestination:
         )
         self._pool = pool or AssociationPool(self._open, wait_s=timeout_s)
         self._transcodes_when_refused = transcodes_when_refused
+        self._passes_calling_ae_title = passes_calling_ae_title
         # Presentation Contexts that the peer refused, what it took instead, and until when that is
         # tried at once: each refusal costs an association.
         self._instead: dict[Context, tuple[str, float]] = {}
@@ -141,7 +149,8 @@ class StorageScpDestination:
         """Raises: DestinationUnavailableError and its kin unless the peer commits itself."""
         with self._errors():
             try:
-                with self._pool.borrow(CONTEXT) as association:
+                # The answer comes to the AE that asks: to us.
+                with self._pool.borrow(CONTEXT, self._peer.calling_ae_title) as association:
                     request_commitment(
                         association,
                         Reference(instance.sop_class_uid, instance.sop_instance_uid),
@@ -169,7 +178,9 @@ class StorageScpDestination:
         try:
             with self._errors():
                 try:
-                    response = self._store(context, store, sum(map(len, data_set)))
+                    calling_ae_title = self._calling_ae_title(instance)
+                    size = sum(map(len, data_set))
+                    response = self._store(context, calling_ae_title, store, size)
                 except ContextRefusedError as error:
                     refused = outcomes.failure(outcomes.client_error(error), self._name)
                     raise _SyntaxRefusedError(*refused.args) from error
@@ -199,7 +210,11 @@ class StorageScpDestination:
         context = Context(VERIFICATION, _IMPLICIT_VR_LITTLE_ENDIAN)
         with self._errors():
             try:
-                response = self._exchange(context, lambda association: association.echo(context))
+                response = self._exchange(
+                    context,
+                    self._peer.calling_ae_title,
+                    lambda association: association.echo(context),
+                )
             except ContextRefusedError:
                 return "association accepted, C-ECHO not supported"
         verdict = outcomes.dimse_status(response.status)
@@ -212,10 +227,14 @@ class StorageScpDestination:
         self._pool.close()
 
     def _store(
-        self, context: Context, store: Callable[[Association], Response], size: int
+        self,
+        context: Context,
+        calling_ae_title: str,
+        store: Callable[[Association], Response],
+        size: int,
     ) -> Response:
         try:
-            return self._exchange(context, store)
+            return self._exchange(context, calling_ae_title, store)
         except AssociationLostError:
             if size % 2 == 0:
                 raise
@@ -224,10 +243,12 @@ class StorageScpDestination:
                 self._name, "aborted; the data set has an odd number of bytes (PS3.8 E.1)"
             ) from None
 
-    def _exchange(self, context: Context, ask: Callable[[Association], Response]) -> Response:
+    def _exchange(
+        self, context: Context, calling_ae_title: str, ask: Callable[[Association], Response]
+    ) -> Response:
         was_used = False
         try:
-            with self._pool.borrow(context) as association:
+            with self._pool.borrow(context, calling_ae_title) as association:
                 was_used = association.was_used
                 return ask(association)
         except ConnectionError:
@@ -235,11 +256,20 @@ class StorageScpDestination:
             # twice leaves what storing once leaves, so a new one is tried at once.
             if not was_used:
                 raise
-        with self._pool.borrow(context, fresh=True) as association:
+        with self._pool.borrow(context, calling_ae_title, fresh=True) as association:
             return ask(association)
 
-    def _open(self, contexts: Sequence[Context], within_s: float | None) -> Association:
-        return Association(self._peer, contexts, accept_within_s=within_s)
+    def _calling_ae_title(self, instance: OutgoingInstance) -> str:
+        with suppress(ValueError):
+            if self._passes_calling_ae_title and instance.calling_ae_title:
+                return checked_ae_title(instance.calling_ae_title)
+        return self._peer.calling_ae_title
+
+    def _open(
+        self, calling_ae_title: str, contexts: Sequence[Context], within_s: float | None
+    ) -> Association:
+        peer = replace(self._peer, calling_ae_title=calling_ae_title)
+        return Association(peer, contexts, accept_within_s=within_s)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -57,7 +57,10 @@ class FolderDestination:
             replaces = instance.replaces and _holds(folder, file_name, instance.sop_instance_uid)
             if replaces or not self._is_stored(folder, file_name, parts, instance.sop_instance_uid):
                 self._store(folder, file_name, parts, instance.sop_instance_uid, replaces=replaces)
-        return "/".join([*folders, file_name])
+            place = "/".join([*folders, file_name])
+            if instance.replaces and instance.earlier_answer not in ("", place):
+                self._delete(instance.earlier_answer, instance.sop_instance_uid)
+        return place
 
     def check(self) -> str:
         """Write, sync and delete a file in the root."""
@@ -97,6 +100,21 @@ class FolderDestination:
             yield folder
         finally:
             os.close(folder)
+
+    def _delete(self, place: str, sop_instance_uid: str) -> None:
+        """Delete a file of this SOP Instance; if there is none any more that is as good."""
+        *folders, file_name = names = place.split("/")
+        if not {"", ".", ".."}.isdisjoint(names):
+            return  # none that a template makes
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, folder)
+            for name in folders:
+                folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                opened.callback(os.close, folder)
+            if _holds(folder, file_name, sop_instance_uid):
+                os.unlink(file_name, dir_fd=folder)
+                os.fsync(folder)
 
     def _is_stored(
         self, folder: int, file_name: str, parts: list[Part], sop_instance_uid: str

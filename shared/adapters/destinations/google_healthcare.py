@@ -7,6 +7,7 @@ has cannot be replaced, but deleted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 import requests
 
 from shared.adapters.destinations import authorization, outcomes
-from shared.adapters.destinations.dicomweb import DicomwebDestination
+from shared.adapters.destinations.dicomweb import DicomwebDestination, instance_path
 from shared.adapters.destinations.google_session import credentials_for
 from shared.adapters.destinations.outcomes import Outcome
 from shared.adapters.destinations.stow_answer import Failed
 from shared.dicom.outgoing import OutgoingInstance
-from shared.errors import InstanceConflictError
+from shared.errors import InstanceConflictError, PermanentError
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -38,9 +39,13 @@ class HealthcareDestination(DicomwebDestination):
         base_url: str,
         timeout_s: float = 60.0,
         max_connections: int = 4,
+        tier: str | None = None,
         credentials: Credentials | None = None,
     ) -> None:
-        """Raises: DestinationMisconfiguredError where the process has no credentials."""
+        """What is stored is moved to the storage class `tier`; without it, it has the store's own.
+
+        Raises: DestinationMisconfiguredError where the process has no credentials.
+        """
         if credentials is None:
             credentials = credentials_for(name, base_url)
         from google.auth.transport.requests import AuthorizedSession
@@ -55,9 +60,17 @@ class HealthcareDestination(DicomwebDestination):
             # over anew, whole.
             session=AuthorizedSession(credentials),
         )
+        self._tier = tier.upper() if tier else ""
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination. What gives way to the Instance is deleted, and it is stored then."""
+        answer = self._store(instance)
+        if self._tier:
+            self._move(instance)
+            return f"{answer}, {self._tier}"
+        return answer
+
+    def _store(self, instance: OutgoingInstance) -> str:
         try:
             return super().deliver(instance)
         except InstanceConflictError:
@@ -66,12 +79,24 @@ class HealthcareDestination(DicomwebDestination):
         self._delete(instance)
         return super().deliver(instance)
 
+    def _move(self, instance: OutgoingInstance) -> None:
+        """Set its storage class; it is stored, whatever comes of that."""
+        path = f"{instance_path(instance)}:setBlobStorageSettings"
+        body = json.dumps({"blobStorageSettings": {"blobStorageClass": self._tier}}).encode()
+        try:
+            with (
+                self._errors(),
+                self._request("POST", path, {"Content-Type": "application/json"}, body) as response,
+            ):
+                verdict = outcomes.http_status(response.status_code)
+                if not verdict.outcome.is_stored:
+                    raise self._failure(verdict, response, "setting the storage class")
+        except PermanentError as error:
+            error.may_be_stored = True
+            raise
+
     def _delete(self, instance: OutgoingInstance) -> None:
-        path = (
-            f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
-            f"/instances/{instance.sop_instance_uid}"
-        )
-        with self._errors(), self._request("DELETE", path, {}) as response:
+        with self._errors(), self._request("DELETE", instance_path(instance), {}) as response:
             verdict = outcomes.http_status(response.status_code)
             if response.status_code in _GONE or verdict.outcome is Outcome.SUCCESS:
                 return  # where it was forbidden, the next try to store says so

@@ -56,6 +56,10 @@ def inventory(
         from shared.adapters.destinations.cloud_storage import bucket_inventory
 
         return bucket_inventory(entity.name, entity.bucket)
+    if entity.type == "orthanc":
+        from shared.adapters.destinations.orthanc import orthanc_inventory
+
+        return orthanc_inventory(entity, secrets)
     return _qido(entity, secrets)
 
 

@@ -1,4 +1,4 @@
-"""multipart/related (RFC 2387, PS3.18 8.6.1) with one Instance in it: written, and read back."""
+"""multipart/related (RFC 2387, PS3.18 8.6.1) with Instances in it: written, and read back."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from shared.dicom.outgoing import Part, chunks
 _LONGEST_PART_HEADER_BYTES = 1 << 16
 
 
-class MultipartBody:
-    """The body of a STOW-RS request, as often as it is iterated over.
+class StreamedBody:
+    """The body of a request, as often as it is iterated over.
 
     A client that sends a request again, after a redirect or a renewed token, gets all bytes again;
     from a generator or an open file it would get none, and could take that for success. Has a
     length, so that the request says Content-Length: servers refuse chunked transfer.
     """
 
-    def __init__(self, part10: Sequence[Part]) -> None:
-        boundary = uuid.uuid4().hex
-        self.content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        self._parts: list[Part] = [
-            f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode(),
-            *part10,
-            f"\r\n--{boundary}--\r\n".encode(),
-        ]
-        self._size = sum(map(len, self._parts))
+    def __init__(self, parts: Sequence[Part], content_type: str) -> None:
+        self.content_type = content_type
+        self._parts = parts
+        self._size = sum(map(len, parts))
 
     def __len__(self) -> int:
         return self._size
@@ -44,6 +39,22 @@ class MultipartBody:
             yield chunk
         if pending:
             yield pending
+
+
+class MultipartBody(StreamedBody):
+    """The body of a STOW-RS request that brings these Part 10 files."""
+
+    def __init__(self, *files: Sequence[Part]) -> None:
+        boundary = uuid.uuid4().hex
+        begin = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        parts: list[Part] = []
+        for file in files:
+            parts += [begin, *file, b"\r\n"]
+        parts.append(f"--{boundary}--\r\n".encode())
+        super().__init__(parts, f'multipart/related; type="application/dicom"; boundary={boundary}')
+
+
+Body = StreamedBody | bytes
 
 
 def first_part(pieces: Iterable[bytes]) -> Iterator[bytes]:

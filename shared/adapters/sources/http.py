@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
-from shared.adapters.destinations.dicomweb import retry_after_s
+from shared.adapters.destinations.http_peer import retry_after_s
 from shared.adapters.destinations.outcomes import Outcome, Verdict
 from shared.adapters.guarded_http import GuardedAdapter
 from shared.adapters.sources.failures import failure

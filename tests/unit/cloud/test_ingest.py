@@ -193,6 +193,53 @@ class TestAStoredInstance:
         system.pump()
         assert len(instances(system)) == 1
 
+    def test_that_a_group_of_ours_stored_is_not_taken_in_again(
+        self, system: System, store: HealthcareStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What goes to a group is recorded under its name. What others store of what another
+        member took is taken in.
+        """
+        from shared.adapters.destinations import create
+
+        documents = system.ports.configuration.export()["destinations"]
+        google = {
+            "name": "store",
+            "type": "google_healthcare",
+            "project_id": "p",
+            "location": "europe-west3",
+            "dataset_id": "d",
+            "dicom_store_id": "s",
+            "base_url": f"{store.url}/v1",
+        }
+        groups = [
+            {"name": "first", "type": "group", "members": ["store", "pacs"]},
+            {"name": "second", "type": "group", "members": ["pacs", "store"]},
+        ]
+        system.ports.configuration.apply({"destinations": [*documents, google, *groups]}, by="test")
+        usual = system.ports.destinations._create
+        monkeypatch.setattr(
+            system.ports.destinations,
+            "_create",
+            lambda entity: (
+                create(entity, system.ports.secrets) if entity.name == "store" else usual(entity)
+            ),
+        )
+        paths: list[str] = []
+        store.on_change = lambda action, path: paths.append(path)
+        system.configure(default_route=["first"])
+        system.receive(build.ct(instance="ours"))
+        system.pump()
+        system.configure(default_route=["second"])
+        system.receive(build.ct(instance="elsewhere"))
+        system.pump()
+        assert [path.rpartition("/")[2] for path in paths] == [build.uid("ours")]
+        store.put(build.ct(instance="elsewhere"))
+        for path in paths:
+            assert push(ingest_store_instance, path.encode()) == 204
+        system.pump()
+        taken = [one["sop_instance_uid"] for one in instances(system)]
+        assert sorted(taken) == sorted([build.uid("ours"), *[build.uid("elsewhere")] * 2])
+
     @pytest.mark.parametrize("data", [b"", b"\xff", b"projects/p", b"../../x"])
     def test_what_is_no_notification_is_recorded(self, system: System, data: bytes) -> None:
         assert push(ingest_store_instance, data) == 204

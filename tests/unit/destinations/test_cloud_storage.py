@@ -50,6 +50,28 @@ class TestABucket:
         name = destination.deliver(outgoing(tmp_path, large))
         assert bucket.get_blob(name).download_as_bytes() == large
 
+    def test_gets_objects_of_the_configured_storage_class(
+        self, bucket: storage.Bucket, tmp_path: Path
+    ) -> None:
+        destination = BucketDestination(
+            "archive", BUCKET, "{SOPInstanceUID}", tier="coldline", client=bucket.client
+        )
+        name = destination.deliver(outgoing(tmp_path, build.ct()))
+        assert bucket.get_blob(name).storage_class == "COLDLINE"
+
+    def test_keeps_no_object_that_gave_way_under_another_name(
+        self, bucket: storage.Bucket, tmp_path: Path
+    ) -> None:
+        template = "{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
+        destination = BucketDestination("archive", BUCKET, template, client=bucket.client)
+        earlier = destination.deliver(outgoing(tmp_path, build.ct()))
+        newer = replacing(outgoing(tmp_path, build.ct(series="another-series")))
+        object.__setattr__(newer, "earlier_answer", earlier)
+        for _ in range(2):
+            name = destination.deliver(newer)
+        assert bucket.get_blob(earlier) is None
+        assert bucket.get_blob(name) is not None
+
     def test_equal_bytes_again_change_nothing(
         self, bucket: storage.Bucket, destination: BucketDestination, tmp_path: Path
     ) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from shared.adapters.destinations import authorization, stow_answer
 from shared.adapters.destinations.authorization import Authorization
-from shared.adapters.destinations.dicomweb import DicomwebDestination, retry_after_s
+from shared.adapters.destinations.dicomweb import DicomwebDestination
+from shared.adapters.destinations.http_peer import retry_after_s
 from shared.adapters.destinations.multipart import MultipartBody
 from shared.errors import (
     AxiomError,

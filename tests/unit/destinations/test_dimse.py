@@ -54,7 +54,7 @@ def destination() -> Iterator[Make]:
     ) -> StorageScpDestination:
         peer = Peer(LOOPBACK, port, ae_title, "AXIOM", max_pdu_size, timeout_s)
         pool = AssociationPool(
-            lambda contexts, within_s: Association(peer, contexts, accept_within_s=within_s),
+            lambda _, contexts, within_s: Association(peer, contexts, accept_within_s=within_s),
             **{"wait_s": timeout_s, **pool_settings},
         )
         made.append(

@@ -1,9 +1,10 @@
-"""Storage SCPs that do not take an Instance as it is, judged by dcmtk's own programs."""
+"""Storage SCPs that do not take an Instance as it is, or from us, judged by dcmtk's programs."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,27 @@ def test_what_a_rule_compresses_arrives_as_dcmtk_reads_it(
     subprocess.run(command, check=True, timeout=60)
     before = pydicom.dcmread(outgoing_path(tmp_path, data))
     assert np.array_equal(pydicom.dcmread(decoded).pixel_array, before.pixel_array)
+
+
+def test_each_instance_comes_from_the_ae_that_sent_it(
+    storescp: StartStorescp, tmp_path: Path
+) -> None:
+    """Over an association of that AE, and no more of them than callers at once; what came from no
+    AE, or one whose title is none, comes from us.
+    """
+    peer = storescp("--exec-on-reception", f"echo #a >> {tmp_path}/callers", "--exec-sync")
+    destination = StorageScpDestination(
+        "pacs",
+        host=LOOPBACK,
+        port=peer.port,
+        called_ae_title=peer.ae_title,
+        calling_ae_title="AXIOM",
+        passes_calling_ae_title=True,
+    )
+    callers = ["CT1", "CT1", "MR 2", "", "CT1", "a title that is too long", " MR 2 "]
+    for number, caller in enumerate(callers):
+        instance = outgoing(tmp_path, build.ct(instance=f"i{number}"))
+        destination.deliver(replace(instance, calling_ae_title=caller))
+    destination.close()
+    seen = (tmp_path / "callers").read_text().splitlines()
+    assert seen == ["CT1", "CT1", "MR 2", "AXIOM", "CT1", "AXIOM", "MR 2"]

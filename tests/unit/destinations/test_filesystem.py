@@ -97,6 +97,33 @@ def test_other_bytes_of_the_same_instance_replace_it_if_they_are_to(
     assert len(files(root)) == 1
 
 
+def test_what_gives_way_is_gone_where_the_template_gave_it_another_name(
+    root: Path, staging: Path, file_system: str
+) -> None:
+    """Else a reader of the folder finds both."""
+    destination = FolderDestination("folder", root)
+    earlier = destination.deliver(outgoing(staging, build.ct()))
+    newer = build.ct(series="another-series")
+    instance = replace(outgoing(staging, newer), replaces=True, earlier_answer=earlier)
+    for _ in range(2):
+        path = destination.deliver(instance)
+        assert [root / path] == files(root)
+    assert (root / path).read_bytes() == newer
+
+
+@pytest.mark.parametrize("earlier", ["../outside.dcm", "no/such/file.dcm", "other.dcm", "/x", ""])
+def test_nothing_else_gives_way(root: Path, staging: Path, file_system: str, earlier: str) -> None:
+    """Whatever our records say: only a file of the same Instance below the root is deleted."""
+    destination = FolderDestination("folder", root, "{SOPInstanceUID}.dcm")
+    root.mkdir(parents=True)
+    (root.parent / "outside.dcm").write_bytes(build.ct())
+    (root / "other.dcm").write_bytes(build.ct(instance="ct-2"))
+    instance = replace(outgoing(staging, build.ct()), replaces=True, earlier_answer=earlier)
+    destination.deliver(instance)
+    assert (root.parent / "outside.dcm").exists()
+    assert len(files(root)) == 2
+
+
 def test_another_instance_under_the_same_name_is_never_replaced(
     root: Path, staging: Path, file_system: str
 ) -> None:

@@ -60,10 +60,16 @@ def store() -> Iterator[HealthcareStore]:
 def destination(store: HealthcareStore) -> Iterator[Make]:
     made: list[HealthcareDestination] = []
 
-    def make(credentials: Credentials | None = None) -> HealthcareDestination:
+    def make(
+        credentials: Credentials | None = None, tier: str | None = None
+    ) -> HealthcareDestination:
         made.append(
             HealthcareDestination(
-                "archive", base_url=store.dicomweb_url, timeout_s=10, credentials=credentials
+                "archive",
+                base_url=store.dicomweb_url,
+                timeout_s=10,
+                tier=tier,
+                credentials=credentials,
             )
         )
         return made[-1]
@@ -115,6 +121,28 @@ class TestStoring:
     ) -> None:
         destination().deliver(outgoing(tmp_path, build.ct()))
         assert int(store.requests[0].headers["Content-Length"]) == store.requests[0].size
+
+
+class TestATier:
+    def test_is_what_is_stored_moved_to(
+        self, store: HealthcareStore, destination: Make, tmp_path: Path
+    ) -> None:
+        answer = destination(tier="nearline").deliver(outgoing(tmp_path, build.ct()))
+        assert (answer, store.classes) == ("200, NEARLINE", {UID: "NEARLINE"})
+
+    def test_that_cannot_be_set_now_is_set_by_the_next_attempt(
+        self, store: HealthcareStore, destination: Make, tmp_path: Path
+    ) -> None:
+        def fail_next(action: str, path: str) -> None:
+            store.answer_next(503)
+
+        store.on_change = fail_next
+        with pytest.raises(DestinationUnavailableError) as caught:
+            destination(tier="archive").deliver(outgoing(tmp_path, build.ct()))
+        assert caught.value.may_be_stored
+        store.on_change = lambda action, path: None
+        destination(tier="archive").deliver(outgoing(tmp_path, build.ct()))
+        assert store.classes == {UID: "ARCHIVE"}
 
 
 class TestRefusals:
