@@ -9,22 +9,25 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol, Self
+from contextlib import closing
+from typing import Final, Protocol
 
 from scp_gateway.command_set import SubOperations, data_pdus, store_request
 from scp_gateway.dimse_status import SUCCESS, Answer, Status
+from scp_gateway.fetching import Fetching, Lane, Spooled
 from scp_gateway.query_jobs import Archive, Control, Job, Reply
 from shared.adapters.destinations.association import Association, AssociationRejectedError, Peer
 from shared.adapters.destinations.upper_layer import MAX_CONTEXTS, Context, ProtocolError
 from shared.dicom.header import read_header
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.dicom.query import Level, Query, encode_failed
-from shared.dicom.spooling import TemporaryFile
-from shared.errors import AxiomError, InstanceTooLargeError
-from shared.ports import Buffer, FoundInstance, Retrieval
+from shared.errors import AxiomError
+from shared.ports import FoundInstance, Retrieval
 
 log = logging.getLogger(__name__)
 
+# Of Instances that are asked for one by one, so many in a row.
+_AT_A_TIME: Final = 8
 # More than this is not moved by one request.
 _MOST_INSTANCES: Final = 200_000
 # Proposed for each SOP Class, the commonest first, as many as there is room for.
@@ -204,19 +207,15 @@ def retrieving(
         return
     try:
         yield Reply(Answer(Status.PENDING), counts=sub_operations.counts)
-        for wanted in _retrievals(listed, are_whole=query.level is not Level.IMAGE):
-            try:
-                yield from _series(
-                    archive, wanted, taker, control, sub_operations, max_instance_bytes
-                )
-            except AxiomError as error:
-                log.warning("a Series is not retrieved", extra={"error": str(error)})
-                sub_operations.fail_all(one.uid for one in wanted.instances)
-            if control.is_cancelled:
-                yield sub_operations.final(transfer_syntax_uid, status=Status.CANCELLED)
-                return
-            sub_operations.fail_all(one.uid for one in wanted.instances)
-            yield Reply(Answer(Status.PENDING), counts=sub_operations.counts)
+        wanted = list(_retrievals(listed, are_whole=query.level is not Level.IMAGE))
+        with closing(Fetching(archive, wanted, max_instance_bytes=max_instance_bytes)) as fetching:
+            for lane in fetching.each():
+                yield from _lane(fetching, lane, taker, control, sub_operations)
+                if control.is_cancelled:
+                    yield sub_operations.final(transfer_syntax_uid, status=Status.CANCELLED)
+                    return
+                sub_operations.fail_all(one.uid for one in lane.wanted.instances)
+                yield Reply(Answer(Status.PENDING), counts=sub_operations.counts)
     except (OSError, ProtocolError) as error:
         log.warning("sub-operations break off", extra={"error": type(error).__name__})
         sub_operations.give_up()
@@ -225,21 +224,6 @@ def retrieving(
     finally:
         taker.close()
     yield sub_operations.final(transfer_syntax_uid)
-
-
-class _Spooled(TemporaryFile):
-    """An ObjectReader of what was fetched."""
-
-    name = ""
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _SubOperations:
@@ -291,30 +275,54 @@ class _SubOperations:
 def _retrievals(
     listed: Iterable[tuple[str, FoundInstance]], *, are_whole: bool
 ) -> Iterator[Retrieval]:
-    """By Series, for those that are whole come in one answer."""
+    """By Series, for those that are whole come in one answer; others a few at a time."""
     series: dict[tuple[str, str], list[FoundInstance]] = {}
     for study, instance in listed:
         series.setdefault((study, instance.series_instance_uid), []).append(instance)
     for (study, uid), instances in series.items():
-        yield Retrieval(study, tuple(instances), series_instance_uid=uid, is_whole=are_whole)
+        size = len(instances) if are_whole else _AT_A_TIME
+        for start in range(0, len(instances), size):
+            some = tuple(instances[start : start + size])
+            yield Retrieval(study, some, series_instance_uid=uid, is_whole=are_whole)
 
 
-def _series(
-    archive: Archive,
-    wanted: Retrieval,
+def _lane(
+    fetching: Fetching,
+    lane: Lane,
     taker: Taker,
     control: Control,
     sub_operations: _SubOperations,
-    max_instance_bytes: int,
 ) -> Job:
-    for retrieved in archive.retrieve(wanted):
-        if control.is_cancelled:
+    """Send what comes of one retrieval; what does not come is left."""
+    try:
+        yield from _sent(fetching.files(lane), taker, control, sub_operations)
+        return
+    except AxiomError as error:
+        missing = [one for one in lane.wanted.instances if sub_operations.expects(one.uid)]
+        if not lane.has_waited or not missing:
+            log.warning("a Series is not retrieved", extra={"error": str(error)})
             return
+        log.info("a Series is asked for again", extra={"error": str(error)})
+    try:
+        yield from _sent(fetching.once_more(lane, missing), taker, control, sub_operations)
+    except AxiomError as error:
+        log.warning("a Series is not retrieved", extra={"error": str(error)})
+
+
+def _sent(
+    files: Iterator[Spooled | None], taker: Taker, control: Control, sub_operations: _SubOperations
+) -> Job:
+    while not control.is_cancelled:
         try:
-            file = _Spooled(_limited(retrieved.chunks, max_instance_bytes))
+            file = next(files)
+        except StopIteration:
+            return
         except OSError as error:
             log.error("no room to spool an Instance", extra={"errno": error.errno})
             return
+        if file is None:
+            yield None
+            continue
         try:
             header = read_header(file)
             instance = OutgoingInstance(header, file, header.body_offset, unchanged=True)
@@ -325,7 +333,7 @@ def _series(
             sendable = _as_taken(instance, taker)
         except AxiomError as error:
             log.warning("an Instance cannot be sent", extra={"error": str(error)})
-            sub_operations.fail_all([retrieved.uid])
+            sub_operations.fail_all([file.uid])
             yield None
             continue
         if sendable is None:
@@ -349,12 +357,3 @@ def _as_taken(instance: OutgoingInstance, taker: Taker) -> OutgoingInstance | No
 
             return transcoded(instance, syntax, asked_by="Query/Retrieve")
     return None
-
-
-def _limited(pieces: Iterator[Buffer], most_bytes: int) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > most_bytes:
-            raise InstanceTooLargeError(most_bytes)
-        yield bytes(piece)

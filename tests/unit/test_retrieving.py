@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from io import BytesIO
 
 import pytest
 from pydicom import dcmread
 
+from scp_gateway import fetching
 from scp_gateway.dimse_status import Status
 from scp_gateway.query_jobs import Control, Reply
 from scp_gateway.retrieving import retrieving
@@ -152,6 +154,47 @@ def test_a_store_that_breaks_in_the_middle_fails_the_rest() -> None:
     *_, last = retrieved(FakeArchive(3, [1], error), FakeTaker())
     assert last.answer.status == Status.SUB_OPERATIONS_FAILED
     assert numbers(last) == (0, 1, 2, 0)
+
+
+def test_a_series_that_broke_off_while_others_were_sent_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetching, "_MOST_FILES", 1)
+    has_waited, asked = threading.Event(), []
+
+    class Impatient(FakeArchive):
+        """Its second Series breaks off once the first has gone, of which it gives one Instance."""
+
+        def instances(self, query: Query) -> Iterator[tuple[str, FoundInstance] | None]:
+            for number in (1, 2, 3):
+                series = "1.2.1" if number == 1 else "1.2.2"
+                yield "1.2", FoundInstance(f"1.2.3.{number}", series, CT)
+
+        def retrieve(self, wanted: Retrieval) -> Iterator[Retrieved]:
+            asked.append(wanted.is_whole)
+            if wanted.series_instance_uid == "1.2.1":
+                has_waited.wait(60)
+                yield Retrieved("", iter((instance(1),)))
+            elif wanted.is_whole:
+                yield Retrieved("", iter((instance(2),)))
+                raise SourceUnavailableError("archive", "answer cut short")
+            else:
+                yield Retrieved("", iter((instance(3),)))
+
+    original = fetching.Fetching._may_go_on
+
+    def may_go_on(self: fetching.Fetching, lane: fetching.Lane, number: int) -> bool:
+        goes_on = original(self, lane, number)
+        if not goes_on:
+            has_waited.set()
+        return goes_on
+
+    monkeypatch.setattr(fetching.Fetching, "_may_go_on", may_go_on)
+    taker = FakeTaker()
+    *_, last = retrieved(Impatient(3, ()), taker)
+    assert [uid for uid, _ in taker.taken] == ["1.2.3.1", "1.2.3.2", "1.2.3.3"]
+    assert numbers(last) == (0, 3, 0, 0)
+    assert sorted(asked) == [False, True, True]
 
 
 def test_a_receiver_that_is_lost_fails_the_rest() -> None:
