@@ -164,10 +164,19 @@ class GatewayAssociation(Association):
     @property
     def wait_s(self) -> float:
         """How long to wait for the peer now: until something is to be done without it, at most."""
+        timeout_s = self.listener.network_timeout_s
+        if not self.reader.is_idle:
+            return timeout_s
         commitment = self._dispatch.commitment
         look_in_s = commitment.look_in_s if commitment is not None and self.is_idle else None
-        timeout_s = self.listener.network_timeout_s
         return timeout_s if look_in_s is None else min(look_in_s + 0.001, timeout_s)
+
+    @property
+    def reads_on(self) -> bool:
+        """True if the message that ended was a C-STORE: it is answered, and nobody else needs to
+        look at it.
+        """
+        return self._dispatch.is_store and not self.is_busy
 
     def goes_on_waiting(self) -> bool:
         """The peer was silent for `wait_s`: do what is to be done without it; False if it was

@@ -63,6 +63,11 @@ class Dispatch:
         return self._query
 
     @property
+    def is_store(self) -> bool:
+        """The message at hand, or the last one, is a C-STORE request."""
+        return self._is_store
+
+    @property
     def tally(self) -> Tally:
         """What was stored and refused so far."""
         return self._storage.tally if self._storage is not None else Tally()

@@ -125,6 +125,9 @@ class GatewayDul(DULServiceProvider):
             )
             if stopped is Stopped.MESSAGE_ENDED:
                 association.served_s = time.monotonic()
+                if association.reads_on:
+                    # Around again through pynetdicom's queues costs a tenth of an Instance's time.
+                    continue
                 return True
             if stopped is Stopped.OTHER_PDU:
                 return False
