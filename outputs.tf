@@ -13,6 +13,11 @@ output "gateway_account" {
   value       = module.gateway.account
 }
 
+output "gateway_environment" {
+  description = "The environment file of gateways on premises, to which each adds its own name as AXIOM_INSTANCE. Null if the gateway is here."
+  value       = module.gateway.environment
+}
+
 output "api" {
   description = "Where the API is. Requests need a Google identity (X-Serverless-Authorization: Bearer …) and an API key (Authorization: Api-Key …)."
   value       = module.functions["api"].url
@@ -43,7 +48,7 @@ output "next" {
   value = [
     "Read the first API key: gcloud secrets versions access latest --secret=${module.secrets.ids["api-key"]} --project=${var.project}",
     "See that it answers: curl -H \"X-Serverless-Authorization: Bearer $(gcloud auth print-identity-token)\" ${module.functions["api"].url}/health",
-    var.gateway.host == "none" ? "Start the gateway on premises: docs/deploy.md." : "Send to it: echoscu -aec '${var.gateway.ae_title}' ${module.gateway.address} ${var.gateway.port}",
+    var.gateway.host == "none" ? "Start a gateway on premises: docs/edge.md; its environment file: terraform output -raw gateway_environment." : "Send to it: echoscu -aec '${var.gateway.ae_title}' ${module.gateway.address} ${var.gateway.port}",
     "Say where instances go: docs/configuration.md. Name each destination in `destinations` to give it a queue of its own.",
   ]
 }

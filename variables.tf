@@ -217,7 +217,7 @@ variable "alerts" {
   description = "Addresses that are told when something is wrong, and when that is."
   type = object({
     emails     = optional(set(string), [])
-    thresholds = optional(object({ exceptions_per_5_min = optional(number), queue_age_s = optional(number), delivery_s = optional(number), errors_per_5_min = optional(number) }), {})
+    thresholds = optional(object({ exceptions_per_5_min = optional(number), queue_age_s = optional(number), delivery_s = optional(number), errors_per_5_min = optional(number), edge_waiting_s = optional(number), edge_silent_s = optional(number) }), {})
   })
   default = {}
 

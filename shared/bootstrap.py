@@ -239,10 +239,10 @@ def edge(environment: Environment, settings: EdgeEnvironment, clock: Clock | Non
     from shared.adapters.cloud import platform
     from shared.adapters.cloud.environment import CloudEnvironment
     from shared.adapters.embedded.clock import SystemClock
-    from shared.adapters.embedded.document_store import SqliteDocumentStore
     from shared.adapters.embedded.message_bus import SqliteMessageBus
     from shared.adapters.embedded.object_store import FolderObjectStore
     from shared.adapters.embedded.secret_store import FileSecretStore
+    from shared.edge.documents import SpooledDocuments
     from shared.edge.spool import Spool
 
     root = settings.spool
@@ -251,10 +251,11 @@ def edge(environment: Environment, settings: EdgeEnvironment, clock: Clock | Non
     clock = clock or SystemClock()
     bus = SqliteMessageBus(root / "queue.db", root / "run", clock)
     objects = FolderObjectStore(root / "objects")
+    spool = Spool(bus, objects, clock)
     far_documents = platform.stores(CloudEnvironment.read()).documents
     return _wired(
         objects=objects,
-        documents=SqliteDocumentStore(root / "documents.db", indices=INDICES),
+        documents=SpooledDocuments(root / "documents.db", INDICES, spool),
         bus=bus,
         secret_store=FileSecretStore(root / "secrets"),
         clock=clock,
@@ -263,7 +264,7 @@ def edge(environment: Environment, settings: EdgeEnvironment, clock: Clock | Non
         home=environment.home,
         storage_root=None,
         first=None,
-        elsewhere=Elsewhere(Spool(bus, objects, clock), far_documents),
+        elsewhere=Elsewhere(spool, far_documents),
     )
 
 

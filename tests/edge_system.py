@@ -13,6 +13,7 @@ from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.bootstrap import INDICES
 from shared.config.service import ConfigurationService
+from shared.edge.documents import SpooledDocuments
 from shared.edge.link import Link
 from shared.edge.mirror import Mirror
 from shared.edge.mover import Mover
@@ -92,9 +93,9 @@ class EdgeSystem:
         root, clock = self.folder / "spool", self.clock
         self.bus = SqliteMessageBus(root / "queue.db", root / "run", clock)
         self.objects = FolderObjectStore(root / "objects")
-        self.documents = SqliteDocumentStore(root / "documents.db", indices=INDICES)
         self.secrets = FileSecretStore(root / "secrets")
         self.spool = Spool(self.bus, self.objects, clock)
+        self.documents = SpooledDocuments(root / "documents.db", INDICES, self.spool)
         self.link = Link(clock, jitter=lambda: 1.0)
         cloud: Any = self.cloud
         self.mirror = Mirror(

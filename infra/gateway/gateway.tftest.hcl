@@ -72,6 +72,10 @@ run "none" {
     condition     = length(google_dns_managed_zone.this) == 0
     error_message = "nothing runs here"
   }
+  assert {
+    condition     = strcontains(output.environment, "AXIOM_GATEWAY_SPOOL=/spool")
+    error_message = "what it receives is kept on its disk until the cloud has it"
+  }
 }
 
 run "another_host" {

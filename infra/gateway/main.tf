@@ -1,6 +1,6 @@
 # The gateway takes DICOM over TCP and is always on. `host` says what it runs on: a Cloud Run worker
 # pool, which has a name but no fixed address; machines behind a load balancer with a fixed address;
-# or nothing here (none), for a gateway on premises.
+# or nothing here (none), for gateways on premises, each with a spool on a disk of its own.
 
 locals {
   is_pool     = var.host == "worker-pool"

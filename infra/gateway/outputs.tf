@@ -16,3 +16,10 @@ output "address" {
     : null
   )
 }
+
+output "environment" {
+  description = "Lines of the environment file of each gateway on premises, but for AXIOM_INSTANCE, its name; null where `host` is another."
+  value = var.host != "none" ? null : join("\n", [
+    for name, value in merge({ for name, value in local.environment : name => value if name != "AXIOM_INSTANCE" }, { AXIOM_GATEWAY_SPOOL = "/spool" }) : "${name}=${value}"
+  ])
+}

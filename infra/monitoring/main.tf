@@ -4,6 +4,12 @@ locals {
   # A time series alone is chosen by resource and metric; this picks those of ours.
   ours = "resource.labels.subscription_id=starting_with(\"${var.name}-\")"
 
+  has_edges = var.gateway_host == "none"
+  edges = local.has_edges ? {
+    silent = "Seconds since a gateway on premises last gave a sign of life"
+    oldest = "Seconds that the oldest message has waited on a gateway on premises"
+  } : {}
+
   channels = [for channel in google_monitoring_notification_channel.this : channel.id]
 }
 
@@ -61,6 +67,58 @@ resource "google_logging_metric" "deliveries" {
     destination = "EXTRACT(jsonPayload.destination)"
     state       = "EXTRACT(jsonPayload.message)"
   }
+}
+
+# The clean-up tells once a minute how each gateway on premises is (shared/pipeline/edges.py).
+resource "google_logging_metric" "edges" {
+  for_each = local.edges
+
+  project     = var.project
+  name        = "${var.name}/edge-${each.key}"
+  description = each.value
+  filter      = "jsonPayload.message=\"a gateway on premises\" AND resource.labels.service_name=\"${var.name}-clean-up\""
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "DISTRIBUTION"
+    unit        = "s"
+    labels {
+      key         = "edge"
+      value_type  = "STRING"
+      description = "Name of the gateway (AXIOM_INSTANCE)"
+    }
+  }
+  value_extractor  = "EXTRACT(jsonPayload.${each.key}_s)"
+  label_extractors = { edge = "EXTRACT(jsonPayload.edge)" }
+
+  bucket_options {
+    exponential_buckets {
+      num_finite_buckets = 40
+      growth_factor      = 1.5
+      scale              = 1
+    }
+  }
+}
+
+resource "google_logging_metric" "edge_faults" {
+  count = local.has_edges ? 1 : 0
+
+  project     = var.project
+  name        = "${var.name}/edge-faults"
+  description = "Minutes in which a gateway on premises said that something is wrong with it"
+  filter      = "jsonPayload.message=\"a gateway on premises\" AND jsonPayload.fault!=\"\" AND resource.labels.service_name=\"${var.name}-clean-up\""
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+    labels {
+      key         = "edge"
+      value_type  = "STRING"
+      description = "Name of the gateway (AXIOM_INSTANCE)"
+    }
+  }
+  label_extractors = { edge = "EXTRACT(jsonPayload.edge)" }
 }
 
 # Cloud Run writes a line for every request, and a push that went well says nothing with it. What
@@ -137,6 +195,42 @@ locals {
     }
   }
 
+  edge_policies = local.has_edges ? {
+    edge-silent = {
+      title     = "A gateway on premises is silent"
+      severity  = "ERROR"
+      what      = "It has given no sign of life for ${var.thresholds.edge_silent_s} s: its link is down, or it is. With its link down it goes on receiving while its disk has room. On its machine ask GET /health of its health port. docs/edge.md."
+      filter    = "resource.type=\"cloud_run_revision\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.edges["silent"].name}\""
+      threshold = var.thresholds.edge_silent_s
+      duration  = "0s"
+      period    = "300s"
+      aligner   = "ALIGN_PERCENTILE_50"
+      reducer   = "REDUCE_MAX"
+    }
+    edge-waiting = {
+      title     = "Instances wait on a gateway on premises"
+      severity  = "WARNING"
+      what      = "The oldest has waited for more than ${var.thresholds.edge_waiting_s} s: the link is down or too slow for what comes. GET /metrics of the API tells how much waits and how much of the disk is free (axiom_edge_...)."
+      filter    = "resource.type=\"cloud_run_revision\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.edges["oldest"].name}\""
+      threshold = var.thresholds.edge_waiting_s
+      duration  = "0s"
+      period    = "300s"
+      aligner   = "ALIGN_PERCENTILE_50"
+      reducer   = "REDUCE_MAX"
+    }
+    edge-fault = {
+      title     = "Something is wrong with a gateway on premises"
+      severity  = "CRITICAL"
+      what      = "It says what: the line \"a gateway on premises\" in the log of ${var.name}-clean-up, field fault. Above all a disk that is full, with which it refuses what comes (A700H)."
+      filter    = "resource.type=\"cloud_run_revision\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.edge_faults[0].name}\""
+      threshold = 0
+      duration  = "0s"
+      period    = "300s"
+      aligner   = "ALIGN_SUM"
+      reducer   = "REDUCE_SUM"
+    }
+  } : {}
+
   # Each gateway uses CPU time for as long as it is there.
   alive = {
     worker-pool = "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"${var.name}-gateway\" AND metric.type=\"run.googleapis.com/container/cpu/utilizations\""
@@ -146,7 +240,7 @@ locals {
 }
 
 resource "google_monitoring_alert_policy" "this" {
-  for_each = local.policies
+  for_each = merge(local.policies, local.edge_policies)
 
   project               = var.project
   display_name          = "Axiom Flow: ${each.value.title}"
@@ -169,6 +263,7 @@ resource "google_monitoring_alert_policy" "this" {
         group_by_fields = (
           strcontains(each.value.filter, "pubsub_subscription") ? ["resource.label.subscription_id"]
           : strcontains(each.key, "function") ? ["resource.label.service_name"]
+          : startswith(each.key, "edge") ? ["metric.label.edge"]
           : []
         )
       }

@@ -25,6 +25,8 @@ variable "thresholds" {
     queue_age_s          = optional(number, 900)
     delivery_s           = optional(number, 60)
     errors_per_5_min     = optional(number, 5)
+    edge_waiting_s       = optional(number, 14400)
+    edge_silent_s        = optional(number, 1800)
   })
 }
 

@@ -1,6 +1,7 @@
 """The configuration, as the cloud has it, on the disk of a gateway on premises.
 
-With it the secrets that reception needs: what its listeners, and what answers queries there, name.
+With it what reception needs besides: the secrets that its listeners name, and what answers queries
+there; the users and their keys, where callers are asked who they are.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from pydantic import ValidationError
 from shared.config.entities import Configuration
 from shared.config.service import COLLECTION, HEAD
 from shared.errors import AxiomError, ObjectExistsError, SecretMissingError
-from shared.ports import Clock, DocumentStore, ObjectStore, SecretStore
+from shared.identity.directory import ROLES, USERS
+from shared.identity.keys import COLLECTION as API_KEYS
+from shared.ports import Clock, Document, DocumentStore, ObjectStore, SecretStore
 
 log = logging.getLogger(__name__)
 
 # How soon a change is noticed; each look is one small document.
 _LOOK_EVERY_S = 10.0
-# A secret may have a new version while the configuration stays.
+# A secret, or a user, may change while the configuration stays.
 _SECRETS_EVERY_S = 600.0
 
 
@@ -90,6 +93,9 @@ class Mirror:
             log.error(self.fault, extra={"faults": error.error_count()})
             return
         self._fetch_secrets(configuration)
+        if any(one.user_identity for one in configuration.listeners):
+            for collection in (USERS, ROLES, API_KEYS):
+                self._copy(collection)
         self._secrets_at_s = now_s
         if is_new:
             self._keep(name, document, head.data)
@@ -109,6 +115,17 @@ class Mirror:
                 self._here_objects.delete(other)
         log.info("a configuration is kept", extra={"version": head["version"]})
 
+    def _copy(self, collection: str) -> None:
+        """Have here what is there."""
+        there = {one.key: one for one in _all(self._documents, collection)}
+        for known in list(_all(self._here_documents, collection)):
+            if known.key not in there:
+                self._here_documents.delete(collection, known.key)
+            elif known.data == there[known.key].data:
+                del there[known.key]
+        for one in there.values():
+            self._here_documents.put(collection, one.key, one.data)
+
     def _fetch_secrets(self, configuration: Configuration) -> None:
         for name in sorted(secrets_of(configuration)):
             value = self._secrets.get(name)
@@ -122,10 +139,31 @@ class Mirror:
 
 def secrets_of(configuration: Configuration) -> set[str]:
     """The names of the secrets that reception, and queries of its listeners, need."""
-    wanted: list[Any] = list(configuration.listeners)
-    if any(one.query_retrieve for one in configuration.listeners):
+    listeners = configuration.listeners
+    wanted: list[Any] = list(listeners)
+    if any(one.query_retrieve for one in listeners):
         wanted += [*configuration.destinations, *configuration.sources]
-    return {name for entity in wanted for name in _named(entity.model_dump(mode="json"))}
+    if any(one.worklist for one in listeners):
+        wanted += [*configuration.worklists, *configuration.crosswalk_sources]
+    passcodes = {
+        secret
+        for one in listeners
+        if one.user_identity is not None
+        for secret in one.user_identity.passcodes.values()
+    }
+    return passcodes | {
+        name for entity in wanted for name in _named(entity.model_dump(mode="json"))
+    }
+
+
+def _all(documents: DocumentStore, collection: str) -> Iterator[Document]:
+    cursor = None
+    while True:
+        page = documents.query(collection, limit=1000, cursor=cursor)
+        yield from page.documents
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def _named(value: Any) -> Iterator[str]:

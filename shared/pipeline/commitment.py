@@ -67,9 +67,6 @@ class Spool(Protocol):
     def has_left(self, position: int) -> bool:
         """Whether the cloud has all that was received before that place."""
 
-    def keep(self, collection: str, key: str, data: Data) -> None:
-        """Have the cloud keep a document; the first one of its key counts."""
-
 
 class Elsewhere(Struct, frozen=True):
     """Where Instances are decided about by others, and we are a gateway on premises."""
@@ -242,9 +239,6 @@ class Commitments:
             "failures": [[f.reference.sop_instance_uid, f.reason] for f in report.failures],
             "finished_at": timestamp(self._clock.now()),
         }
-        if self._elsewhere is not None:
-            self._elsewhere.spool.keep(REPORTS, report.transaction_uid, data)
-            return
         try:
             self._documents.create(REPORTS, report.transaction_uid, data)
         except DocumentExistsError:

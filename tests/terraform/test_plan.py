@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from shared.adapters.cloud.environment import CloudEnvironment
+from shared.edge.environment import EdgeEnvironment
 from shared.environment import Environment
 from shared.messages import Topic
 from tests.terraform import planning
@@ -122,13 +123,23 @@ class TestExamples:
         assert {"imaging-group-north-received", "imaging-group-south-received"} <= buckets
         assert len(planned.of_type("google_healthcare_dicom_store")) == 1
 
+    def test_a_gateway_on_premises_is_told_all_but_its_name(self, planner: Planner) -> None:
+        planned = planner.plan({"images": IMAGES}, ROOT / "infra" / "examples" / "multi-site")
+        outputs = planned.document["planned_values"]["outputs"]
+        lines = outputs["south_gateway"]["value"].splitlines()
+        told = {**dict(line.split("=", 1) for line in lines), "AXIOM_INSTANCE": "south-1"}
+        assert CloudEnvironment.read(told).bucket == "imaging-group-south-received"
+        edge = EdgeEnvironment.read(told)
+        assert edge is not None
+        assert str(edge.spool) == "/spool"
+
     def test_are_all_planned_here(self) -> None:
         names = {path.name for path in (ROOT / "infra" / "examples").iterdir()}
         assert names == {"minimal", "hospital-vpn", "multi-site"}
 
 
 class TestModules:
-    @pytest.mark.parametrize("name", ["gateway", "storage"])
+    @pytest.mark.parametrize("name", ["gateway", "monitoring", "storage"])
     def test_pass_their_own_tests(self, name: str) -> None:
         planning.needs_terraform()
         assert "Success!" in planning.tfcheck(ROOT / "infra" / name, "--test")

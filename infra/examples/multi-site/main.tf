@@ -55,3 +55,8 @@ output "sites" {
   description = "Of each site: where everything is, and what to do next."
   value       = module.site
 }
+
+output "south_gateway" {
+  description = "The environment file of the gateway in south's computer room (docs/edge.md)."
+  value       = module.site["south"].gateway_environment
+}

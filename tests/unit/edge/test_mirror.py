@@ -10,6 +10,7 @@ import pytest
 from shared.config.entities import Configuration
 from shared.edge.mirror import secrets_of
 from shared.errors import SecretMissingError
+from shared.pipeline.audit import AuditLog
 from tests.edge_system import CutLinkError, EdgeSystem
 
 LISTENER = {"name": "main", "ae_title": "AXIOM", "port": 0}
@@ -100,6 +101,30 @@ def test_queries_at_a_listener_need_what_signs_in_at_archives() -> None:
         }
     )
     assert secrets_of(Configuration.model_validate_json(document)) == {"of-the-pacs"}
+
+
+def test_users_and_keys_are_kept_where_callers_are_asked_who_they_are(edge: EdgeSystem) -> None:
+    edge.cloud.secrets.put("of-ct1", "passcode")
+    asks = {"passcodes": {"ct1": "of-ct1"}, "api_keys": True}
+    edge.cloud.put("users", "anna", {"name": "anna"})
+    edge.cloud.put("users", "bert", {"name": "bert"})
+    edge.mirror.look()
+    assert edge.documents.get("users", "anna") is None
+    edge.cloud.configuration.apply({"listeners": [{**LISTENER, "user_identity": asks}]}, by="test")
+    edge.mirror.look()
+    assert edge.documents.get("users", "anna") is not None
+    assert edge.secrets.get("of-ct1") == "passcode"
+    edge.cloud.delete("users", "bert")
+    edge.clock.advance(601)
+    edge.mirror.look()
+    assert edge.documents.get("users", "bert") is None
+
+
+def test_who_was_turned_away_is_in_the_audit_log_of_the_cloud(edge: EdgeSystem) -> None:
+    AuditLog(edge.documents, edge.clock).add(who="AE X", what="associations.refuse", id="main")
+    edge.move()
+    [entry] = edge.cloud.query("audit", order_by="when", descending=True).documents[:1]
+    assert (entry.data["who"], entry.data["what"]) == ("AE X", "associations.refuse")
 
 
 def test_a_configuration_of_a_newer_release_is_not_followed_and_said_so(edge: EdgeSystem) -> None:
