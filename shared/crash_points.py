@@ -23,10 +23,15 @@ AFTER_PUBLISH = "after-publish-before-answer"
 AFTER_DECISION = "after-decision-before-publish"
 # A stage has published what follows, and its own message comes again.
 AFTER_STAGE = "after-stage-before-acknowledge"
+# A Delivery has its claim and nothing was sent.
+AFTER_CLAIM = "after-claim-before-send"
 # The destination has the Instance and we do not know.
 AFTER_SEND = "after-send-before-record"
 # The Delivery is recorded, and its message comes again.
 AFTER_RECORD = "after-record-before-acknowledge"
+# What the work on several messages wrote is kept, and what they publish, and their own
+# acknowledgement, is not: they come again.
+AFTER_DOCUMENTS = "after-documents-before-messages"
 # A Study is decided about and none of its Instances was told.
 AFTER_COMPLETION = "after-completion-before-publish"
 # A new configuration is written and not in force.
@@ -59,8 +64,10 @@ NAMES = (
     AFTER_PUBLISH,
     AFTER_DECISION,
     AFTER_STAGE,
+    AFTER_CLAIM,
     AFTER_SEND,
     AFTER_RECORD,
+    AFTER_DOCUMENTS,
     AFTER_COMPLETION,
     AFTER_CONFIGURATION_OBJECT,
     AFTER_MARK,

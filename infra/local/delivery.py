@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.deliver_instance.main import deliver_instance
+from functions.deliver_instance.main import deliver_in_steps
 from functions.report_commitment.main import report_commitment
 from infra.local.work import run_handlers
 from shared.messages import Topic
@@ -13,7 +13,8 @@ def main() -> None:
     run_handlers(
         "delivery",
         {
-            Topic.DELIVERY_REQUESTED: deliver_instance,
+            Topic.DELIVERY_REQUESTED: deliver_in_steps,
             Topic.COMMITMENT_REQUESTED: report_commitment,
         },
+        deferred=[Topic.DELIVERY_REQUESTED],
     )

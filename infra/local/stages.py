@@ -37,5 +37,6 @@ def main() -> None:
                 Topic.EXCEPTION_RAISED: record_exception,
                 Topic.JOB_REQUESTED: run_job,
             },
+            deferred=[Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED],
             at_once=[Topic.INSTANCE_ACCEPTED],
         )

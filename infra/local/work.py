@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Mapping
 
 from shared import bootstrap, logs
+from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.lanes import LaneState
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Handler, Runner
@@ -19,11 +20,16 @@ _STAGE_CONCURRENCY = 8
 
 
 def run_handlers(
-    part: str, entry_points: Mapping[str, Handler], at_once: Collection[str] = ()
+    part: str,
+    entry_points: Mapping[str, Handler],
+    *,
+    deferred: Collection[str],
+    at_once: Collection[str] = (),
 ) -> None:
     """Run the entry points on the messages of their topics until SIGTERM or SIGINT.
 
-    `at_once` are the topics of which messages need not pass through the queue (see Runner).
+    Of the topics `deferred` what is written for many messages is committed together, and messages
+    of `at_once` need not pass through the queue (see Runner).
     """
     logs.configure(part)
     stopped = threading.Event()
@@ -31,6 +37,7 @@ def run_handlers(
         signal.signal(number, lambda *_: _set_soon(stopped))
     ports = bootstrap.from_environment()
     assert isinstance(ports.bus, SqliteMessageBus)
+    assert isinstance(ports.documents, SqliteDocumentStore)
     destinations = ports.destinations
     delivers = Topic.DELIVERY_REQUESTED in entry_points
     if delivers:
@@ -40,6 +47,8 @@ def run_handlers(
         entry_points,
         ports.clock,
         at_once=at_once,
+        documents=ports.documents,
+        deferred=deferred,
         max_concurrency=lambda lane: (
             destinations.max_concurrency(lane) if lane and delivers else _STAGE_CONCURRENCY
         ),

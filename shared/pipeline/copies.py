@@ -122,6 +122,7 @@ class Copies:
 
     def __init__(self, documents: DocumentStore, clock: Clock) -> None:
         self._documents, self._clock = documents, clock
+        self._own: dict[str, Document] = {}  # as they were claimed here
 
     def claim(
         self, copy: Copy, *, replaces: bool = False, corrects: bool = False
@@ -170,8 +171,10 @@ class Copies:
                 },
                 "is_uncertain": is_uncertain,
             }
-            if self._changed(copy, known, claimed):
+            document = self._changed(copy, known, claimed)
+            if document is not None:
                 redelivery = is_same and not is_uncertain and confirmed is None
+                self._own[copy.key] = document
                 earlier_answer = "" if confirmed is None else confirmed.get("answer", "")
                 return Claimed(redelivery, told, earlier_answer)
 
@@ -182,8 +185,9 @@ class Copies:
         Raises: CopyInFlightError if others took the claim over meanwhile: which bytes are there
         now is open, and the Delivery is to begin anew.
         """
+        # Nearly always nobody has changed it since it was claimed, so it need not be read again.
+        known = self._own.pop(copy.key, None) or self._documents.get(COLLECTION, copy.key)
         while True:
-            known = self._documents.get(COLLECTION, copy.key)
             data = known.data if known else _NOTHING
             found = data["claim"] or data["confirmed"]
             if found is not None and found["fingerprint"] != copy.fingerprint:
@@ -201,8 +205,9 @@ class Copies:
                 "claim": None,
                 "is_uncertain": False,
             }
-            if self._changed(copy, known, settled, also):
+            if self._changed(copy, known, settled, also) is not None:
                 return
+            known = self._documents.get(COLLECTION, copy.key)
 
     def forget(self, copy: Copy) -> None:
         """The destination has lost what it had: the next copy is delivered again."""
@@ -249,16 +254,14 @@ class Copies:
         known: Document | None,
         data: Mapping[str, Any],
         also: Sequence[Put] = (),
-    ) -> bool:
-        """False if somebody else was faster."""
+    ) -> Document | None:
+        """The document as it is then; None if somebody else was faster."""
         try:
             if known is None:
-                self._documents.create(COLLECTION, copy.key, data, also=also)
-            else:
-                self._documents.replace(COLLECTION, copy.key, data, known.version, also=also)
+                return self._documents.create(COLLECTION, copy.key, data, also=also)
+            return self._documents.replace(COLLECTION, copy.key, data, known.version, also=also)
         except (DocumentExistsError, DocumentChangedError):
-            return False
-        return True
+            return None
 
 
 _NOTHING: Mapping[str, Any] = {"confirmed": None, "claim": None, "is_uncertain": False}

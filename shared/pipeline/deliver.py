@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -50,6 +50,14 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
 
     Raises: TransientError, after which the message comes again; PermanentError.
     """
+    for _ in steps(message, ports):
+        pass
+
+
+def steps(message: DeliveryRequested, ports: Ports) -> Iterator[None]:
+    """The same for who keeps back what is written: it yields before anything is sent, when the
+    claim has to be durable. Closed there, it gives the claim up.
+    """
     receipt = message.receipt
     tracing.note("axiom.destination", message.destination)
     key = delivery_key(receipt.receipt_id, message.destination)
@@ -62,7 +70,7 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
         return
     record = partial(_record, message, mark, known, ports.clock.monotonic_s(), ports)
     try:
-        put, is_written = _deliver(message, mark, ports, record)
+        put, is_written = yield from _deliver(message, mark, ports, record)
     except AxiomError as error:
         state = FAILED if isinstance(error, PermanentError) else RETRYING
         if isinstance(error, InstanceConflictError) and _policy(message, ports) is (
@@ -98,7 +106,7 @@ def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: s
 
 def _deliver(
     message: DeliveryRequested, mark: str, ports: Ports, record: Callable[..., Put]
-) -> tuple[Put, bool]:
+) -> Generator[None, None, tuple[Put, bool]]:
     """The record of the Delivery, and whether it is written already."""
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
@@ -129,6 +137,13 @@ def _deliver(
             return record(SUPERSEDED, answer=words), False
         if claim.original_attributes != told:
             header = apply_changes(received, _told_as(claim, message.changes))
+        try:
+            yield
+        except GeneratorExit:
+            if not claim.redelivery:
+                copies.release(copy)
+            raise
+        crash_points.reached(crash_points.AFTER_CLAIM)
         replaces = replaces or message.corrects
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:

@@ -7,7 +7,7 @@ points without HTTP. 204 acknowledges; 503 and 500 have the message delivered ag
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TypeVar
 
 from msgspec import Struct
@@ -54,15 +54,22 @@ __all__ = [
     "PushResponse",
     "Pushed",
     "PushedMessage",
+    "Steps",
     "answer",
+    "answer_in_steps",
     "take",
     "tick",
+    "to_the_end",
 ]
 
 log = logging.getLogger(__name__)
 
 # Body, HTTP status, headers: what Flask takes as a response.
 PushResponse = tuple[str, int, dict[str, str]]
+
+# The work on one message. Where it yields, the documents that it has written have to be durable
+# before it goes on; where nothing is kept back they are.
+Steps = Generator[None, None, PushResponse]
 
 
 class CallerRefusedError(Exception):
@@ -119,10 +126,37 @@ def answer(
     Nothing is read for a caller who may not call. A PermanentError is published to the exception
     log with what a retry needs; if even that fails the message is delivered again.
     """
+
+    def run_at_once(message: M) -> Iterator[None]:
+        run(message)
+        return iter(())
+
+    return to_the_end(answer_in_steps(request, kind, stage, topic, run_at_once, ports))
+
+
+def answer_in_steps(
+    request: Pushed,
+    kind: type[M],
+    stage: Stage,
+    topic: Topic,
+    run: Callable[[M], Iterator[None]],
+    ports: Ports,
+) -> Steps:
+    """As `answer`, of a stage that yields where its documents have to be durable."""
     with metrics.PROCESS.timed(metrics.STAGE_SECONDS, stage):
-        response = _answer(request, kind, stage, topic, run, ports)
+        response = yield from _answer(request, kind, stage, topic, run, ports)
     metrics.PROCESS.count(metrics.STAGE, stage, str(response[1]))
     return response
+
+
+def to_the_end(steps: Steps) -> PushResponse:
+    """Take all steps at once, where nothing that they write is kept back."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            response: PushResponse = ended.value
+            return response
 
 
 def _answer(
@@ -130,9 +164,9 @@ def _answer(
     kind: type[M],
     stage: Stage,
     topic: Topic,
-    run: Callable[[M], None],
+    run: Callable[[M], Iterator[None]],
     ports: Ports,
-) -> PushResponse:
+) -> Steps:
     attempt, data = 1, b""
     try:
         _let_in(request, ports)
@@ -148,7 +182,7 @@ def _answer(
                 scope.describe(receipt)
             scope.note("axiom.attempt", attempt)
             try:
-                run(message)
+                yield from run(message)
             except PermanentError as error:
                 scope.failed(error)
                 return _record(error, message, data, stage, topic, attempt, ports)

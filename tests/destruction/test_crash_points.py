@@ -7,16 +7,19 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import cast
 
 import pytest
 
 from functions.apply_rules.main import apply_rules
-from functions.deliver_instance.main import deliver_instance
+from functions.deliver_instance.main import deliver_in_steps, deliver_instance
 from functions.record_exception.main import record_exception
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap, crash_points
+from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.adapters.embedded.runner import Handler, Runner
 from shared.dicom.commitment import CommitmentReport, CommitmentRequest, Reference
 from shared.environment import Environment
 from shared.messages import Source, Topic
@@ -25,6 +28,7 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.push import MESSAGE_ID_HEADER, PushRequest, PushResponse
 from tests.data import build
 from tests.embedded_system import DAY, System
+from tests.running import wait_until
 
 EntryPoint = Callable[[PushRequest], PushResponse]
 
@@ -39,8 +43,18 @@ IN_THE_PIPELINE = (
     crash_points.AFTER_PUBLISH,
     crash_points.AFTER_DECISION,
     crash_points.AFTER_STAGE,
+    crash_points.AFTER_CLAIM,
     crash_points.AFTER_SEND,
     crash_points.AFTER_RECORD,
+)
+# Where a process dies that commits together what it has written for several messages.
+IN_A_BATCH = (
+    crash_points.AFTER_DECISION,
+    crash_points.AFTER_STAGE,
+    crash_points.AFTER_CLAIM,
+    crash_points.AFTER_SEND,
+    crash_points.AFTER_RECORD,
+    crash_points.AFTER_DOCUMENTS,
 )
 RULESET = {
     "name": "r",
@@ -79,10 +93,10 @@ def dies_at(name: str, work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def send(ports: Ports) -> None:
+def send(ports: Ports, instance: str = "one") -> None:
     """Returning is what the sender is answered after."""
     with ports.receiver.begin(Source("dimse", "main", calling_ae_title="CT1")) as staging:
-        staging.write(build.ct())
+        staging.write(build.ct(instance=instance))
         staging.commit()
 
 
@@ -95,6 +109,32 @@ def pump(ports: Ports) -> None:
         request = PushRequest(leased[0].data, {MESSAGE_ID_HEADER: str(leased[0].message_id)})
         assert ENTRY_POINTS[leased[0].topic](request)[1] == 204
         bus.settle(acknowledged=[leased[0].message_id])
+
+
+def run(ports: Ports) -> None:
+    """Work off the queue as the processes of the embedded mode do."""
+    bus, documents = ports.bus, ports.documents
+    assert isinstance(bus, SqliteMessageBus)
+    assert isinstance(documents, SqliteDocumentStore)
+    bus.reclaim()
+    handlers: dict[str, Handler] = {
+        **ENTRY_POINTS,
+        Topic.DELIVERY_REQUESTED: cast(Handler, deliver_in_steps),
+    }
+    runner = Runner(
+        bus,
+        handlers,
+        ports.clock,
+        documents=documents,
+        deferred=[Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED, Topic.DELIVERY_REQUESTED],
+        at_once=[Topic.INSTANCE_ACCEPTED],
+    )
+    until = Event()
+    thread = Thread(target=runner.run, args=(until,))
+    thread.start()
+    wait_until(lambda: not bus.depth(), what="an empty queue", every_s=0.02)
+    until.set()
+    thread.join()
 
 
 def send_and_pump() -> None:
@@ -116,6 +156,26 @@ def test_an_instance_arrives_once_wherever_a_process_dies(home: Path, name: str)
     send(ports)
     pump(ports)
     assert len(list(stored.rglob("*.dcm"))) == 1
+    assert ports.documents.count("exceptions") == 0
+
+
+@pytest.mark.parametrize("name", IN_A_BATCH)
+def test_instances_arrive_once_wherever_a_batch_dies(home: Path, name: str) -> None:
+    def send_and_run() -> None:
+        ports = bootstrap.from_environment()
+        for instance in ("one", "two", "three"):
+            send(ports, instance)
+        run(ports)
+
+    dies_at(name, send_and_run)
+    ports = bootstrap.from_environment()
+    run(ports)
+    stored = home / "storage" / "primary-storage"
+    assert len(list(stored.rglob("*.dcm"))) == 3
+    for instance in ("one", "two", "three"):
+        send(ports, instance)
+    run(ports)
+    assert len(list(stored.rglob("*.dcm"))) == 3
     assert ports.documents.count("exceptions") == 0
 
 

@@ -66,6 +66,20 @@ class Database:
         result: T = job.result
         return result
 
+    def write_each(
+        self, operations: Sequence[Callable[[sqlite3.Connection], object]]
+    ) -> list[AxiomError | None]:
+        """Run all in one durable transaction, each as a whole or not at all: what each raised.
+
+        An AxiomError undoes the operation that raised it, whatever it wrote before; any other error
+        all of them. Raises: StorageUnavailableError.
+        """
+
+        def run(connection: sqlite3.Connection) -> list[AxiomError | None]:
+            return [_attempt(operation, connection) for operation in operations]
+
+        return self.write(run)
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection to read with, alone; sees all that was committed before.
@@ -193,6 +207,20 @@ class Database:
             yield
         finally:
             fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
+
+
+def _attempt(
+    operation: Callable[[sqlite3.Connection], object], connection: sqlite3.Connection
+) -> AxiomError | None:
+    raised = None
+    connection.execute("SAVEPOINT attempt")
+    try:
+        operation(connection)
+    except AxiomError as error:
+        raised = error
+        connection.execute("ROLLBACK TO attempt")
+    connection.execute("RELEASE attempt")
+    return raised
 
 
 class _Write:

@@ -6,12 +6,16 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import msgspec
 
 from shared.adapters.embedded.database import Database
+from shared.adapters.embedded.deferral import Change, Deferral
 from shared.adapters.queries import (
     check_collection,
     check_field,
@@ -20,7 +24,7 @@ from shared.adapters.queries import (
     cursor_mark,
     open_cursor,
 )
-from shared.errors import DocumentChangedError, DocumentExistsError
+from shared.errors import AxiomError, DocumentChangedError, DocumentExistsError
 from shared.ports import Document, Filter, Page, Put
 
 # The types that json_type() gives a value that compares with one of these.
@@ -31,6 +35,8 @@ _JSON_TYPES: Mapping[type, tuple[str, ...]] = {
     bool: ("true", "false"),
     type(None): ("null",),
 }
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 # A claim in SQL and the values of its question marks.
 _Claim = tuple[str, list[Any]]
@@ -59,11 +65,12 @@ class SqliteDocumentStore:
                 schema.append(_create_index(collection, names))
         self._database = Database(path, schema)
         self._tables: set[str] = set()  # those known to exist
+        self._thread = local()
 
     def get(self, collection: str, key: str) -> Document | None:
         """The document as it is now; None if there is none."""
         table = _table(collection)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             if not self._has_table(connection, collection):
                 return None
             row = connection.execute(
@@ -89,7 +96,7 @@ class SqliteDocumentStore:
             put_all(connection)
 
         put_all = self._putting(also)
-        self._database.write(insert)
+        self._write(insert)
         return _document(key, text, version)
 
     def replace(
@@ -117,15 +124,13 @@ class SqliteDocumentStore:
             put_all(connection)
 
         put_all = self._putting(also)
-        self._database.write(update)
+        self._write(update)
         return _document(key, text, new_version)
 
     def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
         """Create or overwrite. Raises: StorageUnavailableError."""
         text, version = _encode(data), _new_version()
-        self._database.write(
-            lambda connection: self._upsert(connection, collection, key, text, version)
-        )
+        self._write(lambda connection: self._upsert(connection, collection, key, text, version))
         return _document(key, text, version)
 
     def delete(self, collection: str, key: str, version: str | None = None) -> None:
@@ -142,7 +147,7 @@ class SqliteDocumentStore:
             if version is not None and not deleted:
                 raise DocumentChangedError(collection, key)
 
-        self._database.write(remove)
+        self._write(remove)
 
     def query(
         self,
@@ -166,7 +171,7 @@ class SqliteDocumentStore:
         # One more than wanted tells whether the page is the last.
         statements = list(_statements(collection, claims, order_by, descending, after))
         rows: list[tuple[str, str, str, Any]] = []
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             if self._has_table(connection, collection):
                 for statement, values in statements:
                     missing = limit + 1 - len(rows)
@@ -182,7 +187,7 @@ class SqliteDocumentStore:
         """How many documents fit all of `where`."""
         table, claims = _table(collection), [_claim(filter_) for filter_ in where]
         text, values = _all_of(claims)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             if not self._has_table(connection, collection):
                 return 0
             (number,) = connection.execute(
@@ -191,9 +196,38 @@ class SqliteDocumentStore:
             ).fetchone()
         return int(number)
 
+    @contextmanager
+    def deferring(self, deferral: Deferral) -> Iterator[None]:
+        """What this thread writes in the block is kept back there."""
+        self._thread.deferral = deferral
+        try:
+            yield
+        finally:
+            self._thread.deferral = None
+
+    def commit_each(self, kept: Sequence[Sequence[Change]]) -> list[AxiomError | None]:
+        """Commit what was kept back, of each Deferral all or nothing, in one transaction.
+
+        Says of each which document was not as it was to be. Raises: StorageUnavailableError.
+        """
+        return self._database.write_each([partial(_make_all, changes) for changes in kept])
+
     def close(self) -> None:
         """Close the file's connections; a later call opens them again."""
         self._database.close()
+
+    def _write(self, change: Change) -> None:
+        deferral: Deferral | None = getattr(self._thread, "deferral", None)
+        if deferral is None:
+            self._database.write(change)
+        else:
+            deferral.change(change)
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        deferral: Deferral | None = getattr(self._thread, "deferral", None)
+        if deferral is not None and (deferral.changes or deferral.outgoing):
+            deferral.commit()
+        return self._database.reading()
 
     def _putting(self, puts: Sequence[Put]) -> Callable[[sqlite3.Connection], None]:
         """Writes them in a transaction of another. Raises, now: TypeError, ValueError."""
@@ -231,6 +265,11 @@ class SqliteDocumentStore:
     def _make_table(self, connection: sqlite3.Connection, collection: str) -> None:
         if collection not in self._tables:
             connection.execute(_create_table(collection))
+
+
+def _make_all(changes: Sequence[Change], connection: sqlite3.Connection) -> None:
+    for change in changes:
+        change(connection)
 
 
 def _create_table(collection: str) -> str:
@@ -350,7 +389,7 @@ def _statements(
 
 def _encode(data: Mapping[str, Any]) -> str:
     """Raises: TypeError or ValueError for what is not JSON."""
-    return json.dumps(dict(data), allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(dict(data))
 
 
 def _document(key: str, data: str, version: str) -> Document:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from contextvars import copy_context
 from datetime import datetime
 from threading import Condition, Lock
 
 from msgspec import Struct
 
+from shared.adapters.embedded.deferral import Deferral
 from shared.adapters.embedded.message_bus import Leased
+from shared.pipeline.push import Steps
+
+# How many messages of a lane may be begun and wait for what they wrote to be durable, or to go on.
+_BEGUN_AHEAD = 16
 
 
 class RetryPolicy(Struct, frozen=True):
@@ -59,6 +66,25 @@ class LaneState(Struct, frozen=True):
     next_try_in_s: float
 
 
+class Work:
+    """A leased message, and how far the work on it is."""
+
+    __slots__ = ("context", "deferral", "is_alone", "leased", "steps", "time_broken")
+
+    def __init__(self, leased: Leased) -> None:
+        self.leased = leased
+        # What is at hand to it (a trace, say) is not to those that are worked on between its steps.
+        self.context = copy_context()
+        # What it has written that is not committed; None if nothing is kept back.
+        self.deferral: Deferral | None = None
+        # Where it goes on, once that is durable; None before it is begun.
+        self.steps: Steps | None = None
+        # Its documents had changed before they were committed: nothing is kept back any more.
+        self.is_alone = False
+        # How often its lane had broken down when it was begun.
+        self.time_broken = 0
+
+
 class Lane:
     """One lane of a topic: the messages it holds, and whether it is well.
 
@@ -68,13 +94,19 @@ class Lane:
     def __init__(self, policy: RetryPolicy, lock: Lock) -> None:
         self.has_work = Condition(lock)
         self.workers = 0
+        self.idle_workers = 0  # of these, those that wait for work
         self.running = 0
+        self.held = 0  # leased and not settled yet
+        self.begun = 0  # begun, not running and not at their end
+        self.times_broken = 0
+        self.taken_s = 0.0  # when the last message was, in real time
         self.max_concurrency = 1
         # More may be due than there was room for.
         self.may_have_more = True
         self._policy = policy
-        self._urgent: deque[Leased] = deque()
-        self._routine: deque[Leased] = deque()
+        self._urgent: deque[Work] = deque()
+        self._routine: deque[Work] = deque()
+        self._going_on: deque[Work] = deque()
         self._failures = 0
         self._probe_at_s = 0.0
         self._failing_since: datetime | None = None
@@ -97,33 +129,64 @@ class Lane:
         """How many messages may be worked on at once."""
         return 1 if self.is_probing else max(1, self.max_concurrency)
 
+    @property
+    def has_takeable(self) -> bool:
+        """True if `take` gives something."""
+        if self.running >= self.concurrency:
+            return False
+        return bool(self._going_on) or (self.waiting > 0 and self.begun < _BEGUN_AHEAD)
+
+    @property
+    def wants_worker(self) -> bool:
+        """True if something is to be done and no worker is about to do it."""
+        return self.has_takeable and self.workers - self.idle_workers <= self.running
+
     def room(self, now_s: float) -> int:
         """How many more messages to lease now: enough for every worker to find its next one, and
-        none until half of that is used up, so that they come in batches.
+        none until half of that is used up, so that they come in batches. What is not settled yet
+        counts once it is as much again.
         """
         if self.is_probing:
-            is_idle = not self.running and not self.waiting
-            return 1 if is_idle and now_s >= self._probe_at_s else 0
+            return 1 if self._is_idle and now_s >= self._probe_at_s else 0
         wanted = 8 * self.concurrency
-        return 0 if self.waiting > wanted // 2 else wanted - self.waiting
+        if self.waiting > wanted // 2:
+            return 0
+        return max(0, min(wanted - self.waiting, 2 * wanted - self.held))
 
-    def add(self, leased: Leased) -> None:
+    def add(self, work: Work) -> None:
         """Hold one more message."""
-        (self._urgent if leased.high_priority else self._routine).append(leased)
+        (self._urgent if work.leased.high_priority else self._routine).append(work)
 
-    def take(self) -> Leased | None:
+    def add_going_on(self, work: Work) -> None:
+        """Have the work on a message that was begun go on, before others are begun."""
+        self._going_on.append(work)
+
+    def take(self) -> Work | None:
         """The next message to work on, None if there is none or enough are worked on."""
-        if self.running >= self.concurrency or not self.waiting:
+        if not self.has_takeable:
             return None
         self.running += 1
-        return (self._urgent or self._routine).popleft()
+        self.taken_s = time.monotonic()
+        if self._going_on:
+            self.begun -= 1
+            return self._going_on.popleft()
+        work = (self._urgent or self._routine).popleft()
+        work.time_broken = self.times_broken
+        return work
 
-    def empty(self) -> list[Leased]:
-        """Give up all messages that nobody works on."""
+    def empty(self) -> list[Work]:
+        """Give up all messages that nobody has begun."""
         held = [*self._urgent, *self._routine]
         self._urgent.clear()
         self._routine.clear()
         return held
+
+    def take_begun(self) -> list[Work]:
+        """Give up those that were begun and could go on."""
+        begun = list(self._going_on)
+        self._going_on.clear()
+        self.begun -= len(begun)
+        return begun
 
     def succeeded(self) -> None:
         """A message went through: the lane is well."""
@@ -136,6 +199,8 @@ class Lane:
     ) -> None:
         """The lane's far end could not take a message; it may take any other as little."""
         self._failures += 1
+        if self._failures == self._policy.failures_until_probing:
+            self.times_broken += 1
         self._failing_since = self._failing_since or at
         self._last_error = words
         self.has_news = True
@@ -158,8 +223,12 @@ class Lane:
 
     def probe_in_s(self, now_s: float) -> float:
         """Seconds until the next probe may go; infinity if it may already, or none is to come."""
-        is_idle = self.is_probing and not self.running and not self.waiting
-        return self._probe_at_s - now_s if is_idle and self._probe_at_s > now_s else float("inf")
+        is_to_come = self.is_probing and self._is_idle and self._probe_at_s > now_s
+        return self._probe_at_s - now_s if is_to_come else float("inf")
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (self.running or self.waiting or self.begun)
 
 
 def _doubled(first: float, times: int, longest: float) -> float:

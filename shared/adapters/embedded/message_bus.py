@@ -21,6 +21,7 @@ from msgspec import Struct, field
 
 from shared.adapters.embedded import queue_time
 from shared.adapters.embedded.database import Database
+from shared.adapters.embedded.deferral import Deferral
 from shared.adapters.embedded.lessees import Lessee
 from shared.adapters.embedded.queue_time import QueueTime
 from shared.errors import StorageUnavailableError
@@ -141,10 +142,27 @@ class SqliteMessageBus:
         if kept is not None:
             kept.messages.extend(one for one in outgoing if one.topic in kept.topics)
             outgoing = [one for one in outgoing if one.topic not in kept.topics]
+        deferral: Deferral | None = getattr(self._thread, "deferral", None)
+        if deferral is None:
+            self.publish_now(outgoing)
+        else:
+            deferral.publish(outgoing)
+
+    def publish_now(self, outgoing: Sequence[Outgoing]) -> None:
+        """As `publish`, of what nobody keeps."""
         if outgoing:
             now_ms = self._now_ms()
             self._database.write(lambda connection: _insert(connection, outgoing, now_ms))
             self._bells.ring({message.topic for message in outgoing})
+
+    @contextmanager
+    def deferring(self, deferral: Deferral) -> Iterator[None]:
+        """What this thread publishes in the block is kept back there."""
+        self._thread.deferral = deferral
+        try:
+            yield
+        finally:
+            self._thread.deferral = None
 
     @contextmanager
     def keeping(self, topics: Collection[str]) -> Iterator[list[Outgoing]]:
@@ -218,7 +236,11 @@ class SqliteMessageBus:
     ) -> None:
         """One transaction: `acknowledged` messages are gone, `later` ones are due again after so
         many seconds, `publish` is published, and `handed_back` messages are due at once as if they
-        had not been leased. A message that is gone is no error. Raises: StorageUnavailableError.
+        had not been leased. A message that is gone is no error.
+
+        A power cut, and nothing less, may undo it as a whole until something durable is published:
+        `publish` is for what came of these messages, which are delivered again then.
+        Raises: StorageUnavailableError.
         """
         outgoing = _checked(publish)
         if not (acknowledged or later or outgoing or handed_back):
@@ -250,8 +272,7 @@ class SqliteMessageBus:
                 )
             _insert(connection, outgoing, now_ms)
 
-        # What a power cut takes of a settlement is delivered again.
-        self._database.write(write, may_be_lost=not outgoing)
+        self._database.write(write, may_be_lost=True)
         self._bells.ring({message.topic for message in outgoing})
 
     def depth(self, topic: str | None = None) -> dict[str, Depth]:

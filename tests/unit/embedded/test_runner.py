@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from shared.adapters.embedded import runner as runner_module
+from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.lanes import RetryPolicy
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Handler, Runner
@@ -32,7 +33,7 @@ from shared.messages import (
     decode,
     encode,
 )
-from shared.pipeline.push import PushRequest, PushResponse
+from shared.pipeline.push import PushRequest, PushResponse, Steps
 from shared.ports import Outgoing
 from tests.fakes import FakeClock
 
@@ -520,3 +521,222 @@ class TestAtOnce:
         bench.publish(b"one", topic="first")
         with bench.running({"first": first, "second": second}, at_once=["second"]):
             assert handled.get(timeout=SOON_S) == b"next"
+
+
+class Written:
+    """A store of documents beside the bus, and how often it commits what was kept back."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.documents = SqliteDocumentStore(folder / "documents.db")
+        self.commits: list[int] = []
+        commit_each = self.documents.commit_each
+
+        def counting(kept: Any) -> Any:
+            errors = commit_each(kept)
+            self.commits.append(len(kept))
+            return errors
+
+        self.documents.commit_each = counting  # type: ignore[method-assign]
+        self.options: dict[str, Any] = {"documents": self.documents, "deferred": ["work"]}
+
+    def names(self) -> set[str]:
+        return {one.key for one in self.documents.query("things", limit=1000).documents}
+
+
+@pytest.fixture
+def written(bench: Bench, tmp_path: Path) -> Iterator[Written]:
+    written = Written(bench, tmp_path)
+    yield written
+    written.documents.close()
+
+
+class TestKeepingBack:
+    """What is written for many messages is committed at once, and nobody is the worse for it."""
+
+    def test_a_backlog_is_committed_in_a_few_transactions(
+        self, bench: Bench, written: Written
+    ) -> None:
+        def handler(request: PushRequest) -> PushResponse:
+            written.documents.create("things", request.data.decode(), {})
+            bench.publish(request.data, topic="next")
+            return ACCEPTED
+
+        bench.publish(*[b"%d" % n for n in range(100)])
+        with bench.running({"work": handler}, **written.options):
+            eventually(lambda: bench.left() == 0)
+        assert sum(written.commits) == 100
+        assert len(written.commits) < 100
+        assert bench.left("next") == 100
+        assert len(written.names()) == 100
+
+    def test_documents_are_there_before_what_is_published_after_them(
+        self, bench: Bench, written: Written
+    ) -> None:
+        found: Queue[bool] = Queue()
+
+        def first(request: PushRequest) -> PushResponse:
+            written.documents.create("things", "k", {})
+            bench.publish(b"k", topic="next")
+            return ACCEPTED
+
+        def second(request: PushRequest) -> PushResponse:
+            found.put("k" in written.names())
+            return ACCEPTED
+
+        bench.publish(b"x")
+        with bench.running({"work": first, "next": second}, **written.options):
+            assert found.get(timeout=SOON_S)
+
+    def test_what_cannot_be_written_hurts_no_other(self, bench: Bench, written: Written) -> None:
+        asked: Queue[bytes] = Queue()
+
+        def handler(request: PushRequest) -> PushResponse:
+            asked.put(request.data)
+            # SQLite takes no half of a surrogate pair.
+            key = "\ud800" if request.data == b"bad" else request.data.decode()
+            written.documents.put("things", key, {})
+            return ACCEPTED
+
+        bench.publish(*[b"%d" % n for n in range(10)], b"bad", *[b"%d" % n for n in range(10, 20)])
+        with bench.running({"work": handler}, **written.options):
+            eventually(lambda: bench.left() == 1)
+            assert written.names() == {str(n) for n in range(20)}
+            bench.settle()
+            bench.clock.advance(2)
+            eventually(lambda: list(asked.queue).count(b"bad") == 2)
+        assert len(asked.queue) == 22
+
+    def test_who_was_overtaken_begins_anew(self, bench: Bench, written: Written) -> None:
+        attempts: Queue[str] = Queue()
+
+        def handler(request: PushRequest) -> PushResponse:
+            known = written.documents.get("things", "k")
+            attempts.put("new" if known is None else "known")
+            if known is None:
+                written.documents.create("things", "k", {})
+            bench.publish(request.data, topic="next")
+            return ACCEPTED
+
+        # Both look before either has committed.
+        bench.publish(b"one", b"two")
+        with bench.running({"work": handler}, max_concurrency=lambda _: 1, **written.options):
+            eventually(lambda: bench.left() == 0)
+        assert list(attempts.queue) == ["new", "new", "known"]
+        assert bench.left("next") == 2
+
+    def test_what_is_done_does_not_wait_for_one_that_takes_long(
+        self, bench: Bench, written: Written
+    ) -> None:
+        release = Event()
+
+        def handler(request: PushRequest) -> PushResponse:
+            if request.data == b"slow":
+                release.wait(SOON_S)
+            written.documents.create("things", request.data.decode(), {})
+            return ACCEPTED
+
+        bench.publish(b"1", b"2", b"slow", b"3")
+        with bench.running({"work": handler}, **written.options):
+            eventually(lambda: written.names() == {"1", "2", "3"} and bench.left() == 1)
+            release.set()
+            eventually(lambda: bench.left() == 0)
+
+    def test_steps_go_on_once_what_they_wrote_is_there(
+        self, bench: Bench, written: Written
+    ) -> None:
+        store = SqliteDocumentStore(written.documents._database._path)
+        found: Queue[bool] = Queue()
+
+        def handler(request: PushRequest) -> Steps:
+            key = request.data.decode()
+            written.documents.create("things", key, {})
+            yield
+            found.put(store.get("things", key) is not None)
+            written.documents.put("things", f"{key}-done", {})
+            return ACCEPTED
+
+        bench.publish(*[b"%d" % n for n in range(40)])
+        with bench.running({"work": handler}, **written.options):
+            eventually(lambda: bench.left() == 0)
+        assert list(found.queue) == [True] * 40
+        assert sum(written.commits) == 80
+        assert len(written.commits) < 80
+        store.close()
+
+    def test_steps_that_were_begun_are_given_up_when_their_lane_breaks_down(
+        self, bench: Bench, written: Written
+    ) -> None:
+        """A dead destination costs a probe, not a storm, and holds no claim."""
+        tried: Queue[bytes] = Queue()
+        closed: Queue[bytes] = Queue()
+
+        def handler(request: PushRequest) -> Steps:
+            written.documents.put("things", request.data.decode(), {})
+            try:
+                yield
+            except GeneratorExit:
+                written.documents.delete("things", request.data.decode())
+                closed.put(request.data)
+                raise
+            tried.put(request.data)
+            return unavailable()
+
+        bench.publish(*[b"%d" % n for n in range(16)], lane="dead")
+        with bench.running({"work": handler}, max_concurrency=lambda _: 1, **written.options):
+            eventually(lambda: len(tried.queue) == 5)
+            bench.settle()
+            assert closed.queue
+            assert len(tried.queue) == 5
+            assert written.names() == {data.decode() for data in tried.queue}
+        assert bench.left() == 16
+
+    def test_steps_whose_first_part_cannot_be_written_do_not_go_on(
+        self, bench: Bench, written: Written
+    ) -> None:
+        went_on = Event()
+        seen: Queue[type] = Queue()
+
+        def handler(request: PushRequest) -> Steps:
+            written.documents.put("things", "\ud800", {})
+            try:
+                yield
+            except BaseException as error:
+                seen.put(type(error))
+                raise
+            went_on.set()
+            return ACCEPTED
+
+        bench.publish(b"x")
+        with bench.running({"work": handler}, **written.options):
+            seen.get(timeout=SOON_S)
+            bench.settle()
+        assert not went_on.is_set()
+        assert bench.left() == 1
+
+    def test_stopping_settles_what_is_done_and_hands_back_what_was_begun(
+        self, bench: Bench, written: Written
+    ) -> None:
+        begun, release = Event(), Event()
+        closed = Event()
+
+        def handler(request: PushRequest) -> Steps:
+            written.documents.put("things", request.data.decode(), {})
+            if request.data == b"waits":
+                begun.set()
+                release.wait(SOON_S)
+            try:
+                yield
+            except GeneratorExit:
+                closed.set()
+                raise
+            return ACCEPTED
+
+        bench.publish(b"waits")
+        with bench.running({"work": handler}, **written.options) as until:
+            assert begun.wait(SOON_S)
+            until.set()
+            eventually(lambda: bench.runner._is_stopping)
+            release.set()
+        assert closed.is_set()
+        (leased,) = bench.bus.lease(["work"], limit=1, lease_s=1)
+        assert leased.attempt == 1
