@@ -7,7 +7,7 @@ driver's errors into `shared.errors`; an outage is a `StorageUnavailableError`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
@@ -248,6 +248,22 @@ class Destination(Protocol):
         """Release connections that nobody uses; a delivery under way finishes first.
 
         Twice is once, and nothing is delivered after it.
+        """
+
+
+class Kept(Struct, frozen=True):
+    """An Instance in a place of ours; `delete` twice is once."""
+
+    sop_instance_uid: str
+    delete: Callable[[], None]
+
+
+class KeepingDestination(Destination, Protocol):
+    """A Destination whose place is ours, so that we say how long it keeps what."""
+
+    def taken_before(self, before: datetime) -> Iterator[Kept | None]:
+        """What it took before that time, and None now and then while it looks. Nothing that others
+        have put there is among it. Raises, as `delete` does: as `check`.
         """
 
 

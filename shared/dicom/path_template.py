@@ -10,6 +10,7 @@ import hashlib
 import re
 import string
 import unicodedata
+from collections.abc import Sequence
 from typing import Self
 
 from msgspec import Struct
@@ -61,6 +62,17 @@ class PathTemplate(Struct, frozen=True):
         return tuple(
             safe_name("".join(literal + _value(p, instance) for literal, p in name))
             for name in self._names
+        )
+
+    def may_give(self, names: Sequence[str], instance: OutgoingInstance) -> bool:
+        """True if `names` are what the Instance got, whoever sent it and whatever its receipt."""
+        if len(names) != len(self._names):
+            return False
+        return all(
+            any(placeholder in _FACTS for _, placeholder in pieces) or name == rendered
+            for name, pieces, rendered in zip(
+                names, self._names, self.render(instance), strict=True
+            )
         )
 
 

@@ -37,6 +37,7 @@ from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import SETTLED, delivery_key
+from shared.pipeline.destination_retention import sweep_destinations
 from shared.pipeline.instance_records import COLLECTION as INSTANCES
 from shared.pipeline.instance_records import DISCARDED, ROUTED
 from shared.pipeline.plans import delivered_uid
@@ -81,12 +82,13 @@ class Swept(Struct):
     bytes: int = 0
     orphans: int = 0
     records: int = 0
+    expired: int = 0  # at destinations that keep what they have for so many days
     kept: Counter[str] = field(default_factory=Counter)
 
     @property
     def deleted(self) -> int:
         """How many things were deleted."""
-        return self.files + self.orphans + self.records
+        return self.files + self.orphans + self.records + self.expired
 
     def as_json(self) -> dict[str, Any]:
         """As the log, the API and documents show it."""
@@ -95,6 +97,7 @@ class Swept(Struct):
             "bytes": self.bytes,
             "orphans": self.orphans,
             "records": self.records,
+            "expired": self.expired,
             "kept": dict(self.kept),
         }
 
@@ -155,6 +158,9 @@ class Cleaner:
         began_at = self._ports.clock.now()
         yield from self._sweep_files()
         yield from self._sweep_records()
+        for count in sweep_destinations(self._ports):
+            self._swept.expired += count
+            yield
         if self._swept.deleted:
             # What it is for is done; its own record may wait for the next cycle.
             with suppress(StorageUnavailableError):

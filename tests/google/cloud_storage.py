@@ -38,6 +38,7 @@ class _Object:
     data: bytes
     said: dict[str, Any]
     bucket: str
+    created_at: str = "2026-11-21T10:00:00Z"
 
     def shown(self) -> dict[str, Any]:
         sum_ = google_crc32c.value(self.data).to_bytes(4, "big")
@@ -53,6 +54,7 @@ class _Object:
             "name": self.name,
             "generation": str(self.generation),
             "metageneration": "1",
+            "timeCreated": self.created_at,
             "size": str(len(self.data)),
             "crc32c": base64.b64encode(sum_).decode(),
         }

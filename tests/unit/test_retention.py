@@ -356,6 +356,43 @@ class TestRecords:
         assert told.data["files"] == 1
 
 
+class TestADestination:
+    def test_keeps_for_so_many_days_what_it_is_to_keep_no_longer(self, system: System) -> None:
+        """And takes it again, should it come again. What others have put there is not ours."""
+        folder = {"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}
+        kept = {**folder, "storage_policy": {"retain_days": 30}}
+        system.ports.configuration.apply({"destinations": [kept]}, by="test")
+        system.receive()
+        system.work()
+        (path,) = system.delivered()
+        others = [path.with_name("notes.txt"), path.with_name("a copy.dcm"), path.parents[1] / "x"]
+        for other in others:
+            other.write_bytes(path.read_bytes())
+        took_it_at = system.clock.now().timestamp()
+        for one in (path, *others):
+            os.utime(one, (took_it_at, took_it_at))
+        assert system.later(29 * DAY).expired == 0
+        assert system.later(1.1 * DAY).expired == 1
+        assert not path.exists()
+        assert all(other.exists() for other in others)
+        system.receive()
+        system.work()
+        assert path.exists()
+
+    def test_that_is_away_is_looked_at_another_time(self, system: System) -> None:
+        system.ports.configuration.create(
+            "destinations",
+            {
+                "name": "away",
+                "type": "filesystem",
+                "path": "/proc/no/such/folder",
+                "storage_policy": {"retain_days": 1},
+            },
+            by="test",
+        )
+        assert system.later(2 * DAY).expired == 0
+
+
 class TestAShortDisk:
     def test_has_what_may_go_deleted_before_its_time(self, tmp_path: Path) -> None:
         """Better no second copy of what is delivered than senders that are turned away."""

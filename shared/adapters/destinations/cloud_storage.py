@@ -11,6 +11,8 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import google.cloud.storage as storage
@@ -31,6 +33,7 @@ from shared.errors import (
     DestinationUnavailableError,
     InstanceConflictError,
 )
+from shared.ports import Kept
 
 # What is held in memory at the most; the client's own default would be 100 MiB.
 _CHUNK_BYTES = 8 << 20
@@ -39,6 +42,7 @@ _LONGEST_NAME = 1024
 _CONTENT_TYPE = "application/dicom"
 # Custom metadata: UIDs alone, never a patient's Values.
 _STUDY, _SERIES, _INSTANCE = "study-instance-uid", "series-instance-uid", "sop-instance-uid"
+_RECEIPT = "receipt-id"
 _OF_SERVICE = "https://storage.googleapis.com"
 
 
@@ -104,9 +108,30 @@ class BucketDestination:
             )
         return f"{self._bucket.name} is writable"
 
+    def taken_before(self, before: datetime) -> Iterator[Kept | None]:
+        """As KeepingDestination: objects whose metadata we have written."""
+        fields = "items(name,generation,timeCreated,metadata),nextPageToken"
+        with _errors(self._name):
+            for blob in self._bucket.list_blobs(fields=fields, timeout=self._timeout_s):
+                metadata: Mapping[str, str] = blob.metadata or {}
+                is_ours = _RECEIPT in metadata and _INSTANCE in metadata
+                is_older = blob.time_created is not None and blob.time_created < before
+                yield (
+                    Kept(metadata[_INSTANCE], partial(self._delete, blob))
+                    if is_ours and is_older
+                    else None
+                )
+
     def close(self) -> None:
         """As Destination."""
         self._client.close()
+
+    def _delete(self, blob: storage.Blob) -> None:
+        with (
+            _errors(self._name),
+            suppress(google_errors.NotFound, google_errors.PreconditionFailed),
+        ):
+            blob.delete(if_generation_match=blob.generation, timeout=self._timeout_s)
 
     def _write(self, name: str, generation: int, instance: OutgoingInstance) -> None:
         blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
@@ -136,8 +161,7 @@ class BucketDestination:
             return
         found = self._bucket.get_blob(earlier, timeout=self._timeout_s)
         if found is not None and _is_of(found, instance):
-            with suppress(google_errors.NotFound, google_errors.PreconditionFailed):
-                found.delete(if_generation_match=found.generation, timeout=self._timeout_s)
+            self._delete(found)
 
     def _expect(self, name: str, ours: str, sop_instance_uid: str) -> None:
         """Raises: InstanceConflictError if there are other bytes than those we sent."""
@@ -193,7 +217,7 @@ def _metadata(instance: OutgoingInstance) -> dict[str, str]:
         _INSTANCE: instance.sop_instance_uid,
         "sop-class-uid": instance.sop_class_uid,
         "transfer-syntax-uid": instance.transfer_syntax_uid,
-        "receipt-id": instance.receipt_id,
+        _RECEIPT: instance.receipt_id,
     }
 
 

@@ -14,6 +14,8 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +25,7 @@ from shared.dicom.header import read_header
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
 from shared.errors import DestinationMisconfiguredError, InstanceConflictError, PermanentError
-from shared.ports import ObjectReader
+from shared.ports import Kept, ObjectReader
 
 _PIECE_BYTES = 1 << 20
 # One call copies as much as it can; the kernel itself stops just below 2 GiB.
@@ -74,6 +76,39 @@ class FolderDestination:
             if temporary_name:
                 os.unlink(temporary_name, dir_fd=folder)
         return f"{self._root} is writable"
+
+    def taken_before(self, before: datetime) -> Iterator[Kept | None]:
+        """As KeepingDestination: files under the very names that the template gives them."""
+        with self._errors():
+            for folder, _, names in os.walk(self._root):
+                for name in names:
+                    path = Path(folder, name)
+                    yield self._kept(path, before) if not name.startswith(".") else None
+
+    def _kept(self, path: Path, before: datetime) -> Kept | None:
+        names = path.relative_to(self._root).parts
+        try:
+            if path.lstat().st_mtime >= before.timestamp():
+                return None
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None  # gone, or none of ours
+        try:
+            stored = cast(ObjectReader, _StoredFile(file))
+            header = read_header(stored)
+            instance = OutgoingInstance(header, stored, header.body_offset, unchanged=True)
+            if not self._template.may_give(names, instance):
+                return None
+        except PermanentError:
+            return None
+        finally:
+            os.close(file)
+        uid = instance.sop_instance_uid
+        return Kept(uid, partial(self._delete_older, "/".join(names), uid))
+
+    def _delete_older(self, place: str, sop_instance_uid: str) -> None:
+        with self._errors():
+            self._delete(place, sop_instance_uid)
 
     def close(self) -> None:
         """Nothing is kept open."""

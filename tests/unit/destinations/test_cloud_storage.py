@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import google.cloud.storage as storage
@@ -58,6 +59,20 @@ class TestABucket:
         )
         name = destination.deliver(outgoing(tmp_path, build.ct()))
         assert bucket.get_blob(name).storage_class == "COLDLINE"
+
+    def test_tells_what_it_took_before_a_day_and_deletes_it(
+        self, bucket: storage.Bucket, destination: BucketDestination, tmp_path: Path
+    ) -> None:
+        name = destination.deliver(outgoing(tmp_path, build.ct()))
+        bucket.blob("somebody-else-s").upload_from_string(b"?")
+        came_at = bucket.get_blob(name).time_created
+        assert not list(filter(None, destination.taken_before(came_at)))
+        later = came_at + timedelta(seconds=1)
+        (kept,) = filter(None, destination.taken_before(later))
+        assert kept.sop_instance_uid == UID
+        for _ in range(2):
+            kept.delete()
+        assert [one.name for one in bucket.list_blobs()] == ["somebody-else-s"]
 
     def test_keeps_no_object_that_gave_way_under_another_name(
         self, bucket: storage.Bucket, tmp_path: Path
