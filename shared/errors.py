@@ -432,7 +432,10 @@ class InstanceConflictError(PermanentError):
 
     code = "instance-conflict"
     category = Category.STORAGE
-    hint = "Compare the two: a corrected header may be wanted, changed pixels need a new UID."
+    hint = (
+        "Compare the two. Is the newer one wanted, a corrected header or what a changed rule makes"
+        " of it, the destination takes it with on_conflict: replace; changed pixels need a new UID."
+    )
     template = "{}: other bytes are there (their CRC32C or digest differs): stored {}, received {}"
 
 

@@ -59,6 +59,8 @@ class ReceivedFile(Struct, frozen=True):
     # Where the Body starts: bytes from the start of the Part 10 file, after inflating the data set
     # if the Transfer Syntax deflates it.
     body_offset: int
+    # Equal for files that differ in File Meta Information or padding alone; "" until it is checked.
+    data_set_mark: str = ""
 
 
 class Source(Struct, frozen=True):

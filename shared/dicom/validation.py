@@ -15,6 +15,7 @@ from shared.dicom.paths import format_tag
 from shared.dicom.validation_body import (
     UNDEFINED_LENGTH,
     ElementStart,
+    Seen,
     body_findings,
     parse_element_start,
     pixel_element_findings,
@@ -91,8 +92,9 @@ def check_received(
         raise_if_rejected(pixels, severities)
 
 
-def validate(header: Header, reader: ObjectReader) -> tuple[Finding, ...]:
-    """Everything that is wrong, the worst of it and the rest, in the order of the file.
+def validate(header: Header, reader: ObjectReader, seen: Seen | None = None) -> tuple[Finding, ...]:
+    """Everything that is wrong, the worst of it and the rest, in the order of the file; `seen` is
+    told what else the walk met with.
 
     Reads the starts of Data Elements and Items of the Body, not what they hold; a deflated file is
     inflated to its end, a window at a time. Raises what `reader` raises.
@@ -100,7 +102,7 @@ def validate(header: Header, reader: ObjectReader) -> tuple[Finding, ...]:
     identity = tuple(identity_findings(header))
     if is_media_directory(header):
         return identity
-    return (*identity, *element_findings(header), *body_findings(header, reader))
+    return (*identity, *element_findings(header), *body_findings(header, reader, seen or Seen()))
 
 
 def raise_if_rejected(

@@ -10,10 +10,13 @@ import struct
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from shared.dicom import validation_findings as kinds
 from shared.dicom.data_set import looks_like_vr
 from shared.dicom.header import Header
 from shared.dicom.paths import format_tag
+from shared.dicom.sameness import DATA_SET_TRAILING_PADDING, padding_of_header
 from shared.dicom.validation_findings import Finding
 from shared.dicom.validation_pixels import (
     PIXEL_DATA,
@@ -106,14 +109,23 @@ def pixel_element_findings(
             yield kinds.PIXEL_DATA_TOO_LONG(keyword, message)
 
 
-def body_findings(header: Header, reader: ObjectReader) -> Iterator[Finding]:
+class Seen(Struct):
+    """What a walk met with that is nothing wrong."""
+
+    # Where Data Set Trailing Padding begins that reaches to the end of the file; not of a deflated
+    # one.
+    padding_start: int | None = None
+
+
+def body_findings(header: Header, reader: ObjectReader, seen: Seen) -> Iterator[Finding]:
     """Walk from Pixel Data to the end of the file."""
     if not header.is_deflated:
-        yield from _Walk(header, PlainSource(reader, header.body_offset)).findings()
+        seen.padding_start = padding_of_header(header, reader.size)
+        yield from _Walk(header, PlainSource(reader, header.body_offset), seen).findings()
         return
     source = InflatingSource(reader, header.meta_end)
     source.skip(header.body_offset - header.meta_end)
-    yield from _Walk(header, source).findings()
+    yield from _Walk(header, source, Seen()).findings()
     while source.skip(1 << 30):
         pass
     if source.fault:
@@ -129,8 +141,8 @@ def body_findings(header: Header, reader: ObjectReader) -> Iterator[Finding]:
 class _Walk:
     """One pass over the Body."""
 
-    def __init__(self, header: Header, source: ForwardSource) -> None:
-        self._header, self._source = header, source
+    def __init__(self, header: Header, source: ForwardSource, seen: Seen) -> None:
+        self._header, self._source, self._seen = header, source, seen
         self._image = Image.of(header)
 
     def findings(self) -> Iterator[Finding]:
@@ -155,6 +167,8 @@ class _Walk:
                 is_whole = yield from self._other_element(start)
             if not is_whole:
                 return
+            if start.tag == DATA_SET_TRAILING_PADDING and source.at_end():
+                self._seen.padding_start = at
             previous_tag = start.tag
         else:
             yield kinds.TOO_MANY_ITEMS("", f"more than {MAX_ITEMS} Data Elements in the Body")

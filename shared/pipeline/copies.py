@@ -103,11 +103,12 @@ def copy_key(destination: str, address: str, sop_instance_uid: str) -> str:
 def fingerprint(
     receipt: Receipt, changes: Sequence[Change], transcoding: Transcoding | None = None
 ) -> str:
-    """Equal for equal received bytes with equal Changes and Transfer Syntax: 64 hex digits.
+    """Equal for equal data sets with equal Changes and Transfer Syntax: 64 hex digits.
 
     Original Attributes are left out: they tell of the other Changes, and when these were made.
     """
-    digest = hashlib.sha256(f"{receipt.file.size}:{receipt.file.crc32c}".encode())
+    file = receipt.file
+    digest = hashlib.sha256((file.data_set_mark or f"{file.size}:{file.crc32c}").encode())
     for change in changes:
         if change.by != original_attributes.BY:
             value = None if change.new_element is None else change.new_element.hex()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from shared import metrics
 from shared.dicom.header import Header, read_header
+from shared.dicom.sameness import data_set_mark
 from shared.dicom.validation import raise_if_rejected, validate
+from shared.dicom.validation_body import Seen
 from shared.errors import ObjectMissingError, PermanentError
 from shared.messages import InstanceAccepted, InstanceReceived, Receipt, Topic, encode
 from shared.pipeline import instance_records
@@ -25,7 +29,9 @@ def run(message: InstanceReceived, ports: Ports) -> None:
     receipt = message.receipt
     try:
         with ports.objects.open(receipt.file.object_name) as reader:
-            findings = validate(header_of(receipt, reader), reader)
+            header, seen = header_of(receipt, reader), Seen()
+            findings = validate(header, reader, seen)
+            receipt = _marked(receipt, header, reader, seen)
     except ObjectMissingError:
         if ports.documents.get(instance_records.COLLECTION, receipt.receipt_id) is None:
             raise
@@ -41,6 +47,12 @@ def run(message: InstanceReceived, ports: Ports) -> None:
         receipt, tuple(f"{finding.code}: {finding.message}" for finding in warnings)
     )
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(accepted))])
+
+
+def _marked(receipt: Receipt, header: Header, reader: ObjectReader, seen: Seen) -> Receipt:
+    file = receipt.file
+    mark = data_set_mark(header, reader, file_crc32c=file.crc32c, padding_start=seen.padding_start)
+    return replace(receipt, file=replace(file, data_set_mark=mark))
 
 
 def _count(receipt: Receipt, outcome: str, ports: Ports) -> None:

@@ -25,6 +25,8 @@ from tests.data import build
 from tests.fakes import FakeClock
 from tests.unit.operating import System, running_system
 
+# Implementation Class UID (0002,0012), without how it begins.
+_WRITER = b"25.269652034755286697543270141894512781021"
 FIRST, OTHER = build.ct(), build.ct(patient_id="SOMEBODY-ELSE")
 
 
@@ -50,6 +52,16 @@ class TestEqualBytesAgain:
         assert len(system.peers["pacs"].sent) == 1
         assert [system.delivery(r)["state"] for r in (first, again)] == ["delivered"] * 2
         assert first.receipt_id in system.delivery(again)["answer"]
+        assert not system.entries()
+
+    def test_are_those_that_differ_in_file_meta_or_padding_alone(self, system: System) -> None:
+        """Another AE sent it, or by way of a tool that pads files."""
+        padding = b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0" + bytes(4)
+        other = FIRST.replace(_WRITER, b"1" + _WRITER[1:]) + padding
+        first, again = system.receive(FIRST), system.receive(other)
+        system.pump()
+        assert len(system.peers["pacs"].sent) == 1
+        assert [system.delivery(r)["state"] for r in (first, again)] == ["delivered"] * 2
         assert not system.entries()
 
     def test_are_sent_where_the_destination_is_another_by_now(self, system: System) -> None:
