@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom import AE, evt
-from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
@@ -35,6 +34,7 @@ from scp_gateway.admission import (
 )
 from scp_gateway.commitment import Commitments, CommitmentScp
 from scp_gateway.connection import GatewaySocket, TlsGatewaySocket
+from scp_gateway.construction import construct_association
 from scp_gateway.dispatch import Dispatch
 from scp_gateway.extended_negotiation import answers
 from scp_gateway.message_reader import AbortReason, MessageReader, ProtocolError
@@ -84,8 +84,8 @@ class GatewayAssociation(Association):
         archives: Archives | None = None,
         callers: Callers | None = None,
     ) -> None:
-        super().__init__(ae, MODE_ACCEPTOR)
         self.listener: Listener = server.listener
+        construct_association(self, ae, self.listener.max_pdu_size)
         self.number = next(_numbers)
         self.name = f"association-{self.number}"
         # Why it ended, for the log.
@@ -105,8 +105,6 @@ class GatewayAssociation(Association):
         self.network_timeout = self.listener.network_timeout_s
         self.requestor.address_info = peer
         self.acceptor.ae_title = self.listener.ae_title
-        self.acceptor.maximum_length = self.listener.max_pdu_size
-        self.acceptor.implementation_version_name = ae.implementation_version_name
         # Who its certificate says the peer is, and who it says that calls.
         self._principal = ""
         self._caller: Caller | None = None

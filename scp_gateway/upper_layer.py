@@ -6,7 +6,6 @@ becomes an event of PS3.8 Table 9-10, on which pynetdicom's state machine acts.
 
 from __future__ import annotations
 
-import queue
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +14,7 @@ from pynetdicom.pdu_primitives import A_P_ABORT
 
 from scp_gateway.association_request import put_right
 from scp_gateway.connection import GatewaySocket
+from scp_gateway.construction import construct_dul
 from scp_gateway.message_reader import AbortReason, ProtocolError, Stopped
 
 if TYPE_CHECKING:
@@ -50,12 +50,16 @@ _AWAITING_REQUEST, _ESTABLISHED, _AWAITING_CLOSE = "Sta2", "Sta6", "Sta13"
 
 
 class GatewayDul(DULServiceProvider):
-    """The upper layer, driven by its association's thread; its own thread is never started."""
+    """The upper layer, driven by its association's thread; it has none of its own."""
 
     def __init__(self, assoc: GatewayAssociation) -> None:
-        super().__init__(assoc)
+        construct_dul(self, assoc)
         self._window_start_s = time.monotonic()
         self._window_bytes = 0
+
+    def is_alive(self) -> bool:
+        """False: there is no thread to end."""
+        return False
 
     @property
     def is_over(self) -> bool:
@@ -68,10 +72,9 @@ class GatewayDul(DULServiceProvider):
             self.event_queue.put(_ARTIM_EXPIRED)
         elif self.event_queue.empty() and not self._process_recv_primitive():
             self._receive()
-        try:
-            event = self.event_queue.get(block=False)
-        except queue.Empty:
+        if self.event_queue.empty():
             return
+        event = self.event_queue.get()
         is_request = self.state_machine.current_state == _AWAITING_REQUEST
         try:
             self.state_machine.do_action(event)

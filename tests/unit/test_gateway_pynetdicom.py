@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import queue
+import threading
 
 import pynetdicom
 import pytest
@@ -26,6 +27,9 @@ from pynetdicom.transport import (
     AssociationSocket,
     RequestHandler,
 )
+
+from scp_gateway import construction
+from scp_gateway.construction import construct_association, construct_dul
 
 
 def test_it_is_the_version_that_was_read() -> None:
@@ -80,6 +84,46 @@ def test_the_upper_layer_holds_its_queues_timer_and_end() -> None:
     assert dul.state_machine.current_state == "Sta1"
     dul.kill_dul()
     assert dul._kill_thread
+
+
+def test_what_we_construct_ourselves_is_what_pynetdicom_constructs() -> None:
+    """Our constructors stand in for its own; an attribute that it adds has to be in both."""
+    ae = AE("X")
+    theirs = Association(ae, MODE_ACCEPTOR)
+    ours = Association.__new__(Association)
+    construct_association(ours, ae, 16384)
+    ours.acse = ACSE(ours)
+    ours.dul = DULServiceProvider.__new__(DULServiceProvider)
+    construct_dul(ours.dul, ours)
+    ours.acse_timeout, ours.network_timeout = theirs.acse_timeout, theirs.network_timeout
+    assert _attributes(ours) == _attributes(theirs)
+    assert _attributes(ours.dimse) == _attributes(theirs.dimse)
+    assert _attributes(ours.requestor) == _attributes(theirs.requestor)
+    assert _attributes(ours.acceptor) == _attributes(theirs.acceptor)
+    assert _attributes(ours.dul) == {
+        name: kind
+        for name, kind in _attributes(theirs.dul).items()
+        if name not in vars(threading.Thread())
+    }
+    ours.acceptor.implementation_version_name = ae.implementation_version_name
+    theirs.acceptor.implementation_version_name = ae.implementation_version_name
+    theirs.acceptor.maximum_length = 16384
+    for name in ("maximum_length", "implementation_class_uid", "implementation_version_name"):
+        assert getattr(ours.acceptor, name) == getattr(theirs.acceptor, name)
+    assert ours.acceptor.supported_contexts == theirs.acceptor.supported_contexts
+    assert [*ours.get_events()] == [*theirs.get_events()]
+
+
+def _attributes(thing: object) -> dict[str, type]:
+    return {
+        name: queue.Queue if isinstance(value, queue.Queue) else _plain(type(value))
+        for name, value in vars(thing).items()
+    }
+
+
+def _plain(kind: type) -> type:
+    """pynetdicom's own class where ours is made of it."""
+    return kind.__mro__[1] if kind.__module__ == construction.__name__ else kind
 
 
 def test_a_context_has_the_roles_that_negotiation_sets() -> None:
