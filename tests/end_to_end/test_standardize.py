@@ -14,7 +14,7 @@ from shared import bootstrap
 from shared.dicom.validation import DEFAULT_SEVERITIES
 from shared.environment import Environment
 from tests.conftest import StartAxiom
-from tests.end_to_end.test_rules import stow
+from tests.platforms import stow
 from tests.running import RunningAxiom, wait_until
 from tests.unit.standardize.model_server import (
     Answer,

@@ -1,4 +1,4 @@
-"""A study rule in the running system: its timer, its restart, and a person's word."""
+"""A study rule in the running system: its restart, and a person's word."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.data import build
+from tests.platforms import stow
 from tests.running import RunningAxiom, wait_until
 
 RULES = {
     "name": "studies",
     "rules": [
-        {
-            "name": "quiet",
-            "level": "study",
-            "completion": {"quiet_period_s": 1},
-            "conditions": [{"StudyDescription": "QUIET"}],
-            "destinations": ["quiet"],
-        },
         {
             "name": "by-hand",
             "level": "study",
@@ -38,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAxiom]:
         running.configure(
             destinations=[
                 {"name": name, "type": "filesystem", "path": name}
-                for name in ("primary-storage", "quiet", "by-hand")
+                for name in ("primary-storage", "by-hand")
             ],
             rulesets=[RULES],
             settings={"default_route": ["primary-storage"], "min_free_bytes": 0},
@@ -57,17 +51,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAxiom]:
 def send(running: RunningAxiom, study: str, description: str, count: int) -> None:
     """Store Instances of one Study over STOW-RS (PS3.18 10.5)."""
     change = {0x00081030: build.element(0x00081030, "LO", description)}
-    parts = b"".join(
-        b"--B\r\nContent-Type: application/dicom\r\n\r\n"
-        + build.ct(instance=f"{study}-{number}", study=study, changes=change)
-        + b"\r\n"
-        for number in range(count)
-    )
-    answer = running.request(
-        "POST",
-        "/api/v1/dicomweb/studies",
-        data=parts + b"--B--\r\n",
-        headers={"Content-Type": 'multipart/related; type="application/dicom"; boundary=B'},
+    answer = stow(
+        running,
+        *(
+            build.ct(instance=f"{study}-{number}", study=study, changes=change)
+            for number in range(count)
+        ),
     )
     assert answer.status_code < 300, answer.text
 
@@ -75,16 +64,6 @@ def send(running: RunningAxiom, study: str, description: str, count: int) -> Non
 def stored(running: RunningAxiom, destination: str, study: str) -> int:
     folder: Path = running.home / "storage" / destination / build.uid(study)
     return len(list(folder.rglob("*.dcm")))
-
-
-def test_a_study_is_sent_by_one_rule_and_waits_for_another(running: RunningAxiom) -> None:
-    send(running, "one", "QUIET", 3)
-    wait_until(lambda: stored(running, "quiet", "one") == 3, what="the quiet study")
-    states = {
-        entry["rule"]: entry["state"]
-        for entry in running.get_all("/api/v1/studies", study_uid=build.uid("one"))
-    }
-    assert states == {"studies/quiet": "complete", "studies/by-hand": "collecting"}
 
 
 def test_what_waits_survives_a_death_and_a_person_ends_the_waiting(running: RunningAxiom) -> None:

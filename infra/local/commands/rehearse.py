@@ -64,8 +64,8 @@ def command(instances: int, kills: int, rounds: int, seed: int, as_json: bool) -
             title="what one Instance asks of Google",
         )
         terminal.say(
-            f"{outcome.killed} processes killed; {outcome.pushes} pushes, {outcome.pushed_again} of "
-            f"them refused and made again; lost {len(outcome.lost)}; {outcome.seconds:.0f} s"
+            f"{outcome.killed} processes killed; {outcome.pushes} pushes, {outcome.pushed_again} "
+            f"of them refused and made again; lost {len(outcome.lost)}; {outcome.seconds:.0f} s"
         )
     if outcome.holds:
         shutil.rmtree(folder)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from infra.local.benching.instances import synthetic_ct
 from infra.local.rehearse.configuring import PRIMARY, configure, healthcare_destination
@@ -41,7 +42,8 @@ def count(system: System, instances: int) -> Counted:
     """
     destination = healthcare_destination(PRIMARY, system.delivered)
     settings = {"default_route": [PRIMARY], "retention_s": 0.0, "record_retention_s": 0.001}
-    configure(system, destinations=[destination], settings=settings)
+    nothing: dict[str, list[Any]] = {"rulesets": [], "sources": [], "standardizers": []}
+    configure(system, destinations=[destination], settings=settings, **nothing)
     _pass(system, _WARM)
     _clean_up(system)
     in_vain = _clean_up(system)

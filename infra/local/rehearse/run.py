@@ -82,7 +82,7 @@ def check_tools() -> None:
 def drive(system: System, folder: Path, plan: Plan, tell: Tell) -> Outcome:
     """Do all of it to a running system, whatever was done to it before."""
     run = _Run(system, folder, plan, tell)
-    with _timers(system):
+    with timers(system):
         return run.whole()
 
 
@@ -373,7 +373,7 @@ class _Run:
 
 
 @contextmanager
-def _timers(system: System) -> Iterator[None]:
+def timers(system: System) -> Iterator[None]:
     """Have every timer of the plan come, more often than it would."""
     ended = threading.Event()
 

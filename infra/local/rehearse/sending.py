@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,22 +62,15 @@ def _stored(folder: Path, system: System) -> list[Path]:
 
 
 def stow(system: System, files: Mapping[str, bytes]) -> Sent:
-    """STOW-RS of all in one request, over HTTP/2 as Cloud Run's proxy passes it on."""
-    from tests.unit.cloud.processes import post_over_http2
-
-    service = system.services["dicomweb"]
-    service.process.start()
-    headers = {
-        "Authorization": f"Api-Key {system.api_key}",
-        "Content-Type": _STOW,
-        "Accept": "application/dicom+json",
-    }
-    path = "/api/v1/dicomweb/studies"
-    status, _ = post_over_http2(service.process.port, path, headers, _parts(files))
-    return Sent(dict(files), set(files) if status == 200 else set())
-
-
-def _parts(files: Mapping[str, bytes]) -> Iterator[bytes]:
-    for data in files.values():
-        yield b"--B\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n"
-    yield b"--B--\r\n"
+    """STOW-RS of all in one request."""
+    parts = (
+        b"--B\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n"
+        for data in files.values()
+    )
+    answer = system.request(
+        "POST",
+        "/api/v1/dicomweb/studies",
+        data=b"".join(parts) + b"--B--\r\n",
+        headers={"Content-Type": _STOW, "Accept": "application/dicom+json"},
+    )
+    return Sent(dict(files), set(files) if answer.status_code == 200 else set())

@@ -92,12 +92,27 @@ class System:
 
     def request(self, method: str, path: str, **given: Any) -> requests.Response:
         """Ask the function that serves the path, as the administrator."""
-        service = self.services["dicomweb" if path.startswith(_DICOMWEB_PATH) else "api"]
-        service.process.start()
         headers = {"Authorization": f"Api-Key {self.api_key}", **given.pop("headers", {})}
+        if path.startswith(_DICOMWEB_PATH):
+            assert method == "POST"
+            return self._stow(path, headers, given["data"])
+        api = self.services["api"]
+        api.process.start()
         return requests.request(
-            method, service.url + path, headers=headers, timeout=_REQUEST_TIMEOUT_S, **given
+            method, api.url + path, headers=headers, timeout=_REQUEST_TIMEOUT_S, **given
         )
+
+    def _stow(self, path: str, headers: Mapping[str, str], body: bytes) -> requests.Response:
+        """Over HTTP/2, as Cloud Run's proxy passes it on to a service that takes large requests."""
+        from tests.unit.cloud.processes import post_over_http2
+
+        process = self.services["dicomweb"].process
+        process.start()
+        response = requests.Response()
+        response.status_code, response._content = post_over_http2(
+            process.port, path, dict(headers), iter([body])
+        )
+        return response
 
     def listed(self, path: str, **query: str) -> list[dict[str, Any]]:
         """All entries of a paged list."""
