@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -27,10 +28,14 @@ ATTEMPT_HEADER = "x-goog-pubsub-delivery-attempt"
 ATTEMPT, ORDERING_KEY = "axiom-attempt", "axiom-ordering-key"
 # Which topic a message was published to, as we call it, and what else the publisher said of it.
 TOPIC, LANE, PRIORITY = "axiom-topic", "axiom-lane", "axiom-priority"
+# How the bytes of a message are written; DEFLATED (RFC 1950) is the one way besides plain.
+ENCODING, DEFLATED = "axiom-encoding", "deflate"
 
 _STRUCTURED = "application/cloudevents+json"
 _MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 _MOST_ATTEMPTS = 1_000_000
+# Pub/Sub takes no message that is larger; ours are, inflated, a tenth of that.
+_MOST_BYTES = 10_000_000
 
 
 class HeaderFields(Protocol):
@@ -94,7 +99,8 @@ def open_envelope(request: Pushed) -> PushedMessage:
     if message_id is not None:
         attempt = number(headers.get(ATTEMPT) or headers.get(ATTEMPT_HEADER))
         traceparent = headers.get(TRACEPARENT) or ""
-        return PushedMessage(body, message_id, attempt=attempt, traceparent=traceparent)
+        data = _inflated(body, headers.get(ENCODING))
+        return PushedMessage(data, message_id, attempt=attempt, traceparent=traceparent)
     try:
         if (headers.get("content-type") or "").partition(";")[0].strip() == _STRUCTURED:
             event = _EVENT.decode(body)
@@ -120,7 +126,7 @@ def _unwrapped(body: bytes, event_type: str = "") -> PushedMessage:
     attributes = message.attributes or {}
     own_attempt: Any = attributes.get(ATTEMPT)
     return PushedMessage(
-        data=base64.b64decode(message.data, validate=True),
+        data=_inflated(base64.b64decode(message.data, validate=True), attributes.get(ENCODING)),
         message_id=message.message_id,
         attributes=attributes,
         attempt=number(own_attempt or wrapped.delivery_attempt),
@@ -128,6 +134,20 @@ def _unwrapped(body: bytes, event_type: str = "") -> PushedMessage:
         event_type=event_type,
         traceparent=attributes.get(TRACEPARENT) or "",
     )
+
+
+def _inflated(data: bytes, encoding: str | None) -> bytes:
+    """Raises: MalformedMessageError."""
+    if encoding != DEFLATED:
+        return data
+    inflating = zlib.decompressobj()
+    try:
+        found = inflating.decompress(data, _MOST_BYTES)
+    except zlib.error:
+        raise MalformedMessageError("a deflated message cannot be inflated") from None
+    if not inflating.eof:
+        raise MalformedMessageError("a deflated message has no end, or is too large")
+    return found
 
 
 def number(text: str | int | None) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import random
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,15 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from shared.adapters.cloud.message_bus import PubSubMessageBus
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.errors import StorageUnavailableError
-from shared.pipeline.envelope import LANE, PRIORITY, TOPIC
+from shared.pipeline.envelope import (
+    ENCODING,
+    LANE,
+    PRIORITY,
+    TOPIC,
+    PushedMessage,
+    open_envelope,
+)
+from shared.pipeline.push import PushRequest
 from shared.ports import MessageBus, Outgoing
 
 # Takes all messages of a topic off the bus: their bytes and attributes.
@@ -76,13 +87,21 @@ def pubsub(pubsub_emulator: str) -> Iterator[Bus]:
                     subscription=path, ack_ids=[m.ack_id for m in answer.received_messages]
                 )
                 for message in (found.message for found in answer.received_messages):
-                    attributes = dict(message.attributes)
-                    attributes.pop(LANE, None)
-                    attributes.pop(PRIORITY, None)
-                    attributes.pop(TOPIC, None)
-                    received.append((message.data, attributes))
+                    pushed = opened(message.data, dict(message.attributes))
+                    attributes = {
+                        name: value
+                        for name, value in pushed.attributes.items()
+                        if name not in (ENCODING, LANE, PRIORITY, TOPIC)
+                    }
+                    received.append((pushed.data, attributes))
 
         yield Bus(PubSubMessageBus(publisher, project, "axiom-"), receive_all)
+
+
+def opened(data: bytes, attributes: dict[str, str]) -> PushedMessage:
+    """As a function takes it out of a push."""
+    message = {"data": base64.b64encode(data).decode(), "attributes": attributes}
+    return open_envelope(PushRequest(json.dumps({"message": message}).encode(), {}))
 
 
 @pytest.fixture(params=["sqlite", "pubsub"])
@@ -151,7 +170,7 @@ def test_pub_sub_names_the_topic_that_is_missing(pubsub: Bus) -> None:
 
 def test_pub_sub_takes_more_than_one_request_holds(pubsub: Bus) -> None:
     pubsub.bus.publish(Outgoing("work", b"%d" % n) for n in range(1500))
-    pubsub.bus.publish(Outgoing("one", bytes(4_000_000)) for _ in range(5))
+    pubsub.bus.publish(Outgoing("one", random.Random(n).randbytes(4_000_000)) for n in range(5))
     assert len({data for data, _ in pubsub.receive("work")}) == 1500
     assert len(pubsub.receive("one")) == 5
 

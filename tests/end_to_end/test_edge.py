@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -25,6 +24,8 @@ from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.config.service import ConfigurationService
 from shared.messages import InstanceReceived, Receipt, decode
 from shared.pipeline import edges
+from shared.pipeline.envelope import open_envelope
+from shared.pipeline.push import PushRequest
 from tests.data import build
 from tests.end_to_end.test_gateway_process import store
 from tests.gateway import (
@@ -71,8 +72,9 @@ class Cloud:
             timeout=30,
         ).json()
         for one in pulled.get("receivedMessages", ()):
-            data = base64.b64decode(one["message"]["data"])
-            self.receipts.append(decode(data, InstanceReceived).receipt)
+            body = json.dumps({"message": one["message"]}).encode()
+            pushed = open_envelope(PushRequest(body, {}))
+            self.receipts.append(decode(pushed.data, InstanceReceived).receipt)
             requests.post(
                 f"{self._pubsub}/subscriptions/received:acknowledge",
                 json={"ackIds": [one["ackId"]]},

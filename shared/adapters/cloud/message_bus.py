@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,13 +19,17 @@ from google.pubsub_v1.services.publisher import PublisherClient
 from google.pubsub_v1.types import PubsubMessage
 
 from shared.adapters.cloud.failures import told_as_ours
-from shared.pipeline.envelope import LANE, PRIORITY, TOPIC
+from shared.pipeline.envelope import DEFLATED, ENCODING, LANE, PRIORITY, TOPIC
 from shared.ports import Outgoing
 
 # Pub/Sub takes 1,000 messages or 10 MB in one request, attributes and framing included.
 _MAX_MESSAGES = 1000
 _MAX_BYTES = 9_000_000
 _FRAMING_BYTES = 1024
+# A smaller one is paid for as if it had as many. With the header of a CT, 16 KB are 3 KB then; that
+# takes a tenth of a millisecond.
+_DEFLATED_FROM_BYTES = 1000
+_LEVEL = 1
 # A lane that may be part of a topic's name.
 _LANE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # How long a lane is known to have no topic of its own.
@@ -95,11 +100,15 @@ def terraform_address(topic: str) -> str:
 
 def _pubsub_message(message: Outgoing) -> PubsubMessage:
     attributes = {**message.attributes, TOPIC: message.topic}
+    data = message.data
+    if len(data) >= _DEFLATED_FROM_BYTES:
+        data = zlib.compress(data, _LEVEL)
+        attributes[ENCODING] = DEFLATED
     if message.lane:
         attributes[LANE] = message.lane
     if message.high_priority:
         attributes[PRIORITY] = "high"
-    return PubsubMessage(data=message.data, attributes=attributes)
+    return PubsubMessage(data=data, attributes=attributes)
 
 
 def _requests(messages: Iterable[PubsubMessage]) -> Iterator[list[PubsubMessage]]:

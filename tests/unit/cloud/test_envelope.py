@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -32,6 +33,44 @@ def opened(body: bytes | Mapping[str, Any], **headers: str) -> PushedMessage:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return open_envelope(PushRequest(data, named))
+
+
+def deflated(data: bytes, **message: Any) -> Mapping[str, Any]:
+    encoded = base64.b64encode(data).decode()
+    attributes = {"axiom-encoding": "deflate"}
+    return {"message": {**MESSAGE, "data": encoded, "attributes": attributes, **message}}
+
+
+class TestADeflatedMessage:
+    """Pub/Sub is paid for by the byte, and a header of 16 KB is 3 KB then."""
+
+    def test_is_inflated(self) -> None:
+        assert opened(deflated(zlib.compress(DATA))).data == DATA
+
+    def test_is_inflated_where_its_attributes_are_header_fields(self) -> None:
+        found = opened(
+            zlib.compress(DATA),
+            **{"x-goog-pubsub-message-id": "7", "axiom-encoding": "deflate"},
+        )
+        assert found.data == DATA
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            DATA,
+            zlib.compress(DATA)[:-5],
+            zlib.compress(bytes(20_000_000)),  # 20 KB that would fill the memory
+        ],
+    )
+    def test_is_refused_where_it_cannot_be(self, data: bytes) -> None:
+        with pytest.raises(MalformedMessageError):
+            opened(deflated(data))
+
+    @given(st.binary(max_size=200))
+    def test_is_refused_or_read_whatever_strangers_push(self, data: bytes) -> None:
+        with suppress(MalformedMessageError):
+            opened(deflated(data))
 
 
 class TestAMessage:
