@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shared.adapters.otlp.settings import OtlpSettings
 from shared.environment import Environment, Platform
 from shared.metrics import PROCESS, Snapshot
+from shared.metrics_folder import MetricsFolder
 from shared.pipeline import audit
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ def audit_forwarder(ports: Ports) -> Forwarder | None:
 def speak_for(read: Callable[[], Snapshot]) -> None:
     """Export what `read` gives in place of what this process counts."""
     export = _export()
-    if export is not None:
+    if export is None:
+        return
+    environment = Environment.read()
+    if environment.platform is Platform.EMBEDDED:
+        # What its processes have counted outlives them.
+        export.speak_for(read, MetricsFolder(environment.home / "run" / "metrics").since_ns())
+    else:
         export.speak_for(read)
 
 

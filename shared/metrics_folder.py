@@ -18,6 +18,8 @@ from shared.metrics import METRICS, PROCESS, Kind, Snapshot, added
 
 WRITE_EVERY_S = 2.0
 _PAST = "past"
+# Made once, and never written.
+_LOCK = ".lock"
 
 
 class MetricsFolder:
@@ -41,6 +43,11 @@ class MetricsFolder:
         """What all processes counted, those that have ended included."""
         with self._locked():
             return added([self._read(path) for path in sorted(self._folder.glob("*.json"))])
+
+    def since_ns(self) -> int:
+        """Since when is counted what `total` gives, on the wall clock."""
+        with self._locked():
+            return (self._folder / _LOCK).stat().st_mtime_ns
 
     def _write_on(self, part: str, never: threading.Event) -> None:
         while True:
@@ -82,7 +89,7 @@ class MetricsFolder:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("a") as lock:
+        with (self._folder / _LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

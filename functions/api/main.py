@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import functions_framework
 from flask import Request
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.wrappers import Response
 
-from shared import bootstrap, exporting
+from shared import bootstrap
 from shared.identity.settings import IdentitySettings
-from shared.pipeline import readings
 from shared.web.wsgi import API, create_app
 
 
@@ -23,6 +22,4 @@ def api(request: Request) -> Response:
 
 @cache
 def _app() -> OpenAPI:
-    ports = bootstrap.from_environment()
-    exporting.speak_for(partial(readings.read, ports))
-    return create_app(ports, IdentitySettings.read(), serving=(API,))
+    return create_app(bootstrap.from_environment(), IdentitySettings.read(), serving=(API,))

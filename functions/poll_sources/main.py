@@ -1,13 +1,15 @@
-"""Poll the sources that are due: called every second or so, by a timer.
+"""Poll the sources that are due: called every second or so, by a timer. There is one of it, so it
+also speaks for the whole system where metrics are exported.
 
 Cloud Scheduler calls it over HTTP; the embedded mode calls it without.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
-from shared import bootstrap
+from shared import bootstrap, exporting
+from shared.pipeline import readings
 from shared.pipeline.polling import Poller
 from shared.pipeline.push import Pushed, PushResponse, tick
 
@@ -19,4 +21,6 @@ def poll_sources(request: Pushed) -> PushResponse:
 
 @cache
 def _poller() -> Poller:
-    return Poller(bootstrap.from_environment())
+    ports = bootstrap.from_environment()
+    exporting.speak_for(partial(readings.read, ports))
+    return Poller(ports)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from infra.local import heartbeat
 from infra.local.part import PARTS_VARIABLE
-from shared import bootstrap, exporting, logs
+from shared import bootstrap, logs
 from shared.environment import Environment
 from shared.identity.settings import IdentitySettings
 from shared.metrics_folder import MetricsFolder
-from shared.pipeline import readings
 from shared.web.server import Server
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def _create_app() -> WSGIApplication:
 
     environment = Environment.read()
     ports = bootstrap.from_environment()
-    exporting.speak_for(partial(readings.read, ports))
     run_dir = environment.home / "run"
     # Gunicorn has forked since this part began to write what its parent counts.
     MetricsFolder(run_dir / "metrics").keep("http")

@@ -76,6 +76,12 @@ class TestSeveralProcesses:
         # What they left behind does not pile up.
         assert len(list((tmp_path / "metrics").glob("*.json"))) == 2
 
+    def test_say_since_when_they_count_whoever_asks(self, tmp_path: Path) -> None:
+        since_ns = MetricsFolder(tmp_path).since_ns()
+        (tmp_path / "gateway.1.json").write_text("{}")
+        assert MetricsFolder(tmp_path).total() == {}
+        assert MetricsFolder(tmp_path).since_ns() == since_ns
+
     def test_survive_a_file_that_is_cut_short(self, tmp_path: Path) -> None:
         (tmp_path / "gateway.1.json").write_text('{"axiom_inst')
         assert MetricsFolder(tmp_path).total() == {}

@@ -49,7 +49,7 @@ class Export:
         self._settings, self._read = settings, read
         self._resource = _resource(os.environ, project)
         self._closing = threading.Event()
-        self._began_ns = time.time_ns()
+        self._since_ns = time.time_ns()
         self._spans = SpanSink(
             OTLPSpanExporter(settings.url("traces"), timeout=_TIMEOUT_S, session=session),
             self._resource,
@@ -63,8 +63,12 @@ class Export:
         tracing.take_with(self._spans)
         atexit.register(self.close)
 
-    def speak_for(self, read: Callable[[], Snapshot]) -> None:
-        """Tell what `read` gives from now on, which is of more than this process."""
+    def speak_for(self, read: Callable[[], Snapshot], since_ns: int | None = None) -> None:
+        """Tell what `read` gives from now on, which is of more than this process, and was counted
+        since `since_ns` if not since this process began.
+        """
+        if since_ns is not None:
+            self._since_ns = since_ns
         self._read = read
 
     def close(self, within_s: float = 1.5) -> None:
@@ -97,7 +101,7 @@ class Export:
             log.exception("metrics cannot be read")
             return True
         now_ns = time.time_ns()
-        data = metrics_data(snapshot, self._resource, since_ns=self._began_ns, at_ns=now_ns)
+        data = metrics_data(snapshot, self._resource, since_ns=self._since_ns, at_ns=now_ns)
         return self._metrics.export(data) is MetricExportResult.SUCCESS
 
 
