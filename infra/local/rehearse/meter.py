@@ -100,7 +100,7 @@ class _Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
                 response: bytes = call(request, **_told(context))
             except grpc.RpcError as error:
                 _fail(context, error)
-            for kind, place, number in _of_request(method, request):
+            for kind, place, number in of_request(method, request):
                 self._meter.note(self._process, kind, place, number)
             return response
 
@@ -136,7 +136,7 @@ def _fail(context: Any, error: Any) -> None:
     context.abort(error.code(), error.details())
 
 
-def _of_request(method: str, request: bytes) -> Iterator[tuple[str, str, int]]:
+def of_request(method: str, request: bytes) -> Iterator[tuple[str, str, int]]:
     """What a request that went well is counted as."""
     if method == "Commit":
         for write in _COMMIT.FromString(request).writes:

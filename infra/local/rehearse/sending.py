@@ -58,7 +58,12 @@ def _stored(folder: Path, system: System) -> list[Path]:
         text=True,
         check=False,
     )
-    return [Path(name) for name in _SUCCESS.findall(done.stdout + done.stderr)]
+    return acknowledged(done.stdout + done.stderr)
+
+
+def acknowledged(said: str) -> list[Path]:
+    """The files of which storescu says that their Status was Success."""
+    return [Path(name) for name in _SUCCESS.findall(said)]
 
 
 def stow(system: System, files: Mapping[str, bytes]) -> Sent:
