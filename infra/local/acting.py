@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import open_ports, principal
+from infra.local.options import open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
+from infra.local.waiting import waited_for
 from shared.errors import AxiomError
 
 if TYPE_CHECKING:
+    from shared.client import Client
     from shared.pipeline.jobs import Action
 
 all_option = click.option(
@@ -43,27 +45,90 @@ def act(
     by_filter = everything or bool(filters)
     if bool(keys) == by_filter:
         raise click.UsageError("Name what is meant, or give --all or --filter.")
-    ports = open_ports()
-    try:
-        action.check(ports)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    if by_filter:
-        return _by_filter(action, _parsed(filters), dry_run=dry_run, as_json=as_json)
-    if dry_run:
+    if dry_run and not by_filter:
         raise click.UsageError("--dry-run counts what --all or --filter means.")
+    api = remote()
+    if api is None:
+        try:
+            action.check(open_ports())
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    if by_filter:
+        filter = _parsed(filters)
+        if api is not None:
+            return _by_filter_there(api, action, filter, dry_run=dry_run, as_json=as_json)
+        return _by_filter(action, filter, dry_run=dry_run, as_json=as_json)
     results = []
     for key in keys:
-        try:
-            action.carry_out(key, by=principal(), ports=ports)
-        except (AxiomError, ValueError) as error:
-            results.append({"id": key, "result": "failed", "reason": str(error)})
-        else:
-            results.append({"id": key, "result": done, "reason": ""})
+        reason = _failure(action, key) if api is None else _failure_there(api, action, key)
+        result = done if reason is None else "failed"
+        results.append({"id": key, "result": result, "reason": reason or ""})
     terminal = Terminal(as_json)
     terminal.document({"results": results})
-    terminal.table(["id", "result", ""], [list(result.values()) for result in results])
+    terminal.table(["id", "result", "why"], [list(result.values()) for result in results])
     return int(any(result["result"] == "failed" for result in results))
+
+
+def _failure(action: Action, key: str) -> str | None:
+    """Carry it out; in words why not."""
+    try:
+        action.carry_out(key, by=principal(), ports=open_ports())
+    except (AxiomError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _failure_there(api: Client, action: Action, key: str) -> str | None:
+    from shared.client import ApiError
+
+    try:
+        api.act(action.kind, key, action.name, _details(action))
+    except ApiError as error:
+        if error.code in ("unauthenticated", "forbidden", "no-api"):
+            raise
+        return error.detail
+    return None
+
+
+def _by_filter_there(
+    api: Client, action: Action, filter: dict[str, str], *, dry_run: bool, as_json: bool
+) -> int:
+    """As a job of the system there, which is waited for."""
+    terminal = Terminal(as_json)
+    if dry_run:
+        count = api.count(action.kind, action.name, filter, **_details(action))
+        return _counted(terminal, action, count)
+    job = api.act_on_all(action.kind, action.name, filter, **_details(action))
+    ended = waited_for(lambda: api.job(job["id"]), lambda one: one["state"] != "running")
+    assert ended is not None
+    return _ended(terminal, dict(ended))
+
+
+def _details(action: Action) -> dict[str, Any]:
+    """What is said of the action besides its name."""
+    given = {
+        "destination": action.destination,
+        "with_current_rules": action.with_current_rules,
+        "reason": action.reason,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _counted(terminal: Terminal, action: Action, count: int) -> int:
+    terminal.document({"dry_run": True, "action": action.name, "count": count})
+    if not terminal.as_json:
+        terminal.say(f"{action.name}: {count}")
+    return 0
+
+
+def _ended(terminal: Terminal, job: dict[str, Any]) -> int:
+    terminal.document(job)
+    if not terminal.as_json:
+        terminal.say(_progress(job))
+        failures = [[failure["id"], failure["reason"]] for failure in job["failures"]]
+        if failures:
+            terminal.table(["id", "reason"], failures, title="Failed")
+    return int(job["failed"] > 0)
 
 
 def _by_filter(action: Action, filter: dict[str, str], *, dry_run: bool, as_json: bool) -> int:
@@ -73,24 +138,13 @@ def _by_filter(action: Action, filter: dict[str, str], *, dry_run: bool, as_json
     ports, terminal = open_ports(), Terminal(as_json)
     try:
         if dry_run:
-            count = jobs.preview(action.kind, filter, ports)
-            terminal.document({"dry_run": True, "action": action.name, "count": count})
-            if not as_json:
-                terminal.say(f"{action.name}: {count}")
-            return 0
+            return _counted(terminal, action, jobs.preview(action.kind, filter, ports))
         job = jobs.create(action, filter, by=principal(), ports=ports)
     except ValueError as error:
         raise CommandFailedError(str(error), code="bad-filter") from None
     while not jobs.work(job["id"], ports, for_s=2.0):
         terminal.say(_progress(_read(job["id"])), style="dim")
-    ended = _read(job["id"])
-    terminal.document(ended)
-    if not as_json:
-        terminal.say(_progress(ended))
-        failures = [[failure["id"], failure["reason"]] for failure in ended["failures"]]
-        if failures:
-            terminal.table(["id", "reason"], failures, title="Failed")
-    return int(ended["failed"] > 0)
+    return _ended(terminal, _read(job["id"]))
 
 
 def _read(job_id: str) -> dict[str, Any]:

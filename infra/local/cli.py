@@ -47,6 +47,7 @@ Settings are environment variables:
   AXIOM_HTTP_HOST    address to listen on           [127.0.0.1]
   AXIOM_DIMSE_HOST   address to listen on           [127.0.0.1]
   AXIOM_API_KEY      the admin API key              [made and shown at first start]
+  AXIOM_URL          as --url; AXIOM_API_KEY is the key there
 """
 
 
@@ -99,7 +100,11 @@ def version() -> str:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
     help="Show the version.",
 )  # fmt: skip
-def axiom() -> None:
+@click.option(
+    "--url", envvar="AXIOM_URL", metavar="URL",
+    help="Ask the system that runs there, by its API, and not AXIOM_HOME.",
+)  # fmt: skip
+def axiom(url: str | None) -> None:
     """Axiom Flow: receives DICOM, checks, changes and routes it, and never loses an Instance.
 
     Start with `axiom demo`. Every command takes --help and --json.
@@ -112,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = words[: words.index("--")] if "--" in words else words
     as_json = "--json" in options
     try:
-        status = axiom.main(words, prog_name="axiom", standalone_mode=False)
+        ordered = _url_first(words, len(options))
+        status = axiom.main(ordered, prog_name="axiom", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         if as_json:
@@ -131,11 +137,30 @@ def main(arguments: list[str] | None = None) -> int:
         return _explain(error, as_json)
 
 
+def _url_first(words: list[str], end: int) -> list[str]:
+    """The words with `--url URL` before the command, wherever it stood."""
+    for at, word in enumerate(words[:end]):
+        if word.startswith("--url="):
+            return [word, *words[:at], *words[at + 1 :]]
+        if word == "--url":
+            return [*words[at : at + 2], *words[:at], *words[at + 2 :]]
+    return words
+
+
 def _explain(error: Exception, as_json: bool) -> int:
     from infra.local.terminal import CommandFailedError
     from shared.errors import AxiomError, InvalidConfigurationError
 
-    if isinstance(error, CommandFailedError):
+    # Not imported for commands that ask no API.
+    problems = sys.modules.get("shared.client.problems")
+    if problems is not None and isinstance(error, problems.ApiError):
+        _print_error(
+            error.detail, as_json=as_json, code=error.code, hint=error.hint, faults=error.faults
+        )
+    elif problems is not None and isinstance(error, problems.ApiUnreachableError):
+        hint = "Does it run, and is the URL its own?"
+        _print_error(str(error), as_json=as_json, code="unreachable", hint=hint)
+    elif isinstance(error, CommandFailedError):
         _print_error(error.message, as_json=as_json, code=error.code, hint=error.hint)
     elif isinstance(error, InvalidConfigurationError):
         count = len(error.faults)

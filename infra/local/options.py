@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from infra.local.terminal import CommandFailedError
 
 if TYPE_CHECKING:
+    from shared.client import Client
     from shared.environment import Environment
     from shared.pipeline.ports import Ports
 
@@ -46,11 +48,35 @@ def read_environment() -> Environment:
         raise CommandFailedError(str(error), code="bad-setting") from None
 
 
+def remote() -> Client | None:
+    """The API that --url or AXIOM_URL names; None if AXIOM_HOME is meant.
+
+    Raises: click.UsageError for what is no URL.
+    """
+    context = click.get_current_context(silent=True)
+    url = context.find_root().params.get("url") if context else None
+    if not url:
+        return None
+    from shared.client import Client
+
+    try:
+        return Client(url, os.environ.get("AXIOM_API_KEY", ""))
+    except ValueError as error:
+        raise click.UsageError(f"--url: {error}.") from None
+
+
 def open_ports(*, create: bool = False) -> Ports:
     """The ports over AXIOM_HOME, whether the system runs or not.
 
-    Raises: CommandFailedError if there is no such home and it is not to be created.
+    Raises: CommandFailedError if there is no such home and it is not to be created, or if a system
+    elsewhere is meant.
     """
+    if remote() is not None:
+        raise CommandFailedError(
+            "this works on AXIOM_HOME alone",
+            hint="Leave out --url and AXIOM_URL, on the machine itself.",
+            code="not-remote",
+        )
     home = read_environment().home
     if not create and not home.exists():
         raise CommandFailedError(

@@ -54,7 +54,7 @@ class Record:
                 "state": self.state_of(name),
                 **{k: v for k, v in (self.delivery(name) or {}).items() if k != "destination"},
                 "changes": [
-                    {k: change[k] for k in ("path", "vr", "old", "new", "by")}
+                    {k: change.get(k) for k in ("path", "vr", "old", "new", "by")}
                     for change in self.changes[name]
                 ],
                 "transcoding": self.transcoding(name),
@@ -71,13 +71,17 @@ def record_of(ports: Ports, receipt_id: str) -> Record | None:
     return None if found is None else _complete(ports, found.data)
 
 
-def find_records(ports: Ports, where: Mapping[str, str], *, limit: int) -> list[Record]:
-    """Records whose fields have these values (empty ones do not count), newest first."""
+def find_records(
+    ports: Ports, where: Mapping[str, str], *, limit: int, cursor: str | None = None
+) -> tuple[list[Record], str | None]:
+    """Records whose fields have these values (empty ones do not count), newest first; and the
+    cursor of the rest. Raises: ValueError for a foreign cursor.
+    """
     filters = [Filter(name, "==", value) for name, value in where.items() if value]
     page = ports.documents.query(
-        "instances", filters, order_by="received_at", descending=True, limit=limit
+        "instances", filters, order_by="received_at", descending=True, limit=limit, cursor=cursor
     )
-    return [_complete(ports, document.data) for document in page.documents]
+    return [_complete(ports, document.data) for document in page.documents], page.cursor
 
 
 def _complete(ports: Ports, instance: Mapping[str, Any]) -> Record:

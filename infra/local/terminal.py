@@ -111,8 +111,16 @@ def cell(value: object) -> Any:
     """A table's cell: text as it is, in the colour of the state that it names."""
     from rich.text import Text
 
-    text = "" if value is None else str(value)
+    text = _worded(value)
     return Text(text, style=_STATE_STYLES.get(text.split(" ")[0], ""))
+
+
+def _worded(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -77,6 +77,8 @@ def state_of(name: str, ports: Ports) -> Mapping[str, Any]:
     return {
         **known,
         "destination": name,
+        "type": entity.type,
+        "address": entity.address,
         "enabled": entity.enabled,
         "waiting": None if ports.waiting is None else ports.waiting(name),
         "retrying": _count(name, RETRYING, ports),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flask import Response
@@ -80,14 +79,14 @@ def blueprint(ports: Ports) -> APIBlueprint:
     def sync(path: EntityPath) -> Response:
         """Copy the whole table of a map with `sync` now."""
         check_name(path.name)
-        return json_response(asdict(crosswalks.sync(path.name)))
+        return json_response(crosswalks.sync(path.name))
 
     @routes.get("/<name>/status", operation_id="crosswalk_status", responses={200: CopyStatus})
     def status(path: EntityPath) -> Response:
         """Whether the map is in use, and how old its copy is. Asks no database."""
         check_name(path.name)
         found = next(one for one in crosswalks.status() if one.map_name == path.name)
-        return json_response(asdict(found))
+        return json_response(found)
 
     return routes
 

@@ -275,7 +275,8 @@ def test_lists_of_an_empty_home_are_empty(
     site = tmp_path / "site.yaml"
     site.write_text("rulesets: []\n")
     run(capsys, "config", "apply", str(site))
-    assert run_json(capsys, "instances", "list") == (0, {"instances": []})
+    assert run_json(capsys, "instances", "list") == (0, {"instances": [], "next_cursor": None})
+    assert run(capsys, "instances", "list", "--cursor", "nope")[0] == 2
     nothing = {"exceptions": [], "more": False, "next_cursor": None}
     assert run_json(capsys, "exceptions", "list") == (0, nothing)
     assert run_json(capsys, "exceptions", "list", "--search", "x") == (0, nothing)

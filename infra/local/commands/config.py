@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ reason_option = click.option(
 
 @click.group("config", help="Apply and export the configuration; compare and restore versions.")
 def command() -> None:
-    """Works on AXIOM_HOME itself, whether the system runs or not."""
+    """Of AXIOM_HOME, whether the system runs or not, or of the system at --url."""
 
 
 @command.command("apply")
@@ -41,12 +42,14 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
 
     terminal = Terminal(as_json)
     document = read_configuration(path)
-    service = open_ports(create=True).configuration
     before: dict[str, Any] = {}
     if is_ruleset(document):
-        ruleset = service.put("rulesets", document, by=principal(), reason=reason)
-        applied: dict[str, Any] = {"rulesets": [ruleset]}
+        applied: dict[str, Any] = {"rulesets": [_put_ruleset(document, reason)]}
+    elif (api := remote()) is not None:
+        before = api.configuration()
+        applied = dict(api.apply(document, reason=reason))
     else:
+        service = open_ports(create=True).configuration
         before = service.export()
         applied = service.apply(document, by=principal(), reason=reason)
     terminal.document(applied)
@@ -68,7 +71,8 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
 @json_option
 def export(as_json: bool) -> None:
     """Print the configuration as YAML, or JSON; `config apply` of it changes nothing."""
-    exported = open_ports().configuration.export()
+    api = remote()
+    exported = open_ports().configuration.export() if api is None else api.configuration()
     if as_json:
         click.echo(json.dumps(exported, indent=2, ensure_ascii=False))
         return
@@ -83,7 +87,12 @@ def export(as_json: bool) -> None:
 def versions(limit: int, as_json: bool) -> None:
     """List the versions of the configuration, newest first: who, when, why."""
     terminal = Terminal(as_json)
-    found = [version.as_json() for version in _history().versions(limit=limit)]
+    api = remote()
+    found: list[Mapping[str, Any]] = (
+        [version.as_json() for version in _history().versions(limit=limit)]
+        if api is None
+        else list(api.versions(limit=limit).items)
+    )
     terminal.document({"versions": found})
     terminal.table(
         ["version", "at", "by", "why"],
@@ -99,6 +108,13 @@ def versions(limit: int, as_json: bool) -> None:
 def diff(first: int, second: int | None, as_json: bool) -> None:
     """Show what a VERSION changed, or what differs from the first to the second."""
     before, after = (first - 1, first) if second is None else (first, second)
+    if (api := remote()) is not None:
+        told = dict(api.version_diff(after, before))
+        text = told.pop("unified_diff")
+        Terminal(as_json).document(told)
+        if not as_json:
+            click.echo(text, nl=False)
+        return
     history = _history()
     if as_json:
         found = history.differences(before, after)
@@ -115,11 +131,28 @@ def diff(first: int, second: int | None, as_json: bool) -> None:
 def roll_back(version: int, reason: str, as_json: bool) -> None:
     """Make VERSION current again, as a new version. It is checked as any change is."""
     terminal = Terminal(as_json)
-    history = _history()
-    history.roll_back(version, by=principal(), reason=reason)
-    newest = history.versions(limit=1)[0].as_json()
+    newest: Mapping[str, Any]
+    if (api := remote()) is not None:
+        rolled = api.roll_back(version, reason=reason)
+        newest = {name: value for name, value in rolled.items() if name != "configuration"}
+    else:
+        history = _history()
+        history.roll_back(version, by=principal(), reason=reason)
+        newest = history.versions(limit=1)[0].as_json()
     terminal.document(newest)
     terminal.say(f"version {newest['version']} is as version {version} was")
+
+
+def _put_ruleset(document: Mapping[str, Any], reason: str) -> Mapping[str, Any]:
+    """Replace the ruleset of that name, or add it."""
+    api = remote()
+    if api is None:
+        service = open_ports(create=True).configuration
+        return service.put("rulesets", document, by=principal(), reason=reason)
+    name = str(document.get("name", ""))
+    if name in {one["name"] for one in api.entities("rulesets")}:
+        return api.replace("rulesets", name, document, reason=reason)
+    return api.create("rulesets", document, reason=reason)
 
 
 def _history() -> ConfigurationHistory:

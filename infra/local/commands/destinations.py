@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from shared.errors import DestinationMisconfiguredError
 
 
 @click.group("destinations", help="List and show destinations; ask one whether it is there.")
 def command() -> None:
-    """Works on AXIOM_HOME itself, whether the system runs or not."""
+    """Of AXIOM_HOME, whether the system runs or not, or of the system at --url."""
 
 
 @command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
     """List all destinations: what they are, and what waits for them."""
-    from shared.pipeline.destination_states import state_of
-
     terminal = Terminal(as_json)
-    ports = open_ports()
-    entities = ports.configuration.get().destinations
-    states = [{"type": entity.type, **state_of(entity.name, ports)} for entity in entities]
+    api = remote()
+    states: list[Mapping[str, Any]] = list(_states() if api is None else api.destinations())
     terminal.document({"destinations": states})
     columns = ["destination", "type", "circuit", "waiting", "retrying", "quarantined"]
     terminal.table(
@@ -44,10 +41,11 @@ def show(name: str, as_json: bool) -> None:
     from shared.pipeline.destination_states import state_of
 
     terminal = Terminal(as_json)
-    ports = open_ports()
+    api = remote()
     try:
-        entity = ports.destinations.entity(name)
-        state = {"type": entity.type, "address": entity.address, **state_of(name, ports)}
+        state: Mapping[str, Any] = (
+            state_of(name, open_ports()) if api is None else api.destination(name)
+        )
     except DestinationMisconfiguredError:
         raise _missing(name) from None
     terminal.document(state)
@@ -65,8 +63,13 @@ def check(name: str, as_json: bool) -> int:
     from shared.pipeline.peer_check import check_destination
 
     terminal = Terminal(as_json)
+    api = remote()
     try:
-        checked = check_destination(name, open_ports(), by=principal())
+        checked: Mapping[str, Any] = (
+            check_destination(name, open_ports(), by=principal())
+            if api is None
+            else api.check_destination(name)
+        )
     except DestinationMisconfiguredError:
         raise _missing(name) from None
     terminal.document(checked)
@@ -74,6 +77,14 @@ def check(name: str, as_json: bool) -> int:
     if not checked["ok"]:
         terminal.say(checked["hint"], style="dim")
     return int(not checked["ok"])
+
+
+def _states() -> Iterator[Mapping[str, Any]]:
+    from shared.pipeline.destination_states import state_of
+
+    ports = open_ports()
+    for entity in ports.configuration.get().destinations:
+        yield state_of(entity.name, ports)
 
 
 def _remark(state: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.local.acting import act, all_option, dry_run_option, filter_option
-from infra.local.options import Moment, json_option, open_ports
+from infra.local.options import Moment, json_option, open_ports, remote
 from infra.local.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ CATEGORIES = ("validation", "processing", "storage", "network", "resource", "con
 
 _SEARCH_PAGE = 500
 # What a retry needs is no reading matter.
-_MACHINE_FIELDS = frozenset({"retry_message"})
+_MACHINE_FIELDS = frozenset({"retry_message", "can_retry"})
 
 
 @click.group("exceptions", help="Work off what could not be done.")
@@ -60,18 +60,11 @@ def list_(
         "study_instance_uid": study or "",
         "stage": stage or "",
     }
-    log = open_ports().exceptions
-
-    def entries_of(limit: int, cursor: str | None) -> Page:
-        return log.list(where=where, since=since, limit=limit, cursor=cursor)
-
-    try:
-        page = _found(search, entries_of, limit, cursor) if search else entries_of(limit, cursor)
-    except ValueError:
-        raise click.BadParameter("it is none that this list gave", param_hint="--cursor") from None
-    entries = [_readable(document.data) for document in page.documents]
-    more = page.cursor is not None
-    terminal.document({"exceptions": entries, "more": more, "next_cursor": page.cursor})
+    asked = _there if remote() is not None else _here
+    found, following = asked(where, since, search, limit, cursor)
+    entries = [_readable(entry) for entry in found]
+    more = following is not None
+    terminal.document({"exceptions": entries, "more": more, "next_cursor": following})
     terminal.table(
         ["id", "when", "status", "category", "code", "destination", "what happened"],
         [
@@ -89,7 +82,33 @@ def list_(
         empty="No exceptions." if status == "all" else f"No {status} exceptions.",
     )
     if more and not as_json:
-        terminal.say(f"There are more; go on with --cursor {page.cursor}", style="dim")
+        terminal.say(f"There are more; go on with --cursor {following}", style="dim")
+
+
+def _here(
+    where: Mapping[str, str], since: datetime | None, search: str, limit: int, cursor: str | None
+) -> tuple[list[Mapping[str, Any]], str | None]:
+    log = open_ports().exceptions
+
+    def entries_of(limit: int, cursor: str | None) -> Page:
+        return log.list(where=where, since=since, limit=limit, cursor=cursor)
+
+    try:
+        page = _found(search, entries_of, limit, cursor) if search else entries_of(limit, cursor)
+    except ValueError:
+        raise click.BadParameter("it is none that this list gave", param_hint="--cursor") from None
+    return [document.data for document in page.documents], page.cursor
+
+
+def _there(
+    where: Mapping[str, str], since: datetime | None, search: str, limit: int, cursor: str | None
+) -> tuple[list[Mapping[str, Any]], str | None]:
+    api = remote()
+    assert api is not None
+    asked = {("study_uid" if k == "study_instance_uid" else k): v for k, v in where.items()}
+    asked |= {"q": search, "since": since.isoformat() if since else ""}
+    found = api.exceptions(limit=min(limit, _SEARCH_PAGE), cursor=cursor, **asked)
+    return list(found.items), found.next_cursor
 
 
 def _found(
@@ -119,7 +138,10 @@ def _found(
 def show(exception_id: str, as_json: bool) -> None:
     """Show one entry whole: what happened, to what, and what a person can do."""
     terminal = Terminal(as_json)
-    entry = _readable(open_ports().exceptions.get(exception_id))
+    api = remote()
+    entry = _readable(
+        open_ports().exceptions.get(exception_id) if api is None else api.exception(exception_id)
+    )
     terminal.document(entry)
     terminal.table(["", ""], [[name, _text(value)] for name, value in entry.items() if value])
 
@@ -217,7 +239,8 @@ def discard(
 
 def _readable(entry: Mapping[str, Any]) -> dict[str, Any]:
     readable = {name: value for name, value in entry.items() if name not in _MACHINE_FIELDS}
-    return {**readable, "can_be_retried": bool(entry["retry_topic"])}
+    # The API names it otherwise, and not the topic.
+    return {**readable, "can_be_retried": bool(entry.get("retry_topic", entry.get("can_retry")))}
 
 
 def _text(value: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from infra.local import heartbeat
 from infra.local.addresses import read_addresses
-from infra.local.options import json_option, open_ports, read_environment
+from infra.local.options import json_option, open_ports, read_environment, remote
 from infra.local.part import PART_NAMES
 from infra.local.terminal import CommandFailedError, Terminal
 
@@ -16,6 +18,16 @@ from infra.local.terminal import CommandFailedError, Terminal
 def command(as_json: bool) -> int:
     """Exit status 1 if a part does not."""
     terminal = Terminal(as_json)
+    if (api := remote()) is not None:
+        told = api.health()["checks"]
+        return _tell(
+            terminal,
+            api.url,
+            {
+                name: None if one["status"] == "healthy" else one.get("detail", one["status"])
+                for name, one in told.items()
+            },
+        )
     home = read_environment().home
     addresses = read_addresses(home)
     if addresses is None:
@@ -26,17 +38,21 @@ def command(as_json: bool) -> int:
         )
     checks = heartbeat.faults(home / "run", PART_NAMES)
     checks.update({name: check() for name, check in open_ports().health_checks.items()})
+    return _tell(terminal, addresses.url, checks)
+
+
+def _tell(terminal: Terminal, url: str, checks: Mapping[str, str | None]) -> int:
     healthy = not any(checks.values())
     terminal.document(
         {
             "status": "ok" if healthy else "failed",
-            "url": addresses.url,
+            "url": url,
             "checks": {name: fault or "ok" for name, fault in checks.items()},
         }
     )
     terminal.table(
         ["part", "state", ""],
         [[name, "failed" if fault else "ok", fault or ""] for name, fault in checks.items()],
-        title=f"Axiom Flow at {addresses.url}",
+        title=f"Axiom Flow at {url}",
     )
     return 0 if healthy else 1

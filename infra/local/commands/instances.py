@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from infra.local.acting import act, all_option, dry_run_option, filter_option
-from infra.local.options import json_option, open_ports
+from infra.local.options import json_option, open_ports, remote
 from infra.local.records import Record, find_records, record_of
 from infra.local.terminal import CommandFailedError, Terminal
 
@@ -17,37 +17,67 @@ STATES = ("routed", "collecting", "held", "discarded", "released", "quarantined"
 
 @click.group("instances", help="What was received, where it went, and what waits for a person.")
 def command() -> None:
-    """Works on AXIOM_HOME itself, whether the system runs or not."""
+    """Of AXIOM_HOME, whether the system runs or not, or of the system at --url."""
 
 
 @command.command("list")
 @click.option("--state", type=click.Choice(STATES))
 @click.option("--study", metavar="UID", help="Only of this Study Instance UID.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--cursor", metavar="CURSOR", help="Go on after the page that ended with it.")
 @json_option
-def list_(state: str | None, study: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    state: str | None, study: str | None, limit: int, cursor: str | None, as_json: bool
+) -> None:
     """List received Instances, newest first."""
     terminal = Terminal(as_json)
-    records = find_records(
-        open_ports(), {"state": state or "", "study_instance_uid": study or ""}, limit=limit
-    )
-    terminal.document({"instances": [record.as_json() for record in records]})
+    asked = _here if remote() is None else _there
+    found, following = asked(state or "", study or "", limit, cursor)
+    terminal.document({"instances": [one for one, _ in found], "next_cursor": following})
     terminal.table(
         ["receipt", "received", "state", "SOP Instance UID", "from", "rules", "destinations"],
         [
             [
-                record.instance["receipt_id"],
-                record.instance["received_at"][:19].replace("T", " "),
-                record.instance["state"],
-                record.instance["sop_instance_uid"],
-                source_of(record.instance),
-                ", ".join(record.instance["matched_rules"]),
-                ", ".join(f"{name}: {record.state_of(name)}" for name in record.destinations),
+                instance["receipt_id"],
+                instance["received_at"][:19].replace("T", " "),
+                instance["state"],
+                instance["sop_instance_uid"],
+                source_of(instance),
+                ", ".join(instance["matched_rules"]),
+                went,
             ]
-            for record in records
+            for instance, went in found
         ],
         empty="No Instances.",
     )
+    if following is not None and not as_json:
+        terminal.say(f"There are more; go on with --cursor {following}", style="dim")
+
+
+# Instances with, in words, where they went; and the cursor of the rest.
+_Listed = tuple[list[tuple[Mapping[str, Any], str]], str | None]
+
+
+def _here(state: str, study: str, limit: int, cursor: str | None) -> _Listed:
+    where = {"state": state, "study_instance_uid": study}
+    try:
+        records, following = find_records(open_ports(), where, limit=limit, cursor=cursor)
+    except ValueError:
+        raise click.BadParameter("it is none that this list gave", param_hint="--cursor") from None
+    return [
+        (
+            record.as_json(),
+            ", ".join(f"{name}: {record.state_of(name)}" for name in record.destinations),
+        )
+        for record in records
+    ], following
+
+
+def _there(state: str, study: str, limit: int, cursor: str | None) -> _Listed:
+    api = remote()
+    assert api is not None
+    page = api.instances(limit=limit, cursor=cursor, state=state, study_uid=study)
+    return [(one, ", ".join(one["destinations"])) for one in page.items], page.next_cursor
 
 
 @command.command("show")
@@ -56,17 +86,13 @@ def list_(state: str | None, study: str | None, limit: int, as_json: bool) -> No
 def show(identifier: str, as_json: bool) -> None:
     """Show one Instance: by receipt, or the newest with this SOP Instance UID."""
     terminal = Terminal(as_json)
-    ports = open_ports()
-    record = record_of(ports, identifier)
+    record = _found_here(identifier) if remote() is None else _found_there(identifier)
     if record is None:
-        found = find_records(ports, {"sop_instance_uid": identifier}, limit=1)
-        if not found:
-            raise CommandFailedError(
-                f"no Instance {identifier}",
-                hint="`axiom instances list` shows those that rules have decided about.",
-                code="not-found",
-            )
-        record = found[0]
+        raise CommandFailedError(
+            f"no Instance {identifier}",
+            hint="`axiom instances list` shows those that rules have decided about.",
+            code="not-found",
+        )
     terminal.document(record.as_json())
     if not as_json:
         _print(terminal, record)
@@ -155,6 +181,33 @@ def discard(
         done="discarded",
         as_json=as_json,
     )
+
+
+def _found_here(identifier: str) -> Record | None:
+    ports = open_ports()
+    record = record_of(ports, identifier)
+    if record is None:
+        found, _ = find_records(ports, {"sop_instance_uid": identifier}, limit=1)
+        record = found[0] if found else None
+    return record
+
+
+def _found_there(identifier: str) -> Record | None:
+    from shared.client import ApiError
+
+    api = remote()
+    assert api is not None
+    listed = api.instances(limit=1, sop_instance_uid=identifier).items
+    try:
+        found: Mapping[str, Any] = api.instance(listed[0]["receipt_id"] if listed else identifier)
+    except ApiError as error:
+        if error.code == "document-missing":
+            return None
+        raise
+    # One that only its exceptions tell of has not been decided about.
+    if "deliveries" not in found:
+        return None
+    return Record(found, {d["destination"]: d for d in found["deliveries"] if "attempts" in d})
 
 
 def source_of(instance: Mapping[str, Any]) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 
 if TYPE_CHECKING:
+    from shared.client import Client
+    from shared.client.documents import NewKey
     from shared.identity.directory import Directory
-    from shared.identity.keys import ApiKeys, NewKey
+    from shared.identity.keys import ApiKeys
 
 
 @click.group("keys", help="Make, list, rotate and revoke API keys.")
 def command() -> None:
-    """Works on AXIOM_HOME itself: who can read and write it is an administrator already."""
+    """Of AXIOM_HOME, whose every reader and writer is an administrator already, or at --url."""
 
 
 @command.command("create")
@@ -42,6 +45,9 @@ def create(
     """
     from shared.identity.keys import KeyScope
 
+    if (api := remote()) is not None:
+        _show(_created_there(api, user, roles, addresses, days, label), as_json)
+        return
     directory, keys = _opened()
     if missing := directory.missing_roles(roles):
         raise CommandFailedError(f"there is no role {missing[0]!r}", code="no-role")
@@ -53,7 +59,7 @@ def create(
         made = keys.create(user, scope, by=principal())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _show(made, as_json)
+    _show({"id": made.key_id, "key": made.text}, as_json)
 
 
 @command.command("list")
@@ -65,13 +71,20 @@ def list_(user: str, as_json: bool) -> None:
     The roles of a key that is not limited to some are those of its user.
     """
     terminal = Terminal(as_json)
-    directory, keys = _opened()
-    page = keys.list(user, limit=500)
-    found = [document.data for document in page.documents]
+    found: list[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        users = {one["name"]: one for one in api.users()}
+        found = [key for name in ([user] if user else users) for key in api.keys(name)]
+        roles = {name: one["roles"] for name, one in users.items()}
+    else:
+        directory, keys = _opened()
+        page = keys.list(user, limit=500)
+        found = [document.data for document in page.documents]
+        owners = {key["user"] for key in found}
+        roles = {owner: (directory.user(owner) or {}).get("roles") for owner in owners}
     terminal.document({"keys": found})
     columns = ("id", "user", "label", "roles", "addresses", "expires_at", "last_used_at")
-    roles = {user: (directory.user(user) or {}).get("roles") for user in {k["user"] for k in found}}
-    shown = [k if k["roles"] is not None else {**k, "roles": roles[k["user"]]} for k in found]
+    shown = [k if k["roles"] is not None else {**k, "roles": roles.get(k["user"])} for k in found]
     rows = [
         [", ".join(v) if isinstance(v, list) else v for v in (key[name] for name in columns)]
         for key in shown
@@ -85,8 +98,13 @@ def list_(user: str, as_json: bool) -> None:
 @json_option
 def rotate(key_id: str, overlap_hours: float, as_json: bool) -> None:
     """Make a key that is good for the same; the old one ends after the overlap."""
+    if (api := remote()) is not None:
+        owner = _owner(api, key_id)
+        _show(api.rotate_key(key_id, owner, overlap_s=3600 * overlap_hours), as_json)
+        return
     _, keys = _opened()
-    _show(keys.rotate(key_id, by=principal(), overlap=timedelta(hours=overlap_hours)), as_json)
+    made = keys.rotate(key_id, by=principal(), overlap=timedelta(hours=overlap_hours))
+    _show({"id": made.key_id, "key": made.text}, as_json)
 
 
 @command.command("revoke")
@@ -95,14 +113,58 @@ def rotate(key_id: str, overlap_hours: float, as_json: bool) -> None:
 def revoke(key_ids: tuple[str, ...], as_json: bool) -> None:
     """Have keys refused from now on."""
     terminal = Terminal(as_json)
-    _, keys = _opened()
-    for key_id in key_ids:
-        keys.read(key_id)
-    for key_id in key_ids:
-        keys.revoke(key_id, by=principal())
+    if (api := remote()) is not None:
+        owners = [_owner(api, key_id) for key_id in key_ids]
+        for key_id, owner in zip(key_ids, owners, strict=True):
+            api.revoke_key(key_id, owner)
+    else:
+        _, keys = _opened()
+        for key_id in key_ids:
+            keys.read(key_id)
+        for key_id in key_ids:
+            keys.revoke(key_id, by=principal())
     terminal.document({"revoked": list(key_ids)})
     if not as_json:
         terminal.say(f"Revoked {', '.join(key_ids)}.")
+
+
+def _created_there(
+    api: Client,
+    user: str,
+    roles: Sequence[str],
+    addresses: Sequence[str],
+    days: int | None,
+    label: str,
+) -> NewKey:
+    from shared.identity.permissions import ADMIN
+
+    is_known = user in {one["name"] for one in api.users()}
+    if not is_known:
+        given = list(roles) or ([ADMIN] if user == ADMIN else [])
+        if not given:
+            raise _no_user(user)
+        api.create_user(user, given)
+    scope: dict[str, Any] = {"label": label, "addresses": list(addresses)}
+    if is_known and roles:
+        scope["roles"] = list(roles)
+    if days:
+        scope["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    return api.create_key(scope, _unless_me(api, user))
+
+
+def _unless_me(api: Client, user: str) -> str:
+    """The user, or "" for whoever asks: nobody changes themselves as one of the users."""
+    return "" if user == api.me()["name"] else user
+
+
+def _owner(api: Client, key_id: str) -> str:
+    """Whose key it is, as the client names them."""
+    for one in api.users():
+        if any(key["id"] == key_id for key in api.keys(one["name"])):
+            return _unless_me(api, one["name"])
+    raise CommandFailedError(
+        f"there is no key {key_id}", hint="`axiom keys list` shows all.", code="no-key"
+    )
 
 
 def _opened() -> tuple[Directory, ApiKeys]:
@@ -123,11 +185,7 @@ def _ensure_user(directory: Directory, name: str, roles: tuple[str, ...]) -> Non
         return
     given = roles or ((ADMIN,) if name == ADMIN else ())
     if not given:
-        raise CommandFailedError(
-            f"there is no user {name!r}",
-            hint="Name the roles that the new user is to have with --role.",
-            code="no-user",
-        )
+        raise _no_user(name)
     try:
         user = User(name=name, roles=given)
     except ValidationError:
@@ -135,9 +193,17 @@ def _ensure_user(directory: Directory, name: str, roles: tuple[str, ...]) -> Non
     directory.create_user(user, by=principal())
 
 
+def _no_user(name: str) -> CommandFailedError:
+    return CommandFailedError(
+        f"there is no user {name!r}",
+        hint="Name the roles that the new user is to have with --role.",
+        code="no-user",
+    )
+
+
 def _show(made: NewKey, as_json: bool) -> None:
     terminal = Terminal(as_json)
-    terminal.document({"id": made.key_id, "key": made.text})
+    terminal.document(made)
     if not as_json:
-        terminal.say(made.text)
-        terminal.say(f"Key {made.key_id}; it is shown this once: keep it.", style="dim")
+        terminal.say(made["key"])
+        terminal.say(f"Key {made['id']}; it is shown this once: keep it.", style="dim")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
+from infra.local.waiting import waited_for
 
+if TYPE_CHECKING:
+    from shared.client import Client
+
+# Of the newest jobs, as many as are looked at.
+_LISTED = 500
 _COUNTS = ("done", "failed", "unknown", "instances")
 
 
@@ -48,6 +55,11 @@ def command(
 
     if source is None:
         raise click.UsageError("Missing option '--source'.")
+    if (api := remote()) is not None:
+        text = csv_file.read_text(encoding="utf-8-sig") if csv_file is not None else ""
+        lists = {"studies": list(studies), "accessions": list(accessions), "csv": text}
+        started = api.pull({"source": source, **lists, "again": again})
+        return _left(started, as_json) if background else _wait(api, started["id"], as_json)
     try:
         wanted = [pulls.Wanted("StudyInstanceUID", uid) for uid in studies]
         wanted += [pulls.Wanted("AccessionNumber", number) for number in accessions]
@@ -59,9 +71,7 @@ def command(
         raise click.UsageError(str(error)) from None
     if background:
         pulls.start(job["id"], ports)
-        Terminal(as_json).document(job)
-        Terminal(as_json).say(f"{job['id']}: {job['total']} rows; `axiom pull show` tells more")
-        return 0
+        return _left(job, as_json)
     return _work(job["id"], as_json)
 
 
@@ -69,13 +79,18 @@ def command(
 @json_option
 def list_(as_json: bool) -> None:
     """List pulls, newest first."""
-    from shared.pipeline import pulls
+    from shared.pipeline.pulls import JOBS
 
     terminal = Terminal(as_json)
-    page = open_ports().documents.query(
-        pulls.JOBS, order_by="created_at", descending=True, limit=500
-    )
-    jobs = [one.data for one in page.documents if one.data.get("kind") == "pull"]
+    found: Iterable[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        found = api.jobs()
+    else:
+        page = open_ports().documents.query(
+            JOBS, order_by="created_at", descending=True, limit=_LISTED
+        )
+        found = [one.data for one in page.documents]
+    jobs = [one for one in itertools.islice(found, _LISTED) if one.get("kind") == "pull"]
     terminal.document({"pulls": jobs})
     terminal.table(
         ["pull", "source", "state", "rows", *_COUNTS],
@@ -92,11 +107,14 @@ def list_(as_json: bool) -> None:
 @json_option
 def show(pull_id: str, as_json: bool) -> None:
     """Show how far a pull is, and what became of each row."""
+    if (api := remote()) is not None:
+        _print(Terminal(as_json), api.read_pull(pull_id), list(api.pull_rows(pull_id)))
+        return
     ports = open_ports()
     found = ports.documents.get("jobs", pull_id)
     if found is None:
         raise _missing(pull_id)
-    _print(Terminal(as_json), found.data)
+    _print(Terminal(as_json), found.data, _rows(pull_id))
 
 
 @command.command("pause")
@@ -106,7 +124,12 @@ def pause(pull_id: str, as_json: bool) -> None:
     """Stop a pull after the rows at hand."""
     from shared.pipeline import pulls
 
-    job = pulls.pause(pull_id, by=principal(), ports=open_ports())
+    api = remote()
+    job: Mapping[str, Any] = (
+        pulls.pause(pull_id, by=principal(), ports=open_ports())
+        if api is None
+        else api.pause_pull(pull_id)
+    )
     Terminal(as_json).document(job)
 
 
@@ -118,6 +141,10 @@ def resume(pull_id: str, background: bool, as_json: bool) -> int:
     """Go on with a pull that was paused or interrupted."""
     from shared.pipeline import pulls
 
+    if (api := remote()) is not None:
+        if api.read_pull(pull_id)["state"] == pulls.PAUSED:
+            api.resume_pull(pull_id)
+        return 0 if background else _wait(api, pull_id, as_json)
     ports = open_ports()
     found = ports.documents.get("jobs", pull_id)
     if found is None:
@@ -145,9 +172,7 @@ def _work(pull_id: str, as_json: bool) -> int:
         pulls.work(pull_id, ports, tell=tell)
     except KeyboardInterrupt:
         pulls.pause(pull_id, by=principal(), ports=ports)
-        raise CommandFailedError(
-            f"{pull_id} is paused", hint=f"axiom pull resume {pull_id}", code="paused"
-        ) from None
+        raise _paused(pull_id) from None
     except SourceUnavailableError as error:
         pulls.pause(pull_id, by=principal(), ports=ports)
         raise CommandFailedError(
@@ -155,14 +180,35 @@ def _work(pull_id: str, as_json: bool) -> int:
         ) from None
     job = ports.documents.get(pulls.JOBS, pull_id)
     assert job is not None
-    _print(terminal, job.data)
+    _print(terminal, job.data, _rows(pull_id))
     return int(job.data["done"] < job.data["total"])
 
 
-def _print(terminal: Terminal, job: Mapping[str, Any]) -> None:
+def _left(job: Mapping[str, Any], as_json: bool) -> int:
+    Terminal(as_json).document(job)
+    Terminal(as_json).say(f"{job['id']}: {job['total']} rows; `axiom pull show` tells more")
+    return 0
+
+
+def _wait(api: Client, pull_id: str, as_json: bool) -> int:
+    """Until the system there has done it, or paused it."""
+    try:
+        ended = waited_for(lambda: api.read_pull(pull_id), lambda job: job["state"] != "running")
+    except KeyboardInterrupt:
+        api.pause_pull(pull_id)
+        raise _paused(pull_id) from None
+    assert ended is not None
+    _print(Terminal(as_json), ended, list(api.pull_rows(pull_id)))
+    return int(ended["done"] < ended["total"])
+
+
+def _rows(pull_id: str) -> list[dict[str, Any]]:
     from shared.pipeline import pulls
 
-    rows = [pulls.shown(row) for row in pulls.all_rows(job["id"], open_ports())]
+    return [pulls.shown(row) for row in pulls.all_rows(pull_id, open_ports())]
+
+
+def _print(terminal: Terminal, job: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     terminal.document({**job, "rows": rows})
     counts = ", ".join(f"{name} {job[name]}" for name in _COUNTS)
     terminal.say(f"{job['id']}: {job['state']}, {job['total']} rows: {counts}")
@@ -183,6 +229,12 @@ def _print(terminal: Terminal, job: Mapping[str, Any]) -> None:
             ]
             for row in rows
         ],
+    )
+
+
+def _paused(pull_id: str) -> CommandFailedError:
+    return CommandFailedError(
+        f"{pull_id} is paused", hint=f"axiom pull resume {pull_id}", code="paused"
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import click
 
-from infra.local.options import Moment, json_option, open_ports, principal
+from infra.local.options import Moment, json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
+from infra.local.waiting import waited_for
 
 
 @click.command("reconcile")
@@ -40,12 +43,22 @@ def command(
     """
     from shared.pipeline import reconcile
 
-    ports = open_ports()
     terminal = Terminal(as_json)
-    created = reconcile.create(
-        source, destination, ports, by=principal(), since=since, requeue=requeue
-    )
-    found = reconcile.work(created["id"], ports)
+    found: Mapping[str, Any]
+    if (api := remote()) is not None:
+        wanted = {"source": source, "destination": destination, "requeue": requeue}
+        asked = api.reconcile({**wanted, **({"since": since.isoformat()} if since else {})})
+        ended = waited_for(
+            lambda: api.reconciliation(asked["id"]), lambda one: one["state"] != reconcile.RUNNING
+        )
+        assert ended is not None
+        found = dict(ended)
+    else:
+        ports = open_ports()
+        created = reconcile.create(
+            source, destination, ports, by=principal(), since=since, requeue=requeue
+        )
+        found = reconcile.work(created["id"], ports)
     if found["state"] != reconcile.FINISHED:
         raise CommandFailedError(str(found["reason"]), code="not-reconciled")
     terminal.document(found)

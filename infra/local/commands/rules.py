@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal, read_environment
+from infra.local.options import json_option, open_ports, principal, read_environment, remote
 from infra.local.terminal import CommandFailedError, Terminal
 
 if TYPE_CHECKING:
@@ -76,12 +77,15 @@ def validate(files: Sequence[Path], alone: bool, as_json: bool) -> None:
 
     terminal = Terminal(as_json)
     configuration = None
-    if not alone and read_environment().home.exists():
+    api = None if alone else remote()
+    if not alone and api is None and read_environment().home.exists():
         configuration = open_ports().configuration
     names = []
     for file in files:
         for document in _rulesets(file):
-            if configuration is None:
+            if api is not None:
+                api.validate_ruleset(document)
+            elif configuration is None:
                 check_ruleset(document, study_rules=True)
             else:
                 configuration.validate("rulesets", document)
@@ -117,15 +121,19 @@ def dry_run(
     (document,) = _only_one(file, _rulesets(file))
     if sum(one is not None for one in (dicom, dump, last)) != 1:
         raise click.UsageError("Give one of --dicom, --dump and --last.")
-    ports = open_ports()
-    candidate = ports.rules.read_candidate(document)
-    trials: Iterable[Trial] = (
-        trying.past_trials(ports, last) if last else [_trial(dicom, dump, facts)]
-    )
-    report = trying.report(trials, *trying.programs(ports, candidate))
-    AuditLog(ports.documents, ports.clock).add(
-        who=principal(), what="rulesets.dry-run", id=candidate.name
-    )
+    report: Mapping[str, Any]
+    if (api := remote()) is not None:
+        report = api.dry_run({"ruleset": document, **_sent(dicom, dump, last, facts)})
+    else:
+        ports = open_ports()
+        candidate = ports.rules.read_candidate(document)
+        trials: Iterable[Trial] = (
+            trying.past_trials(ports, last) if last else [_trial(dicom, dump, facts)]
+        )
+        report = trying.report(trials, *trying.programs(ports, candidate))
+        AuditLog(ports.documents, ports.clock).add(
+            who=principal(), what="rulesets.dry-run", id=candidate.name
+        )
     terminal.document(report)
     terminal.table(
         ["Instance", "verdict", "rules", "destinations", "differs from live"],
@@ -180,6 +188,13 @@ def explain(
     terminal = Terminal(as_json)
     if sum(one is not None for one in (receipt, dicom, dump)) != 1:
         raise click.UsageError("Give one of RECEIPT, --dicom and --dump.")
+    told: Mapping[str, Any]
+    api = remote()
+    if api is not None and receipt is None:
+        raise click.UsageError("--dicom and --dump work on AXIOM_HOME alone; try dry-run.")
+    if api is not None and receipt is not None:
+        _print_account(terminal, api.explain(receipt, whose))
+        return
     ports = open_ports()
     if receipt is not None:
         known = ports.documents.get("instances", receipt)
@@ -190,8 +205,12 @@ def explain(
         told = explain_instance(receipt, ports, decided_by, by=principal())
     else:
         told = explain_trial(_trial(dicom, dump, facts), ports.rules.program()[1])
+    _print_account(terminal, told)
+
+
+def _print_account(terminal: Terminal, told: Mapping[str, Any]) -> None:
     terminal.document(told)
-    if as_json:
+    if terminal.as_json:
         return
     for rule in told["rules"]:
         style = "green" if rule["matched"] else None
@@ -272,6 +291,21 @@ def _trial(dicom: Path | None, dump: Path | None, facts: Sequence[str]) -> Trial
         raise CommandFailedError(f"{path}: {error.strerror}", code="unreadable") from None
     except DumpError as error:
         raise CommandFailedError(f"{path}: {error}", code="invalid-dump") from None
+
+
+def _sent(
+    dicom: Path | None, dump: Path | None, last: int | None, facts: Sequence[str]
+) -> dict[str, Any]:
+    """What to try rules on, as the API takes it."""
+    known = {"facts": _facts(facts)} if facts else {}
+    if last is not None:
+        return {"last": last}
+    path = dicom or dump
+    assert path is not None
+    data = path.read_bytes()
+    if dicom is not None:
+        return {"dicom": base64.b64encode(data).decode(), **known}
+    return {"dump": data.decode("utf-8", "replace"), **known}
 
 
 def _facts(given: Sequence[str]) -> dict[str, Any]:

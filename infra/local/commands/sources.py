@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
+from infra.local.waiting import waited_for
 from shared.errors import DocumentMissingError
+
+if TYPE_CHECKING:
+    from shared.client import Client
 
 # How long the running system's own poll of a source is waited for.
 _WAIT_S = 60.0
@@ -14,18 +21,16 @@ _WAIT_S = 60.0
 
 @click.group("sources", help="List and show the sources that are polled; poll one now.")
 def command() -> None:
-    """Works on AXIOM_HOME itself, whether the system runs or not."""
+    """Of AXIOM_HOME, whether the system runs or not, or of the system at --url."""
 
 
 @command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
     """List all sources: what they do, and what came from them."""
-    from shared.pipeline.source_states import state_of
-
     terminal = Terminal(as_json)
-    ports = open_ports()
-    states = [state_of(entity.name, ports) for entity in ports.configuration.get().sources]
+    api = remote()
+    states: list[Mapping[str, Any]] = list(_states() if api is None else api.sources())
     terminal.document({"sources": states})
     terminal.table(
         ["source", "type", "state", "polled", "next", "found", "queued", "processed", "failed", ""],
@@ -53,8 +58,9 @@ def show(name: str, as_json: bool) -> None:
     from shared.pipeline.source_states import state_of
 
     terminal = Terminal(as_json)
+    api = remote()
     try:
-        state = state_of(name, open_ports())
+        state: Mapping[str, Any] = state_of(name, open_ports()) if api is None else api.source(name)
     except DocumentMissingError:
         raise _missing(name) from None
     terminal.document(state)
@@ -71,13 +77,14 @@ def poll(name: str, failed: bool, as_json: bool) -> int:
 
     Exit status 1 if something that it shows did not come.
     """
-    from shared.pipeline.polling import Poller
-
     terminal = Terminal(as_json)
-    ports = open_ports()
-    if ports.configuration.get().source(name) is None:
-        raise _missing(name)
-    counts = Poller(ports).poll(name, retry=failed, wait_s=_WAIT_S)
+    api = remote()
+    if api is None:
+        counts = _polled(name, failed)
+    elif failed:
+        raise click.UsageError("--failed works on AXIOM_HOME alone.")
+    else:
+        counts = _polled_there(api, name)
     terminal.document({"source": name, **counts})
     terminal.table(["", "Instances"], [[key, value] for key, value in counts.items()])
     return int(counts["failed"] > 0 or counts["processed"] < counts["found"])
@@ -94,8 +101,13 @@ def check(name: str, as_json: bool) -> int:
     from shared.pipeline.peer_check import check_source
 
     terminal = Terminal(as_json)
+    api = remote()
     try:
-        checked = check_source(name, open_ports(), by=principal())
+        checked: Mapping[str, Any] = (
+            check_source(name, open_ports(), by=principal())
+            if api is None
+            else api.check_source(name)
+        )
     except DocumentMissingError:
         raise _missing(name) from None
     terminal.document(checked)
@@ -103,6 +115,39 @@ def check(name: str, as_json: bool) -> int:
     if not checked["ok"]:
         terminal.say(checked["hint"], style="dim")
     return int(not checked["ok"])
+
+
+def _states() -> Iterator[Mapping[str, Any]]:
+    from shared.pipeline.source_states import state_of
+
+    ports = open_ports()
+    for entity in ports.configuration.get().sources:
+        yield state_of(entity.name, ports)
+
+
+def _polled(name: str, failed: bool) -> Mapping[str, int]:
+    from shared.pipeline.polling import Poller
+
+    ports = open_ports()
+    if ports.configuration.get().source(name) is None:
+        raise _missing(name)
+    return Poller(ports).poll(name, retry=failed, wait_s=_WAIT_S)
+
+
+def _polled_there(api: Client, name: str) -> Mapping[str, int]:
+    """What the poll counted that the system there makes."""
+    before = api.source(name)["poll_ended_at"]
+    api.poll_source(name)
+    state = waited_for(
+        lambda: api.source(name), lambda one: one["poll_ended_at"] != before, within_s=_WAIT_S
+    )
+    if state is None:
+        raise CommandFailedError(
+            f"{name} is polled still", hint=f"See `axiom sources show {name}`.", code="too-slow"
+        )
+    if state["failures"]:
+        raise CommandFailedError(state["last_error"], code="not-polled")
+    return state["last_poll"]
 
 
 def _missing(name: str) -> CommandFailedError:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 
 if TYPE_CHECKING:
+    from shared.client import Client
     from shared.pipeline.ports import Ports
     from shared.pipeline.standardization_reviews import Settled
     from shared.standardize.evaluation import Outcome, Score
@@ -110,11 +112,17 @@ def reviews(state: str, series_uid: str, limit: int, as_json: bool) -> None:
     from shared.pipeline import standardization_reviews
     from shared.pipeline.series_decisions import OPEN
 
-    states = {"open": OPEN, "all": ()}.get(state, (state,))
-    page = standardization_reviews.find(
-        open_ports(), states=states, series_instance_uid=series_uid, limit=limit
-    )
-    found = [standardization_reviews.summary(one.data) for one in page.documents]
+    found: list[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        there = api.reviews(limit=limit, state=state, series_uid=series_uid)
+        found, more = list(there.items), there.next_cursor is not None
+    else:
+        states = {"open": OPEN, "all": ()}.get(state, (state,))
+        page = standardization_reviews.find(
+            open_ports(), states=states, series_instance_uid=series_uid, limit=limit
+        )
+        found = [standardization_reviews.summary(one.data) for one in page.documents]
+        more = page.cursor is not None
     terminal = Terminal(as_json)
     terminal.document(found)
     terminal.table(
@@ -133,7 +141,7 @@ def reviews(state: str, series_uid: str, limit: int, as_json: bool) -> None:
         ],
         empty="Nothing waits for a person." if state == "open" else "No decisions.",
     )
-    if page.cursor is not None and not as_json:
+    if more and not as_json:
         terminal.say(f"There are more than {limit}; see --limit.", style="dim")
 
 
@@ -144,7 +152,12 @@ def show(key: str, as_json: bool) -> None:
     """Show one decision: what was asked, what was proposed, and on which evidence."""
     from shared.pipeline import standardization_reviews
 
-    found = _tried(lambda ports: standardization_reviews.read(key, ports, by=principal()))
+    api = remote()
+    found: Mapping[str, Any] = (
+        _tried(lambda ports: standardization_reviews.read(key, ports, by=principal()))
+        if api is None
+        else api.review(key)
+    )
     terminal = Terminal(as_json)
     terminal.document(found)
     rows = [[name, value] for name, value in found.items() if value and name not in _IN_PARTS]
@@ -161,7 +174,11 @@ def approve(key: str, always: bool, as_json: bool) -> None:
     """What was proposed is right: all Instances of the Series get it."""
     from shared.pipeline import standardization_reviews as people
 
-    _settle(lambda ports: people.approve(key, ports, by=principal(), always=always), as_json)
+    _settle(
+        lambda ports: people.approve(key, ports, by=principal(), always=always),
+        lambda api: api.settle_review(key, "approve", {"always": always}),
+        as_json,
+    )
 
 
 @command.command("correct")
@@ -178,6 +195,9 @@ def correct(key: str, value: str, always: bool, reason: str, as_json: bool) -> N
         lambda ports: people.correct(
             key, value, ports, by=principal(), always=always, reason=reason
         ),
+        lambda api: api.settle_review(
+            key, "correct", {"value": value, "always": always, "reason": reason}
+        ),
         as_json,
     )
 
@@ -190,7 +210,11 @@ def reject(key: str, reason: str, as_json: bool) -> None:
     """What was proposed is wrong: the Instances go on as they came."""
     from shared.pipeline import standardization_reviews as people
 
-    _settle(lambda ports: people.reject(key, ports, by=principal(), reason=reason), as_json)
+    _settle(
+        lambda ports: people.reject(key, ports, by=principal(), reason=reason),
+        lambda api: api.settle_review(key, "reject", {"reason": reason}),
+        as_json,
+    )
 
 
 @command.command("revert")
@@ -201,7 +225,11 @@ def revert(key: str, reason: str, as_json: bool) -> None:
     """Take back what was applied: the Instances are delivered again as they came."""
     from shared.pipeline import standardization_reviews as people
 
-    _settle(lambda ports: people.revert(key, ports, by=principal(), reason=reason), as_json)
+    _settle(
+        lambda ports: people.revert(key, ports, by=principal(), reason=reason),
+        lambda api: api.settle_review(key, "revert", {"reason": reason}),
+        as_json,
+    )
 
 
 @command.command("ask-again")
@@ -211,7 +239,11 @@ def ask_again(key: str, as_json: bool) -> None:
     """Have the providers decide anew, as when one was down."""
     from shared.pipeline import standardization_reviews as people
 
-    _settle(lambda ports: people.ask_again(key, ports, by=principal()), as_json)
+    _settle(
+        lambda ports: people.ask_again(key, ports, by=principal()),
+        lambda api: api.settle_review(key, "ask-again"),
+        as_json,
+    )
 
 
 @command.command("synonyms")
@@ -221,7 +253,12 @@ def synonyms(limit: int, as_json: bool) -> None:
     """List what people of the site said once and for all, the newest first."""
     from shared.pipeline.site_synonyms import SiteSynonyms
 
-    found = [one.data for one in SiteSynonyms(open_ports().documents).page(limit, None).documents]
+    api = remote()
+    found: list[Mapping[str, Any]] = (
+        [one.data for one in SiteSynonyms(open_ports().documents).page(limit, None).documents]
+        if api is None
+        else list(itertools.islice(api.synonyms(), limit))
+    )
     terminal = Terminal(as_json)
     terminal.document(found)
     terminal.table(
@@ -241,7 +278,10 @@ def forget(key: str, as_json: bool) -> None:
     """Have the synonym KEY count no more; what was decided by it stays."""
     from shared.pipeline import standardization_reviews
 
-    _tried(lambda ports: standardization_reviews.forget_synonym(key, ports, by=principal()))
+    if (api := remote()) is not None:
+        api.forget_synonym(key)
+    else:
+        _tried(lambda ports: standardization_reviews.forget_synonym(key, ports, by=principal()))
     terminal = Terminal(as_json)
     terminal.document({"forgotten": key})
     if not as_json:
@@ -254,7 +294,10 @@ def report(as_json: bool) -> None:
     """Count what each provider decided, and what people made of it; in Series."""
     from shared.pipeline import standardization_report
 
-    found = standardization_report.report(open_ports())
+    api = remote()
+    found: Mapping[str, Any] = (
+        standardization_report.report(open_ports()) if api is None else api.standardize_report()
+    )
     terminal = Terminal(as_json)
     terminal.document(found)
     columns = standardization_report.COLUMNS
@@ -302,22 +345,35 @@ def _tried(do: Callable[[Ports], Any]) -> Any:
         raise CommandFailedError(str(error), hint=error.hint, code=error.code) from None
 
 
-def _settle(do: Callable[[Ports], Settled], as_json: bool) -> None:
+def _settle(
+    here: Callable[[Ports], Settled],
+    there: Callable[[Client], Mapping[str, Any]],
+    as_json: bool,
+) -> None:
     from shared.pipeline.standardization_reviews import summary
 
-    settled: Settled = _tried(do)
-    decision = summary(settled.decision)
+    api = remote()
+    if api is None:
+        done: Settled = _tried(here)
+        settled: Mapping[str, Any] = {
+            "decision": summary(done.decision),
+            "again": done.again,
+            "gone": done.gone,
+        }
+    else:
+        settled = there(api)
+    decision = settled["decision"]
     terminal = Terminal(as_json)
-    terminal.document({"decision": decision, "again": settled.again, "gone": settled.gone})
+    terminal.document(settled)
     if as_json:
         return
     told = f" as {decision['value']}" if decision["value"] else ""
     terminal.say(
         f"{decision['attribute']} of series {decision['series_instance_uid']}: "
-        f"{decision['state']}{told}; {settled.again} Instances are decided about anew"
+        f"{decision['state']}{told}; {settled['again']} Instances are decided about anew"
     )
-    if settled.gone:
-        terminal.say(f"{settled.gone} cannot be sent again: their received files are gone")
+    if settled["gone"]:
+        terminal.say(f"{settled['gone']} cannot be sent again: their received files are gone")
 
 
 _IN_PARTS = frozenset({"evidence", "context", "history"})

@@ -7,33 +7,54 @@ from typing import Any
 
 import click
 
-from infra.local.options import json_option, open_ports, principal
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from shared.pipeline import studies
 
 
 @click.group("studies", help="List and show what waits for its Study, and end the waiting.")
 def command() -> None:
-    """Works on AXIOM_HOME itself, whether the system runs or not."""
+    """Of AXIOM_HOME, whether the system runs or not, or of the system at --url."""
 
 
 @command.command("list")
 @click.option("--state", type=click.Choice(studies.STATES))
 @click.option("--study", metavar="UID", help="Only of this Study Instance UID.")
 @click.option("--rule", metavar="RULESET/RULE")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--cursor", metavar="CURSOR", help="Go on after the page that ended with it.")
 @json_option
 def list_(
-    state: str | None, study: str | None, rule: str | None, limit: int, as_json: bool
+    state: str | None,
+    study: str | None,
+    rule: str | None,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
 ) -> None:
     """List Studies and Series, newest first: one line for each rule that wants them."""
     terminal = Terminal(as_json)
-    documents = open_ports().documents
-    where = {"state": state or "", "study_instance_uid": study or "", "rule": rule or ""}
-    page = studies.find(documents, where=where, limit=limit)
-    entries = [studies.shown(documents, document.data) for document in page.documents]
-    terminal.document({"studies": entries, "more": page.cursor is not None})
+    entries: list[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        there = api.studies(
+            limit=limit, cursor=cursor, state=state or "", study_uid=study or "", rule=rule or ""
+        )
+        entries, following = list(there.items), there.next_cursor
+    else:
+        documents = open_ports().documents
+        where = {"state": state or "", "study_instance_uid": study or "", "rule": rule or ""}
+        try:
+            page = studies.find(documents, where=where, limit=limit, cursor=cursor)
+        except ValueError:
+            said = "it is none that this list gave"
+            raise click.BadParameter(said, param_hint="--cursor") from None
+        entries = [studies.shown(documents, document.data) for document in page.documents]
+        following = page.cursor
+    more = following is not None
+    terminal.document({"studies": entries, "more": more, "next_cursor": following})
     _print(terminal, entries)
+    if more and not as_json:
+        terminal.say(f"There are more; go on with --cursor {following}", style="dim")
 
 
 @command.command("show")
@@ -42,9 +63,13 @@ def list_(
 def show(study_instance_uid: str, as_json: bool) -> None:
     """Show one Study whole: how far each rule is with it, and why."""
     terminal = Terminal(as_json)
-    documents = open_ports().documents
-    found = studies.of_study(documents, study_instance_uid)
-    entries = [studies.shown(documents, document.data) for document in found]
+    entries: list[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        entries = list(api.study(study_instance_uid)["rules"])
+    else:
+        documents = open_ports().documents
+        found = studies.of_study(documents, study_instance_uid)
+        entries = [studies.shown(documents, document.data) for document in found]
     terminal.document({"study_instance_uid": study_instance_uid, "rules": entries})
     for entry in entries:
         rows = [[name.replace("_", " "), value] for name, value in entry.items() if _says(value)]
@@ -58,6 +83,12 @@ def show(study_instance_uid: str, as_json: bool) -> None:
 def complete(study_instance_uid: str, rule: str, as_json: bool) -> None:
     """Have a Study count as complete; one that was held or discarded is decided anew."""
     terminal = Terminal(as_json)
+    entries: list[Mapping[str, Any]]
+    if (api := remote()) is not None:
+        entries = list(api.complete_study(study_instance_uid, rule)["rules"])
+        terminal.document({"study_instance_uid": study_instance_uid, "rules": entries})
+        _print(terminal, entries)
+        return
     ports = open_ports()
     try:
         changed = studies.complete(
@@ -74,7 +105,7 @@ def complete(study_instance_uid: str, rule: str, as_json: bool) -> None:
     _print(terminal, entries)
 
 
-def _print(terminal: Terminal, entries: list[dict[str, Any]]) -> None:
+def _print(terminal: Terminal, entries: list[Mapping[str, Any]]) -> None:
     terminal.table(
         ["Study Instance UID", "rule", "state", "since", "Instances", "late", "decided"],
         [

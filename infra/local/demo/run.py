@@ -221,7 +221,7 @@ def _collect(stories: Sequence[Story], ports: Ports) -> list[str]:
     """What the system has on record of each story; returns what no story accounts for."""
     for story in stories:
         if story.sop_instance_uid:
-            found = find_records(ports, {"sop_instance_uid": story.sop_instance_uid}, limit=1)
+            found, _ = find_records(ports, {"sop_instance_uid": story.sop_instance_uid}, limit=1)
             story.record = found[0] if found else None
     unexpected = []
     for document in ports.exceptions.list(limit=1000).documents:
