@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from scp_gateway.gateway import Gateway
 from scp_gateway.query_services import QUERY_SOP_CLASSES
+from shared import metrics
 from shared.adapters.destinations.association import Peer
 from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.secret_store import FileSecretStore
@@ -29,6 +30,7 @@ from shared.dicom.query import Match, Query, _encode
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import FoundInstance, Retrieval, Retrieved
 from tests.certificates import Authority
+from tests.counting import counting
 from tests.gateway import (
     A_ABORT,
     COMMAND,
@@ -182,13 +184,15 @@ def test_each_service_is_accepted_if_the_listener_has_it() -> None:
 
 def test_matches_are_pending_responses_and_the_last_one_is_success() -> None:
     archives = ScriptedArchives(lambda: iter([study(1), None, study(2)]))
-    with asked(archives) as peer:
+    with counting(metrics.QUERIES) as queries, asked(archives) as peer:
         peer.send(request(C_FIND, identifier()))
         assert statuses(peer) == [PENDING, PENDING, SUCCESS]
         # The association goes on.
         peer.send(request(C_FIND, identifier()))
         assert statuses(peer) == [PENDING, PENDING, SUCCESS]
         peer.release()
+    ((labels, number),) = queries().items()
+    assert (labels[1:], number) == (("C-FIND", "0000H"), 2)
 
 
 def test_a_key_that_was_not_matched_is_told() -> None:

@@ -6,6 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,14 +17,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared import metrics
 from shared.metrics import METRICS, OTHER, Registry, added
 from shared.metrics_folder import MetricsFolder
-from shared.pipeline import recent_studies
+from shared.pipeline import readings, recent_studies
+from shared.pipeline.crosswalks import CrosswalkStatus
 from shared.pipeline.recent_studies import RecentStudies
+from shared.pipeline.times import timestamp
 from tests.conftest import ROOT
-from tests.embedded_system import System
+from tests.counting import counting
+from tests.embedded_system import SOURCE, System
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
 _COUNTS_AND_ENDS = """
 import sys
+from collections.abc import Sequence
+from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from shared import metrics
 from shared.metrics_folder import MetricsFolder
@@ -87,6 +96,16 @@ class TestSeveralProcesses:
         assert MetricsFolder(tmp_path).total() == {}
 
 
+class Copied:
+    """Crosswalks that do as they say."""
+
+    def __init__(self, *statuses: CrosswalkStatus) -> None:
+        self._statuses = statuses
+
+    def status(self) -> Sequence[CrosswalkStatus]:
+        return self._statuses
+
+
 class TestTheRoute:
     def test_shows_what_became_of_instances(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home")
@@ -112,23 +131,41 @@ class TestTheRoute:
         assert up == {"primary-storage": 1.0}
 
     def test_tells_sources_rules_and_studies_apart(self, tmp_path: Path) -> None:
-        before = metrics.PROCESS.snapshot()
         system = System(tmp_path / "home")
-        system.receive()
-        system.work()
-        after = metrics.PROCESS.snapshot()
+        with (
+            counting(metrics.VALIDATED) as validated,
+            counting(metrics.DELIVERIES) as deliveries,
+            counting(metrics.STUDIES) as studies,
+        ):
+            system.receive()
+            system.receive(name="two")
+            system.work()
+            origin = (SOURCE.type, SOURCE.name)
+            assert sum(validated().values()) == 2
+            assert {labels[:2] for labels in validated()} == {origin}
+            assert deliveries() == {(*origin, "primary-storage", "delivered"): 2}
+            assert studies() in ({}, {origin: 1})  # this process may have met the Study before
 
-        def grown(metric: metrics.Metric) -> dict[tuple[str, ...], float]:
-            was = {tuple(labels): value for labels, value in before.get(metric.name, [])}
-            now = {tuple(labels): value for labels, value in after.get(metric.name, [])}
-            return {k: v - was.get(k, 0) for k, v in now.items() if v != was.get(k, 0)}
-
-        (((origin, outcome), times),) = (
-            ((labels[:2], labels[2]), value) for labels, value in grown(metrics.VALIDATED).items()
+    def test_tells_how_copies_of_crosswalks_do(self, tmp_path: Path) -> None:
+        system = System(tmp_path / "home")
+        synced_at = timestamp(system.clock.now())
+        status = partial(CrosswalkStatus, source="ris", type="mysql", enabled=True)
+        crosswalks = Copied(
+            status("ids", is_copied=True, rows=7, synced_at=synced_at),
+            status("late", is_copied=True, rows=1, synced_at=synced_at, failed_at=synced_at),
+            status("new", is_copied=True, failed_at=synced_at),
+            status("direct", is_copied=False),
         )
-        assert outcome in ("accepted", "warned")
-        assert times >= 1
-        assert {labels[:2] for labels in grown(metrics.DELIVERIES)} == {origin}
+        system.clock.advance(60.0)
+        ports = replaced(system.ports, crosswalks=crosswalks)  # type: ignore[arg-type]
+        snapshot = readings.read(ports)
+
+        def read(metric: metrics.Metric) -> dict[str, float]:
+            return {labels[0]: value for labels, value in snapshot[metric.name]}
+
+        assert read(metrics.CROSSWALK_UP) == {"ids": 1.0, "late": 0.0, "new": 0.0}
+        assert read(metrics.CROSSWALK_AGE_SECONDS) == {"ids": 60.0, "late": 60.0}
+        assert read(metrics.CROSSWALK_ROWS) == {"ids": 7, "late": 1}
 
     def test_is_not_for_everybody(self, tmp_path: Path) -> None:
         assert client_over(System(tmp_path / "home").ports).get("/metrics").status_code == 401

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from shared import metrics
 from shared.errors import (
     CrosswalkAmbiguousError,
     CrosswalkMisconfiguredError,
     CrosswalkUnavailableError,
 )
 from shared.pipeline.crosswalks import CrosswalkStatus
+from tests.counting import counting
 from tests.databases import SqliteFile
 from tests.unit.crosswalk.site import Site, SqlDatabase, new_ids
 
@@ -115,8 +117,12 @@ class TestCopies:
 
     def test_a_first_copy_that_fails_makes_the_instance_wait(self, site: Site) -> None:
         site.has({"name": "ris", "type": "sqlite", "path": "absent.db"}, COPIED)
-        with pytest.raises(CrosswalkUnavailableError):
+        with (
+            counting(metrics.CROSSWALK_SYNCS) as copies,
+            pytest.raises(CrosswalkUnavailableError),
+        ):
             site.lookup("new-ids", old_id="P", number="1")
+        assert copies() == {("new-ids", "ris", "failed"): 1}
         assert status(site).error is not None
         # Tried again in a minute, not at once and not only when the hour is over.
         site.clock.advance(59)

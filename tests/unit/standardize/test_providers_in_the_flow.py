@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from shared import metrics
 from shared.errors import SeriesUnderDecisionError
+from tests.counting import counting
 from tests.unit.operating import System, running_system
 from tests.unit.standardize import model_server as servers
 from tests.unit.standardize.model_server import (
@@ -77,7 +79,10 @@ class TestTheChain:
         self, system: System, server: ModelServer, provider: dict[str, Any]
     ) -> None:
         configure(system, chain(provider))
-        receipts = send(system, *(image(n, **UNKNOWN) for n in range(30)))
+        with counting(metrics.STANDARDIZED) as asked:
+            receipts = send(system, *(image(n, **UNKNOWN) for n in range(30)))
+            answers = {labels[2]: number for labels, number in asked().items()}
+        assert (answers["remote"], answers["kept"]) == (1, 29)
         assert len(server.paths) == 1
         assert {delivered(system, one).BodyPartExamined for one in receipts} == {"TSPINE"}
 
