@@ -45,7 +45,7 @@ from shared.pipeline.study_outcome import (
     with_outcome,
 )
 from shared.pipeline.times import timestamp
-from shared.pipeline.validate import header_of
+from shared.pipeline.validate import header_in
 from shared.ports import Document, Filter
 from shared.rules import Program, Verdict
 from shared.rules.ruleset import Level
@@ -462,8 +462,7 @@ def _received(receipt: Receipt, instance: Data, ports: Ports) -> Collected:
         returned=bool(instance.get("returned")),
         released=bool(instance.get("released")),
     )
-    with ports.objects.open(receipt.file.object_name) as reader:
-        return Collected(header_of(receipt, reader), facts)
+    return Collected(header_in(receipt, ports.objects), facts)
 
 
 def _decided(study: Data, decision: StudyDecision, now: datetime) -> dict[str, Any]:

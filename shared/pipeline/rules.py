@@ -40,7 +40,7 @@ from shared.pipeline.plans import (
 )
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
-from shared.pipeline.validate import header_of
+from shared.pipeline.validate import header_in
 from shared.ports import Document, Outgoing
 from shared.rules import Ask, Decision, Verdict
 from shared.rules.program import LOOP_REASON
@@ -130,8 +130,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
     receipt = message.receipt
     version, program = ports.rules.program()
     settings = ports.configuration.get().settings
-    with ports.objects.open(receipt.file.object_name) as reader:
-        header = header_of(receipt, reader)
+    header = header_in(receipt, ports.objects)
     has_returned = returned.has_returned(receipt, header, ports)
     facts = replace(
         facts_of(receipt, returned=has_returned, released=message.released),

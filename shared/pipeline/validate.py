@@ -16,7 +16,7 @@ from shared.messages import InstanceAccepted, InstanceReceived, Receipt, Topic, 
 from shared.pipeline import instance_records
 from shared.pipeline.ports import Ports
 from shared.pipeline.recent_studies import RecentStudies
-from shared.ports import ObjectReader, Outgoing
+from shared.ports import ObjectReader, ObjectStore, Outgoing
 
 _STUDIES = RecentStudies()
 
@@ -67,8 +67,21 @@ def header_of(receipt: Receipt, reader: ObjectReader) -> Header:
     """The received header: from the message, or read again if it is too large for one."""
     if receipt.header is None:
         return read_header(reader)
-    file = receipt.file
-    return _parsed(receipt.header, max(0, file.size - file.body_offset))
+    return _received(receipt, receipt.header)
+
+
+def header_in(receipt: Receipt, objects: ObjectStore) -> Header:
+    """The same for whoever needs nothing else of the file, which is not asked for where the message
+    has the header. Raises: ObjectMissingError, StorageUnavailableError.
+    """
+    if receipt.header is not None:
+        return _received(receipt, receipt.header)
+    with objects.open(receipt.file.object_name) as reader:
+        return read_header(reader)
+
+
+def _received(receipt: Receipt, header: bytes) -> Header:
+    return _parsed(header, max(0, receipt.file.size - receipt.file.body_offset))
 
 
 # The stages of one process ask for the same Header one after the other.

@@ -164,16 +164,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.query.get("alt") != "media":
             self._json(found.shown())
             return
+        generation = {"X-Goog-Generation": str(found.generation)}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
-            self._send(200, found.data)
+            self._send(200, found.data, generation)
             return
         start, end = int(asked[1]), int(asked[2] or len(found.data) - 1)
         if start >= len(found.data):
             raise _RefusedError(416, "The range is not satisfiable.")
         part = found.data[start : end + 1]
         shown = f"bytes {start}-{start + len(part) - 1}/{len(found.data)}"
-        self._send(206, part, {"Content-Range": shown})
+        self._send(206, part, {"Content-Range": shown, **generation})
 
     def _post(self) -> None:
         bucket, _ = self._place("/upload/storage/v1/b/([^/]+)/o()")

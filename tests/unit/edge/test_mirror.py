@@ -123,8 +123,8 @@ def test_users_and_keys_are_kept_where_callers_are_asked_who_they_are(edge: Edge
 def test_who_was_turned_away_is_in_the_audit_log_of_the_cloud(edge: EdgeSystem) -> None:
     AuditLog(edge.documents, edge.clock).add(who="AE X", what="associations.refuse", id="main")
     edge.move()
-    [entry] = edge.cloud.query("audit", order_by="when", descending=True).documents[:1]
-    assert (entry.data["who"], entry.data["what"]) == ("AE X", "associations.refuse")
+    entries = edge.cloud.query("audit", order_by="when", descending=True).documents
+    assert ("AE X", "associations.refuse") in [(e.data["who"], e.data["what"]) for e in entries]
 
 
 def test_a_configuration_of_a_newer_release_is_not_followed_and_said_so(edge: EdgeSystem) -> None:
