@@ -98,10 +98,7 @@ class DimseReader:
         keys = self._keys(since)
         level = self._entity.query_level
         with self._finding() as find:
-            for study in find("STUDY", keys["STUDY"], _STUDY_SHOWS):
-                uid = _uid(study, "StudyInstanceUID")
-                if not uid:
-                    continue
+            for uid, study in _each(find("STUDY", keys["STUDY"], _STUDY_SHOWS)):
                 if level == "STUDY":
                     yield FoundStudy(uid, _signature(study))
                     continue
@@ -125,10 +122,8 @@ class DimseReader:
     def find(self, keys: Mapping[str, str]) -> Iterator[FoundStudy]:
         """As SourceReader."""
         with self._finding() as find:
-            for study in find("STUDY", dict(keys), _STUDY_SHOWS):
-                uid = _uid(study, "StudyInstanceUID")
-                if uid:
-                    yield FoundStudy(uid, _signature(study))
+            for uid, study in _each(find("STUDY", dict(keys), _STUDY_SHOWS)):
+                yield FoundStudy(uid, _signature(study))
 
     def move(self, wanted: Retrieval) -> Generator[MoveProgress, None, None]:
         """As SourceReader."""
@@ -184,7 +179,8 @@ class DimseReader:
     def _series(self, find: _Find, study: str, keys: Mapping[str, str]) -> list[str]:
         wanted = {"StudyInstanceUID": study, **keys}
         found = find("SERIES", wanted, ("SeriesInstanceUID",))
-        return [uid for one in found if (uid := _uid(one, "SeriesInstanceUID"))]
+        uids = (_uid(one, "SeriesInstanceUID") for one in found)
+        return list(dict.fromkeys(filter(None, uids)))
 
     def _instances(
         self, find: _Find, study: str, series: Iterable[str], keys: Mapping[str, str]
@@ -349,6 +345,16 @@ def _identifiers(wanted: Retrieval) -> Iterator[Dataset]:
             images.SeriesInstanceUID = series
             images.SOPInstanceUID = uids[start : start + _UIDS_AT_ONCE]
             yield images
+
+
+def _each(found: Iterable[Dataset]) -> Iterator[tuple[str, Dataset]]:
+    """Each Study by its UID, once: some peers show one for each of its Instances."""
+    seen: set[str] = set()
+    for study in found:
+        uid = _uid(study, "StudyInstanceUID")
+        if uid and uid not in seen:
+            seen.add(uid)
+            yield uid, study
 
 
 def _uid(found: Dataset, keyword: str) -> str:
