@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -248,6 +248,29 @@ class Destination(Protocol):
         """Release connections that nobody uses; a delivery under way finishes first.
 
         Twice is once, and nothing is delivered after it.
+        """
+
+
+class PendingDelivery(Protocol):
+    """An Instance that goes with others."""
+
+    def answer(self) -> str:
+        """As `Destination.deliver`; it is sent, with all others that are there by now, unless one
+        of them was asked for its answer before.
+        """
+
+    def withdraw(self) -> bool:
+        """It is not to be delivered any more; False if it may be stored already."""
+
+
+@runtime_checkable
+class BatchingDestination(Destination, Protocol):
+    """A Destination that takes several Instances at once."""
+
+    def begin(self, instance: OutgoingInstance) -> PendingDelivery:
+        """Put an Instance with others that are on their way; it goes when its answer is asked for.
+
+        Raises: as `deliver`.
         """
 
 

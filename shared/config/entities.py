@@ -171,6 +171,12 @@ class DimseDestination(_Destination):
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
+class _StowDestination(_Destination):
+    # What one request brings at most, of what is to be delivered just then.
+    batch_instances: Annotated[int, Field(ge=1, le=1000)] = 16
+    batch_bytes: Annotated[int, Field(ge=0)] = 32 << 20
+
+
 class _HttpDestination(_Destination):
     base_url: Annotated[
         str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_has_no_password)
@@ -195,7 +201,7 @@ class _HttpDestination(_Destination):
         return self
 
 
-class DicomwebDestination(_HttpDestination):
+class DicomwebDestination(_HttpDestination, _StowDestination):
     """A DICOMweb origin server that takes STOW-RS (PS3.18 10.5) below `base_url`."""
 
     type: Literal["dicomweb"]
@@ -207,7 +213,7 @@ class OrthancDestination(_HttpDestination):
     type: Literal["orthanc"]
 
 
-class GoogleHealthcareDestination(_Destination):
+class GoogleHealthcareDestination(_StowDestination):
     """A DICOM store of the Google Cloud Healthcare API, as the process's own service account."""
 
     policies = frozenset({"compression", "tier"})

@@ -40,7 +40,7 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.transcoding import in_wanted_syntax
 from shared.pipeline.validate import header_of
-from shared.ports import Document, ObjectReader, Put
+from shared.ports import BatchingDestination, Document, ObjectReader, Put
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,10 @@ def run(message: DeliveryRequested, ports: Ports) -> None:
         pass
 
 
-def steps(message: DeliveryRequested, ports: Ports) -> Iterator[None]:
-    """The same for who keeps back what is written: it yields before anything is sent, when the
-    claim has to be durable. Closed there, it gives the claim up.
+def steps(message: DeliveryRequested, ports: Ports) -> Iterator[bool]:
+    """The same for who keeps back what is written: it yields False before anything is sent, when
+    the claim has to be durable, and True when others may join its request. Closed there, it gives
+    the claim up.
     """
     receipt = message.receipt
     tracing.note("axiom.destination", message.destination)
@@ -106,7 +107,7 @@ def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: s
 
 def _deliver(
     message: DeliveryRequested, mark: str, ports: Ports, record: Callable[..., Put]
-) -> Generator[None, None, tuple[Put, bool]]:
+) -> Generator[bool, None, tuple[Put, bool]]:
     """The record of the Delivery, and whether it is written already."""
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
@@ -138,7 +139,7 @@ def _deliver(
         if claim.original_attributes != told:
             header = apply_changes(received, _told_as(claim, message.changes))
         try:
-            yield
+            yield False
         except GeneratorExit:
             if not claim.redelivery:
                 copies.release(copy)
@@ -147,7 +148,20 @@ def _deliver(
         replaces = replaces or message.corrects
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:
-            answer = destination.deliver(in_wanted_syntax(instance, message.transcoding))
+            instance = in_wanted_syntax(instance, message.transcoding)
+            if isinstance(destination, BatchingDestination):
+                pending = destination.begin(instance)
+                try:
+                    yield True
+                except GeneratorExit:
+                    if not pending.withdraw():
+                        copies.rest(copy, gives_up=False)
+                    elif not claim.redelivery:
+                        copies.release(copy)
+                    raise
+                answer = pending.answer()
+            else:
+                answer = destination.deliver(instance)
         except AxiomError as error:
             if claim.redelivery or _may_be_stored(error):
                 copies.rest(copy, gives_up=isinstance(error, PermanentError))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from shared.dicom.outgoing import OutgoingInstance
 from shared.dicom.transfer_syntaxes import NATIVE
 from shared.errors import CannotTranscodeError, DestinationUnavailableError
-from shared.ports import Clock, Destination
+from shared.ports import BatchingDestination, Clock, Destination, PendingDelivery
 from shared.rates import TokenBuckets
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def on_its_terms(
     has_rate = entity.rate_limit_per_s or entity.rate_limit_bytes_per_s
     if not has_rate and entity.storage_policy.compression is None:
         return destination
+    if isinstance(destination, BatchingDestination):
+        return _BatchingOnTerms(destination, entity, clock, longest_wait_s, wait)
     return _OnTerms(destination, entity, clock, longest_wait_s, wait)
 
 
@@ -59,9 +61,7 @@ class _OnTerms:
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination."""
-        instance = self._compressed(instance)
-        self._await_turn(instance)
-        return self._destination.deliver(instance)
+        return self._destination.deliver(self._on_terms(instance))
 
     def check(self) -> str:
         """As Destination; asks at once."""
@@ -71,6 +71,11 @@ class _OnTerms:
         """As Destination; who waits for its turn is told to come again."""
         self._closed.set()
         self._destination.close()
+
+    def _on_terms(self, instance: OutgoingInstance) -> OutgoingInstance:
+        instance = self._compressed(instance)
+        self._await_turn(instance)
+        return instance
 
     def _compressed(self, instance: OutgoingInstance) -> OutgoingInstance:
         wanted = self._entity.storage_policy.compression
@@ -110,3 +115,20 @@ class _OnTerms:
         error = DestinationUnavailableError(self._entity.name, "more than its rate limit is wanted")
         error.retry_after_s, error.may_be_stored = wait_s, False
         return error
+
+
+class _BatchingOnTerms(_OnTerms):
+    def __init__(
+        self,
+        destination: BatchingDestination,
+        entity: AnyDestination,
+        clock: Clock,
+        longest_wait_s: float,
+        wait: Callable[[float], object] | None,
+    ) -> None:
+        super().__init__(destination, entity, clock, longest_wait_s, wait)
+        self._batching = destination
+
+    def begin(self, instance: OutgoingInstance) -> PendingDelivery:
+        """As BatchingDestination."""
+        return self._batching.begin(self._on_terms(instance))

@@ -68,8 +68,9 @@ log = logging.getLogger(__name__)
 PushResponse = tuple[str, int, dict[str, str]]
 
 # The work on one message. Where it yields, the documents that it has written have to be durable
-# before it goes on; where nothing is kept back they are.
-Steps = Generator[None, None, PushResponse]
+# before it goes on; where nothing is kept back they are. With True the others that were begun are
+# to come as far first, if they can.
+Steps = Generator[bool, None, PushResponse]
 
 
 class CallerRefusedError(Exception):
@@ -127,7 +128,7 @@ def answer(
     log with what a retry needs; if even that fails the message is delivered again.
     """
 
-    def run_at_once(message: M) -> Iterator[None]:
+    def run_at_once(message: M) -> Iterator[bool]:
         run(message)
         return iter(())
 
@@ -139,7 +140,7 @@ def answer_in_steps(
     kind: type[M],
     stage: Stage,
     topic: Topic,
-    run: Callable[[M], Iterator[None]],
+    run: Callable[[M], Iterator[bool]],
     ports: Ports,
 ) -> Steps:
     """As `answer`, of a stage that yields where its documents have to be durable."""
@@ -164,7 +165,7 @@ def _answer(
     kind: type[M],
     stage: Stage,
     topic: Topic,
-    run: Callable[[M], Iterator[None]],
+    run: Callable[[M], Iterator[bool]],
     ports: Ports,
 ) -> Steps:
     attempt, data = 1, b""

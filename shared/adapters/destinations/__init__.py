@@ -66,6 +66,8 @@ def create(
             base_url=entity.address,
             timeout_s=entity.timeout_s,
             max_connections=entity.max_concurrency,
+            batch_instances=entity.batch_instances,
+            batch_bytes=entity.batch_bytes,
             tier=entity.storage_policy.tier,
         )
     if entity.type == "gcs":
@@ -97,6 +99,8 @@ def create(
         authorization=authorization(entity, secrets),
         timeout_s=entity.timeout_s,
         max_connections=entity.max_concurrency,
+        batch_instances=entity.batch_instances,
+        batch_bytes=entity.batch_bytes,
     )
 
 

@@ -1,12 +1,12 @@
-"""Delivery by STOW-RS (PS3.18 10.5) to a DICOMweb server, one Instance in each request.
+"""Delivery by STOW-RS (PS3.18 10.5) to a DICOMweb server, one Instance or several in each request.
 
-The Instance is streamed from the received file. Its answer is believed only if it is one: an HTML
+Instances are streamed from the received files. The answer is believed only if it is one: an HTML
 page with a 200 is somebody's login page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import requests
@@ -14,6 +14,7 @@ import requests
 from shared.adapters.destinations import authorization as sign_in
 from shared.adapters.destinations import outcomes, stow_answer
 from shared.adapters.destinations.authorization import Authorization
+from shared.adapters.destinations.batches import Batches, Pending
 from shared.adapters.destinations.http_peer import PIECE_BYTES, HttpPeer, read
 from shared.adapters.destinations.multipart import MultipartBody
 from shared.adapters.destinations.outcomes import Outcome, Verdict
@@ -48,7 +49,36 @@ def authorization(
 
 
 class DicomwebDestination(HttpPeer):
-    """A Destination that takes STOW-RS below `base_url`."""
+    """A BatchingDestination that takes STOW-RS below `base_url`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        authorization: Authorization,
+        timeout_s: float = 60.0,
+        max_connections: int = 4,
+        batch_instances: int = 1,
+        batch_bytes: int = 0,
+        session: requests.Session | None = None,
+    ) -> None:
+        """As HttpPeer; a request brings so many Instances and bytes at most, but one at least."""
+        super().__init__(
+            name,
+            base_url=base_url,
+            authorization=authorization,
+            timeout_s=timeout_s,
+            max_connections=max_connections,
+            session=session,
+        )
+        self._batches = Batches(
+            self._deliver_together, self.deliver, most=batch_instances, most_bytes=batch_bytes
+        )
+
+    def begin(self, instance: OutgoingInstance) -> Pending:
+        """As BatchingDestination."""
+        return self._batches.begin(instance)
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination; returns the HTTP status code, with the warning if there is one."""
@@ -73,6 +103,25 @@ class DicomwebDestination(HttpPeer):
                 raise self._no_dicomweb(response)
             return f"QIDO-RS {response.status_code}"
 
+    def _deliver_together(self, instances: Sequence[OutgoingInstance]) -> Mapping[str, str]:
+        """As `batches.Send`: what the answer says of each Instance that it names as stored."""
+        body = MultipartBody(*(instance.part10_parts() for instance in instances))
+        with (
+            self._errors(),
+            self._request(
+                "POST", "/studies", {**_JSON, "Content-Type": body.content_type}, body
+            ) as response,
+        ):
+            verdict = outcomes.http_status(response.status_code)
+            answer = stow_answer.parse(read(response))
+            if verdict.outcome in (Outcome.TRANSIENT, Outcome.MISCONFIGURED):
+                raise self._failure(verdict, response, answer.words)
+            return {
+                uid: _words(response, warning)
+                for uid, warning in answer.stored.items()
+                if uid not in answer.failed
+            }
+
     # ---- the answer -------------------------------------------------------------------------
 
     def _judge(self, response: requests.Response, body: bytes, instance: OutgoingInstance) -> str:
@@ -95,11 +144,7 @@ class DicomwebDestination(HttpPeer):
         if body and not answer.is_dicom:
             raise self._no_dicomweb(response)
         if uid in answer.stored:
-            warning = answer.stored[uid]
-            if warning is None:
-                return str(response.status_code)
-            meaning = outcomes.dimse_status(warning).meaning
-            return f"{response.status_code}: {meaning}, {warning:04X}H"
+            return _words(response, answer.stored[uid])
         if not body and verdict.outcome is Outcome.SUCCESS:
             # 200 says that all was stored, and older servers say no more.
             return str(response.status_code)
@@ -164,6 +209,15 @@ class DicomwebDestination(HttpPeer):
         kind = response.headers.get("Content-Type", "no Content-Type").split(";")[0][:64]
         verdict = Verdict(Outcome.MISCONFIGURED, "answers, but not as a DICOMweb server")
         return self._failure(verdict, response, kind)
+
+
+def _words(response: requests.Response, warning: int | None) -> str:
+    """What an Instance that is stored is answered with, by its Warning Reason."""
+    if not outcomes.http_status(response.status_code).outcome.is_stored:
+        return f"stored; {response.status_code} for others of the request"
+    if warning is None:
+        return str(response.status_code)
+    return f"{response.status_code}: {outcomes.dimse_status(warning).meaning}, {warning:04X}H"
 
 
 def instance_path(instance: OutgoingInstance) -> str:

@@ -39,6 +39,8 @@ class HealthcareDestination(DicomwebDestination):
         base_url: str,
         timeout_s: float = 60.0,
         max_connections: int = 4,
+        batch_instances: int = 1,
+        batch_bytes: int = 0,
         tier: str | None = None,
         credentials: Credentials | None = None,
     ) -> None:
@@ -56,6 +58,9 @@ class HealthcareDestination(DicomwebDestination):
             authorization=authorization.none(),
             timeout_s=timeout_s,
             max_connections=max_connections,
+            # Each has its class set by a request of its own.
+            batch_instances=1 if tier else batch_instances,
+            batch_bytes=batch_bytes,
             # Signs each request, and once more with a new token after a 401: the body is iterated
             # over anew, whole.
             session=AuthorizedSession(credentials),
@@ -64,11 +69,13 @@ class HealthcareDestination(DicomwebDestination):
 
     def deliver(self, instance: OutgoingInstance) -> str:
         """As Destination. What gives way to the Instance is deleted, and it is stored then."""
-        answer = self._store(instance)
-        if self._tier:
-            self._move(instance)
-            return f"{answer}, {self._tier}"
-        return answer
+        return self._moved(instance, self._store(instance))
+
+    def _moved(self, instance: OutgoingInstance, answer: str) -> str:
+        if not self._tier:
+            return answer
+        self._move(instance)
+        return f"{answer}, {self._tier}"
 
     def _store(self, instance: OutgoingInstance) -> str:
         try:

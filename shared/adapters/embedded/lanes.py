@@ -69,7 +69,9 @@ class LaneState(Struct, frozen=True):
 class Work:
     """A leased message, and how far the work on it is."""
 
-    __slots__ = ("context", "deferral", "is_alone", "leased", "steps", "time_broken")
+    __slots__ = (
+        "context", "deferral", "is_alone", "leased", "lets_others", "steps", "time_broken"
+    )  # fmt: skip
 
     def __init__(self, leased: Leased) -> None:
         self.leased = leased
@@ -79,6 +81,8 @@ class Work:
         self.deferral: Deferral | None = None
         # Where it goes on, once that is durable; None before it is begun.
         self.steps: Steps | None = None
+        # The others that were begun are to come as far first.
+        self.lets_others = False
         # Its documents had changed before they were committed: nothing is kept back any more.
         self.is_alone = False
         # How often its lane had broken down when it was begun.

@@ -371,7 +371,7 @@ class Runner:
                     work.steps = begun
             while answer is None and work.steps is not None and not work.deferral.is_overtaken:
                 answer = self._step(work, work.steps)
-                if answer is None and work.deferral.changes:
+                if answer is None and (work.deferral.changes or work.lets_others):
                     return None
         if work.deferral.is_overtaken:
             self._discard(work, OvertakenError())
@@ -445,7 +445,7 @@ class Runner:
     def _step(self, work: Work, steps: Steps) -> _Answer | None:
         """Take one step: the answer, if it was the last."""
         try:
-            work.context.run(next, steps)
+            work.lets_others = work.context.run(next, steps)
         except StopIteration as ended:
             return _answer_of(ended.value)
         except Exception as error:

@@ -650,7 +650,7 @@ class TestKeepingBack:
         def handler(request: PushRequest) -> Steps:
             key = request.data.decode()
             written.documents.create("things", key, {})
-            yield
+            yield False
             found.put(store.get("things", key) is not None)
             written.documents.put("things", f"{key}-done", {})
             return ACCEPTED
@@ -663,6 +663,26 @@ class TestKeepingBack:
         assert len(written.commits) < 80
         store.close()
 
+    def test_steps_let_others_come_as_far_before_they_go_on(
+        self, bench: Bench, written: Written
+    ) -> None:
+        """So that one can do for all what each would do for itself."""
+        came, went_on = Queue[bytes](), Queue[int]()
+
+        def handler(request: PushRequest) -> Steps:
+            written.documents.create("things", request.data.decode(), {})
+            yield False
+            came.put(request.data)
+            yield True
+            went_on.put(len(came.queue))
+            return ACCEPTED
+
+        bench.publish(*[b"%d" % n for n in range(8)])
+        with bench.running({"work": handler}, max_concurrency=lambda _: 1, **written.options):
+            eventually(lambda: bench.left() == 0)
+        assert len(went_on.queue) == 8
+        assert any(seen > number for number, seen in enumerate(went_on.queue, start=1))
+
     def test_steps_that_were_begun_are_given_up_when_their_lane_breaks_down(
         self, bench: Bench, written: Written
     ) -> None:
@@ -673,7 +693,7 @@ class TestKeepingBack:
         def handler(request: PushRequest) -> Steps:
             written.documents.put("things", request.data.decode(), {})
             try:
-                yield
+                yield False
             except GeneratorExit:
                 written.documents.delete("things", request.data.decode())
                 closed.put(request.data)
@@ -699,7 +719,7 @@ class TestKeepingBack:
         def handler(request: PushRequest) -> Steps:
             written.documents.put("things", "\ud800", {})
             try:
-                yield
+                yield False
             except BaseException as error:
                 seen.put(type(error))
                 raise
@@ -725,7 +745,7 @@ class TestKeepingBack:
                 begun.set()
                 release.wait(SOON_S)
             try:
-                yield
+                yield False
             except GeneratorExit:
                 closed.set()
                 raise
