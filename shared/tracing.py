@@ -83,8 +83,8 @@ class Scope:
 
     @property
     def span_id(self) -> str:
-        """Of the span, "" if there is none."""
-        return "" if self._span is None else self._span.span_id
+        """Of the span, "" if nobody is to see one."""
+        return self._span.span_id if self._span is not None and self._span.is_sampled else ""
 
     @property
     def traceparent(self) -> str:

@@ -301,6 +301,13 @@ class TestLogs:
         export.close(30)
         assert line["logging.googleapis.com/spanId"] == collector.spans[0].span_id.hex()
 
+    def test_name_no_span_of_a_trace_that_is_left_out(self, collector: Collector) -> None:
+        export = exporting(collector, sampling=0.0)
+        line = _line(logs.JsonFormatter("stages", "hospital-1"))
+        export.close(30)
+        assert line["trace_id"] == "ab" * 16
+        assert "logging.googleapis.com/spanId" not in line
+
     def test_say_nothing_of_google_elsewhere(self) -> None:
         assert not any("googleapis" in name for name in _line(logs.JsonFormatter("stages")))
 
