@@ -26,7 +26,7 @@ import pydicom.config
 from scp_gateway.gateway import Gateway
 from scp_gateway.health_port import HealthPort
 from scp_gateway.workers import Workers, WorkersLostError
-from shared import bootstrap, exporting, listening, logs
+from shared import bootstrap, exporting, listening, logs, preflight
 from shared.adapters.archives import Archives
 from shared.adapters.tls import TlsContexts
 from shared.complaints import complain
@@ -34,6 +34,7 @@ from shared.config.entities import Configuration, Listener
 from shared.edge.lost import EdgeLostError
 from shared.environment import Environment, Platform
 from shared.errors import AxiomError
+from shared.messages import Topic
 from shared.pipeline.ports import Ports
 from shared.pipeline.presence import Presence
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from shared.edge.edge import Edge
 
 log = logging.getLogger(__name__)
+
+# Topics that a gateway publishes to.
+_PUBLISHES = (Topic.INSTANCE_RECEIVED, Topic.EXCEPTION_RAISED, Topic.COMMITMENT_REQUESTED)
 
 # A gateway that has not looked after itself for so long hangs.
 _HANGS_AFTER_S = 30.0
@@ -63,6 +67,8 @@ def main() -> None:
     ports = bootstrap.from_environment()
     state = _State()
     edge = bootstrap.beside_reception(ports)
+    if edge is None:  # which is built for days without an answer
+        preflight.tell(_PUBLISHES)
     if environment.platform is Platform.EMBEDDED:
         state.listener = partial(complain, environment.home / "run", "gateway")
         state.listening = partial(listening.tell, environment.home / "run")

@@ -160,8 +160,10 @@ def presence(ports: Ports) -> Presence | None:
     return Presence(own_address(), ports.documents, record, ports.clock)
 
 
-def faults(topics: Iterable[str] = (Topic.EXCEPTION_RAISED,)) -> list[str]:
-    """What the cloud platform needs and Terraform has not applied, a line each; empty elsewhere."""
+def faults(topics: Iterable[str]) -> list[str]:
+    """What the cloud platform needs and Terraform has not applied, a line each; empty elsewhere.
+    `topics` are those that the process publishes to.
+    """
     if Environment.read().platform is not Platform.CLOUD:
         return []
     from shared.adapters.cloud.environment import CloudEnvironment

@@ -5,22 +5,32 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.images.pushes import pushed_to
-from shared import bootstrap, logs
+from shared import logs, preflight
 from shared.adapters.cloud.environment import CloudEnvironment
 from shared.environment import Environment, Platform
+from shared.messages import Topic
 from shared.web.server import Server
 
-log = logging.getLogger(__name__)
-
-# What people ask is a web application; what Google's services call is not, and starts sooner.
-_FOR_PEOPLE = frozenset({"api", "dicomweb"})
+# What people ask is a web application, here with the topics that it publishes to; what Google's
+# services call is not, and starts sooner.
+FOR_PEOPLE: Mapping[str, Sequence[Topic]] = {
+    "api": (
+        Topic.INSTANCE_RECEIVED,
+        Topic.INSTANCE_ACCEPTED,
+        Topic.STANDARDIZATION_REQUESTED,
+        Topic.DELIVERY_REQUESTED,
+        Topic.EXCEPTION_RAISED,
+        Topic.JOB_REQUESTED,
+        Topic.COMMITMENT_REQUESTED,
+    ),
+    "dicomweb": (Topic.INSTANCE_RECEIVED, Topic.EXCEPTION_RAISED, Topic.COMMITMENT_REQUESTED),
+}
 _FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
 
 
@@ -55,22 +65,15 @@ def _check_settings() -> None:
 
 def _loaded(target: str) -> Any:
     """Called in the worker: Google's clients are not to be carried over a fork."""
-    if target in _FOR_PEOPLE:
-        threading.Thread(target=_tell_what_is_missing, name="preflight", daemon=True).start()
+    # Those that are pushed to tell what is missing when they need it: they are to start soon.
+    if target in FOR_PEOPLE:
+        preflight.tell(FOR_PEOPLE[target])
     return application(target)
-
-
-def _tell_what_is_missing() -> None:
-    """One line for each thing that Terraform has not applied; it serves meanwhile. The functions
-    that are pushed to say so when they need it: their start is to cost little.
-    """
-    for fault in bootstrap.faults():
-        log.error("not applied", extra={"fault": fault})
 
 
 def application(target: str) -> Any:
     """The function as a WSGI application; each also runs under functions-framework as it is."""
-    if target not in _FOR_PEOPLE:
+    if target not in FOR_PEOPLE:
         entry_point = getattr(importlib.import_module(f"functions.{target}.main"), target)
         return pushed_to(entry_point)
     import functions_framework

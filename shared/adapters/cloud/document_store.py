@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -25,10 +26,11 @@ from shared.adapters.queries import (
     is_field,
     open_cursor,
 )
-from shared.errors import DocumentChangedError, DocumentExistsError
+from shared.errors import DocumentChangedError, DocumentExistsError, StorageUnavailableError
 from shared.ports import Document, Filter, Page, Put
 
 TERRAFORM_ADDRESS = "module.firestore.google_firestore_database.this"
+INDEX_ADDRESS = "module.firestore.google_firestore_index.this"
 
 # Of each Firestore document: the JSON as it is, which no index needs; its scalar fields, which
 # queries ask for; its key, since Firestore does not scan its own ids downwards; and who wrote it,
@@ -140,7 +142,7 @@ class FirestoreDocumentStore:
         query = query.order_by(_KEY, direction=way)
         if after is not None:
             query = query.start_after({**start, _KEY: after[1]})
-        with told_as_ours("Firestore", _index_address(collection)):
+        with _answered_by_an_index(collection):
             # One more than wanted tells whether the page is the last.
             snapshots = list(query.limit(limit + 1).stream())
         documents = [_document(snapshot) for snapshot in snapshots[:limit]]
@@ -161,7 +163,7 @@ class FirestoreDocumentStore:
             query = query.order_by(_path(field), direction=firestore.Query.DESCENDING)
         if ranges:
             query = query.order_by(_KEY, direction=firestore.Query.DESCENDING)
-        with told_as_ours("Firestore", _index_address(collection)):
+        with _answered_by_an_index(collection):
             ((result,),) = query.count().get()
         return int(result.value)
 
@@ -203,8 +205,19 @@ class FirestoreDocumentStore:
         raise error from None
 
 
-def _index_address(collection: str) -> str:
-    return f"{TERRAFORM_ADDRESS} and .google_firestore_index.this of {collection}"
+@contextmanager
+def _answered_by_an_index(collection: str) -> Iterator[None]:
+    """Firestore refuses a query for want of an index with FAILED_PRECONDITION, and of a database or
+    a role with other words.
+    """
+    with told_as_ours("Firestore", TERRAFORM_ADDRESS):
+        try:
+            yield
+        except google_errors.FailedPrecondition as error:
+            raise StorageUnavailableError(
+                f"Firestore has no index for a query of {collection}, or builds it yet: "
+                f"apply {INDEX_ADDRESS} of {collection}"
+            ) from error
 
 
 def _document_id(key: str) -> str:

@@ -15,6 +15,15 @@ from shared.errors import AxiomError
 from shared.ports import DocumentStore
 
 _PUBLISH = "pubsub.topics.publish"
+# Lists that people are shown: each needs an index, and all are applied together.
+_LISTED = (
+    ("exceptions", "last_at"),
+    ("instances", "received_at"),
+    ("deliveries", "updated_at"),
+    ("studies", "opened_at"),
+    ("jobs", "created_at"),
+    ("audit", "when"),
+)
 
 
 def faults(
@@ -24,6 +33,7 @@ def faults(
     checks: list[Callable[[], None]] = [
         lambda: _bucket(environment),
         lambda: _documents(documents),
+        *(lambda listed=listed: _index(documents, *listed) for listed in _LISTED),
         *(lambda topic=topic: _topic(environment, topic) for topic in topics),
     ]
     found = []
@@ -43,6 +53,10 @@ def _bucket(environment: CloudEnvironment) -> None:
 
 def _documents(documents: DocumentStore) -> None:
     documents.get("configuration", "head")
+
+
+def _index(documents: DocumentStore, collection: str, field: str) -> None:
+    documents.query(collection, order_by=field, descending=True, limit=1)
 
 
 def _topic(environment: CloudEnvironment, topic: str) -> None:
