@@ -16,6 +16,7 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 
 from shared.adapters.archives import Archives
 from shared.config.entities import Configuration
@@ -73,7 +74,7 @@ def worklists(tmp_path_factory: pytest.TempPathFactory) -> Path:
         item.ScheduledProcedureStepID = f"S{row[0]}"
         data_set.ScheduledProcedureStepSequence = [item]
         data_set.file_meta = FileMetaDataset()
-        data_set.file_meta.TransferSyntaxUID = SYNTAX
+        data_set.file_meta.TransferSyntaxUID = UID(SYNTAX)
         data_set.preamble = bytes(128)
         data_set.save_as(folder / f"{row[0]}.wl")
     return home

@@ -15,10 +15,10 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from scp_gateway.extended_negotiation import answers, has_spans, is_fuzzy
 from scp_gateway.query_services import QUERY_SOP_CLASSES
-from shared.adapters.archive import GOOGLE, Match
+from shared.adapters.archive import ANY_SERVER, GOOGLE
 from shared.adapters.archives import Archives
 from shared.config.entities import Configuration
-from shared.dicom.query import Key, Level, Query
+from shared.dicom.query import Key, Level, Match, Query
 from tests.data import build
 from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import MemoryReceiver, running_gateway
@@ -90,8 +90,8 @@ def test_a_date_and_its_time_are_one_span_where_that_was_negotiated() -> None:
 
 def test_names_are_left_to_a_store_that_matches_them_fuzzily() -> None:
     keys = (Key(NAME, "PN", ("jon an",)), Key(STUDY, "UI"))
-    for dialect in ({}, {"dialect": GOOGLE}):
-        with archive_of(shown("1.1", "JONES^ANN"), **dialect) as (archive, http):
+    for dialect in (ANY_SERVER, GOOGLE):
+        with archive_of(shown("1.1", "JONES^ANN"), dialect=dialect) as (archive, http):
             assert found(archive, Query(Level.STUDY, keys, is_fuzzy=True)) == ["1.1"]
             assert asked_for(http) == [{NAME: "jon an", "fuzzymatching": "true"}]
             assert found(archive, Query(Level.STUDY, keys)) == []

@@ -60,7 +60,11 @@ def test_several_series_are_fetched_at_once() -> None:
 
 def test_whoever_sends_is_not_held_up_while_nothing_is_there() -> None:
     may_come = threading.Event()
-    archive = FakeArchive(lambda _: bool(may_come.wait(LONG_S)) and None)
+
+    def before(_: str) -> None:
+        may_come.wait(LONG_S)
+
+    archive = FakeArchive(before)
     with closing(Fetching(archive, [series(1, 1)], max_instance_bytes=1000)) as each:
         files = each.files(next(each.each()))
         assert next(files) is None

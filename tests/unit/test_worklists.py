@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind as WorklistFind,
@@ -102,7 +103,7 @@ def folder(home: Path) -> Site:
             (path / f"{i}.wl").write_bytes(encoded(data_set))
             continue
         data_set.file_meta = FileMetaDataset()
-        data_set.file_meta.TransferSyntaxUID = SYNTAX
+        data_set.file_meta.TransferSyntaxUID = UID(SYNTAX)
         data_set.preamble = bytes(128)
         data_set.save_as(path / f"{i}.WL")
     (path / "lockfile").touch()
