@@ -133,8 +133,9 @@ class Copies:
 
         Raises: CopyInFlightError while another Delivery has the claim.
         """
+        # Nearly always there is none yet, which writing one finds out as well as reading.
+        known: Document | None = None
         while True:
-            known = self._documents.get(COLLECTION, copy.key)
             data = known.data if known else _NOTHING
             confirmed = data["confirmed"]
             if confirmed is not None:
@@ -178,6 +179,7 @@ class Copies:
                 self._own[copy.key] = document
                 earlier_answer = "" if confirmed is None else confirmed.get("answer", "")
                 return Claimed(redelivery, told, earlier_answer)
+            known = self._documents.get(COLLECTION, copy.key)
 
     def confirm(self, copy: Copy, answer: str = "", *, also: Sequence[Put] = ()) -> None:
         """The destination has confirmed `copy`, which was claimed, in these words. `also` is

@@ -225,21 +225,24 @@ class Cleaner:
         self._swept.files += 1
         self._swept.bytes += int(known.data["file"]["size"])
 
-    def _why_kept(self, instance: Data, *, is_forgotten: bool = False) -> str:
+    def _why_kept(self, instance: Data, known: Sequence[Document] | None = None) -> str:
         """In a word why the received file is still needed, "" if it is not.
 
-        If it `is_forgotten`, its Deliveries' documents may be deleted by an earlier cycle already.
+        `known` are the documents of the Deliveries of one that is to be forgotten, of which some
+        may be deleted by an earlier cycle already.
         """
         if instance["state"] not in (ROUTED, DISCARDED):
             return str(instance["state"])
         if instance.get("collecting_for"):
             return instance_records.COLLECTING
         receipt_id = instance["receipt_id"]
+        by_key = None if known is None else {one.key: one for one in known}
         for plan in instance["deliveries"]:
-            found = self._ports.documents.get(
-                DELIVERIES, delivery_key(receipt_id, plan["destination"])
+            key = delivery_key(receipt_id, plan["destination"])
+            found = (
+                self._ports.documents.get(DELIVERIES, key) if by_key is None else by_key.get(key)
             )
-            if found is None and is_forgotten:
+            if found is None and by_key is not None:
                 continue
             if found is None:
                 return "pending"
@@ -365,25 +368,37 @@ class Cleaner:
         """Delete what belongs to the Instance's document; False if it is to stay."""
         instance = known.data
         # Without its file nothing can be delivered any more, so nothing is pending.
-        if self._has_file(instance) or self._why_kept(instance, is_forgotten=True):
+        if self._has_file(instance):
+            return False
+        deliveries = self._deliveries(known.key)
+        if self._why_kept(instance, deliveries):
             return False
         documents = self._ports.documents
-        for delivery in self._deliveries(known.key):
+        for delivery in deliveries:
             self._forget_copy(instance, delivery.data["destination"])
             documents.delete(DELIVERIES, delivery.key)
             self._swept.records += 1
         for plan in instance["deliveries"]:
             self._forget_name(instance, delivered_uid(plan, instance["sop_instance_uid"]))
-        collected = documents.query(
-            studies.COLLECTED, [Filter("receipt_id", "==", known.key)], limit=1000
-        )
-        for member in collected.documents:
+        for member in self._collected(instance):
             documents.delete(studies.COLLECTED, member.key)
             self._swept.records += 1
         crash_points.reached(crash_points.AFTER_DELIVERIES)
         return True
 
+    def _collected(self, instance: Data) -> Sequence[Document]:
+        """What study rules keep of it."""
+        # An Instance that was decided about once says itself whether they ever did.
+        if not (instance.get("decision") or instance.get("studies")):
+            return ()
+        where = [Filter("receipt_id", "==", instance["receipt_id"])]
+        return self._ports.documents.query(studies.COLLECTED, where, limit=1000).documents
+
     def _has_file(self, instance: Data) -> bool:
+        # Had the one who marked it died before deleting it, a cycle since would have deleted it.
+        long_ago = timestamp(self._ports.clock.now() - ORPHAN_AFTER)
+        if (instance.get(FILE_DELETED_AT) or long_ago) < long_ago:
+            return False
         try:
             with self._ports.objects.open(instance["file"]["object_name"]):
                 return True
