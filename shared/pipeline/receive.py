@@ -7,7 +7,6 @@ the header is kept, while it streams, so that it needs no second read.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -97,9 +96,10 @@ class Receiver:
             source = self._asked(source, move_originator)
         # Sorts by time, and is a folder of an hour on a file system. 20261121T093000123456
         stamp = self._clock.now().isoformat(timespec="microseconds")[:26].translate(_NO_SEPARATORS)
-        receipt_id = f"{stamp}-{secrets.token_hex(4)}"
+        trace_id = tracing.new_trace_id()
+        receipt_id = f"{stamp}-{trace_id[-8:]}"
         name = f"received/{stamp[:8]}/{stamp[9:11]}/{receipt_id}.dcm"
-        return Staging(self, source, receipt_id, self._objects.create(name), settings)
+        return Staging(self, source, receipt_id, trace_id, self._objects.create(name), settings)
 
     def closed(self) -> list[str]:
         """In words why nobody is let in, empty if everybody is. Raises: StorageUnavailableError."""
@@ -148,6 +148,7 @@ class Staging:
         receiver: Receiver,
         source: Source,
         receipt_id: str,
+        trace_id: str,
         writer: ObjectWriter,
         settings: Settings,
     ) -> None:
@@ -161,7 +162,7 @@ class Staging:
         self._header: Header | None = None
         self._body_start = b""
         self._open = True
-        self._trace_id, self._began_ns = tracing.new_trace_id(), time.time_ns()
+        self._trace_id, self._began_ns = trace_id, time.time_ns()
 
     @property
     def size(self) -> int:

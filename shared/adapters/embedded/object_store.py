@@ -25,6 +25,7 @@ _PIECE_BYTES = 1024 * 1024
 _MAX_BUFFERS_AT_ONCE = 1024  # IOV_MAX of Linux
 # "~" is in no object's name, so nothing in this folder is an object.
 _UNFINISHED = "~unfinished"
+_NEVER = 0
 _CRC32C_ATTRIBUTE = "user.crc32c"
 
 
@@ -192,7 +193,8 @@ class FolderObjectWriter:
     def write(self, *buffers: Buffer) -> None:
         """Append the buffers in order."""
         for buffer in buffers:
-            self.crc32c = extended_crc32c(buffer, self.crc32c)
+            # Getting the interpreter back from other threads takes longer than a buffer's CRC.
+            self.crc32c = extended_crc32c(buffer, self.crc32c, gil_release_mode=_NEVER)
         try:
             for start in range(0, len(buffers), _MAX_BUFFERS_AT_ONCE):
                 self._write_all(buffers[start : start + _MAX_BUFFERS_AT_ONCE])
