@@ -35,6 +35,7 @@ class Environment:
     api_key: str | None
     instance: str
     gateway_processes: int
+    stage_processes: int  # of one machine
     health_port: int | None = None  # of the gateway
 
     @classmethod
@@ -54,6 +55,10 @@ class Environment:
             api_key=preset_api_key(environ),
             instance=environ.get("AXIOM_INSTANCE") or "",
             gateway_processes=_number(environ, "AXIOM_GATEWAY_PROCESSES", 1, most=64),
+            # Beside them others receive, deliver and answer.
+            stage_processes=_number(
+                environ, "AXIOM_STAGE_PROCESSES", max(1, (os.cpu_count() or 1) // 4), most=64
+            ),
             health_port=(
                 _port(environ, "AXIOM_HEALTH_PORT", 0) if environ.get("AXIOM_HEALTH_PORT") else None
             ),

@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from infra.local.terminal import CommandFailedError
 
 # Below the range from which systems take ports for outgoing connections (RFC 6335 6; Linux starts
@@ -24,7 +26,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S10
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What a client needs to reach a running system."""
+    """What a client needs to reach a running system, and the names of its parts."""
 
     home: str
     pid: int
@@ -33,6 +35,7 @@ class Addresses:
     dimse_host: str
     dimse_port: int
     ae_title: str
+    parts: tuple[str, ...]
 
     @property
     def url(self) -> str:
@@ -61,8 +64,8 @@ def read_addresses(home: Path) -> Addresses | None:
     """The addresses that the system of this home last listened on; None if it never ran."""
     try:
         known = json.loads(addresses_file(home).read_text(encoding="utf-8"))
-        return Addresses(**{name: known[name] for name in Addresses.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, TypeError):
+        return msgspec.convert(known, Addresses)
+    except (OSError, ValueError):
         return None
 
 

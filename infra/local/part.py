@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process: `main()` of its module. Parts of a lower `stop_order` are stopped first, intake
+    """One process: a function of a module. Parts of a lower `stop_order` are stopped first, intake
     before work.
     """
 
     name: str
     module: str
     stop_order: int
+    function: str = "main"
 
 
 PARTS = (
@@ -47,6 +49,15 @@ PARTS = (
     Part("delivery", "infra.local.delivery", 2),
 )
 PART_NAMES = tuple(part.name for part in PARTS)
+
+
+def parts_with(stage_processes: int) -> Sequence[Part]:
+    """All parts where so many processes validate, apply rules and standardise."""
+    more = (
+        Part(f"stages-{number}", "infra.local.stages", 1, "work")
+        for number in range(2, stage_processes + 1)
+    )
+    return (*PARTS, *more)
 
 
 def become(part: Part, *, forked_by: int) -> None:
@@ -62,7 +73,7 @@ def become(part: Part, *, forked_by: int) -> None:
     run_dir = Path(os.environ["AXIOM_HOME"]) / "run"
     Heartbeat(part.name, run_dir).start()
     MetricsFolder(run_dir / "metrics").keep(part.name)
-    importlib.import_module(part.module).main()
+    getattr(importlib.import_module(part.module), part.function)()
 
 
 def process_name(part: str) -> str:

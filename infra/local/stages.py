@@ -21,22 +21,27 @@ from shared.messages import Topic
 
 
 def main() -> None:
-    """Work until SIGTERM or SIGINT."""
+    """Work until SIGTERM or SIGINT, and keep the timers."""
     bus = bootstrap.from_environment().bus
     assert isinstance(bus, SqliteMessageBus)
     with (
         calling(complete_studies, once=partial(is_worked_off, bus)),
         calling(clean_up, every_s=3.0),
     ):
-        run_handlers(
-            "stages",
-            {
-                Topic.INSTANCE_RECEIVED: validate_instance,
-                Topic.INSTANCE_ACCEPTED: apply_rules,
-                Topic.STANDARDIZATION_REQUESTED: standardize_attributes,
-                Topic.EXCEPTION_RAISED: record_exception,
-                Topic.JOB_REQUESTED: run_job,
-            },
-            deferred=[Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED],
-            at_once=[Topic.INSTANCE_ACCEPTED],
-        )
+        work()
+
+
+def work() -> None:
+    """Work until SIGTERM or SIGINT; any number of processes may."""
+    run_handlers(
+        "stages",
+        {
+            Topic.INSTANCE_RECEIVED: validate_instance,
+            Topic.INSTANCE_ACCEPTED: apply_rules,
+            Topic.STANDARDIZATION_REQUESTED: standardize_attributes,
+            Topic.EXCEPTION_RAISED: record_exception,
+            Topic.JOB_REQUESTED: run_job,
+        },
+        deferred=[Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED],
+        at_once=[Topic.INSTANCE_ACCEPTED],
+    )

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 from infra.local import heartbeat
 from infra.local.addresses import Addresses, addresses_file, claim_port, reachable
 from infra.local.forks import ForkedProcess, ForkServer, ForkServerLostError
-from infra.local.part import LIFELINE_VARIABLE, PARTS, PARTS_VARIABLE, Part
+from infra.local.part import LIFELINE_VARIABLE, PARTS_VARIABLE, Part, parts_with
 from infra.local.terminal import CommandFailedError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Supervisor:
     """The system of one AXIOM_HOME. Used by one thread.
 
     `output` takes what the parts print; None leaves them our own standard error. `tell` gets one
-    line for each event that a person should know of.
+    line for each event that a person should know of. `parts` are the environment's unless given.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class Supervisor:
         *,
         output: IO[bytes] | None = None,
         tell: Callable[[str], None] = lambda _: None,
-        parts: Sequence[Part] = PARTS,
+        parts: Sequence[Part] | None = None,
     ) -> None:
         self._environment, self._output, self._tell = environment, output, tell
         self._home = environment.home
+        parts = parts_with(environment.stage_processes) if parts is None else parts
         self._children = {part.name: _Child(part) for part in parts}
         self._lock_file: IO[str] | None = None
         self._lifeline: tuple[int, int] | None = None
@@ -110,6 +111,7 @@ class Supervisor:
                 dimse_host=settings.dimse_host,
                 dimse_port=claim_port(settings.dimse_port, settings.dimse_host, "AXIOM_DIMSE"),
                 ae_title=settings.ae_title,
+                parts=tuple(self._children),
             )
             if self.addresses.http_port == self.addresses.dimse_port:
                 raise CommandFailedError(

@@ -22,6 +22,8 @@ from infra.local.part import PART_NAMES, Part
 from infra.local.supervisor import Supervisor
 from infra.local.terminal import CommandFailedError
 from shared.environment import Environment
+from tests.data import build
+from tests.platforms import stow
 from tests.running import ROOT, RunningAxiom, wait_until
 
 StartAxiom = Callable[..., RunningAxiom]
@@ -140,6 +142,24 @@ def test_health_fails_while_a_part_does_not_work(axiom_up: StartAxiom) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: _is_healthy(running), 10.0, "health")
+
+
+def test_several_processes_validate_and_apply_rules_and_any_of_them_is_enough(
+    axiom_up: StartAxiom,
+) -> None:
+    running = axiom_up(AXIOM_STAGE_PROCESSES="2")
+    assert {"stages", "stages-2"} <= set(running.addresses["parts"])
+    assert running.request("GET", "/health").json()["checks"].keys() >= {"stages", "stages-2"}
+    first = pids(running)["stages"]
+    os.kill(first, signal.SIGSTOP)
+    try:
+        answer = stow(running, build.ct())
+        assert answer.status_code == 200
+        wait_until(
+            lambda: running.get_all("/api/v1/deliveries", state="delivered"), what="delivery"
+        )
+    finally:
+        os.kill(first, signal.SIGCONT)
 
 
 def test_health_says_which_listener_cannot_listen_and_all_else_goes_on(

@@ -38,7 +38,7 @@ def test_an_address_of_another_machine_names_the_setting() -> None:
 
 def test_addresses_are_found_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    written = Addresses(str(tmp_path), 1, "0.0.0.0", 8080, LOOPBACK, 11112, "AXIOM")
+    written = Addresses(str(tmp_path), 1, "0.0.0.0", 8080, LOOPBACK, 11112, "AXIOM", ("http",))
     written.write()
     assert read_addresses(tmp_path) == written
     assert written.url == "http://127.0.0.1:8080"  # one cannot connect to 0.0.0.0

@@ -9,7 +9,7 @@ from infra.local.addresses import Addresses
 from infra.local.commands.up import _listeners
 from shared import listening
 
-ADDRESSES = Addresses("", 1, "127.0.0.1", 8080, "127.0.0.1", 11112, "AXIOM")
+ADDRESSES = Addresses("", 1, "127.0.0.1", 8080, "127.0.0.1", 11112, "AXIOM", ("http",))
 
 
 def test_all_listeners_are_shown_that_of_the_environment_first(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import click
 from infra.local import heartbeat
 from infra.local.addresses import read_addresses
 from infra.local.options import json_option, open_ports, read_environment, remote
-from infra.local.part import PART_NAMES
 from infra.local.terminal import CommandFailedError, Terminal
 
 
@@ -36,7 +35,7 @@ def command(as_json: bool) -> int:
             hint="Start it with `axiom up`, or name its home with AXIOM_HOME.",
             code="not-running",
         )
-    checks = heartbeat.faults(home / "run", PART_NAMES)
+    checks = heartbeat.faults(home / "run", addresses.parts)
     checks.update({name: check() for name, check in open_ports().health_checks.items()})
     return _tell(terminal, addresses.url, checks)
 

@@ -115,7 +115,7 @@ def run_demo(folder: Path, tell: Callable[[str], None]) -> Outcome:
 class _Node:
     """One running system of the demo, and its ports in this process."""
 
-    def __init__(self, home: Path, log: IO[bytes], *, parts: Sequence[Part] = PARTS) -> None:
+    def __init__(self, home: Path, log: IO[bytes], *, parts: Sequence[Part] | None = None) -> None:
         self.api_key = secrets.token_urlsafe(24)
         environment = replace(
             Environment.read({}), home=home, http_port=0, dimse_port=0, api_key=self.api_key
