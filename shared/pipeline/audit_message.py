@@ -18,6 +18,7 @@ _EVENTS: Final = (
     ("roles.", "110113", "Security Alert", "110136", "Security Roles Changed"),
     ("users.", "110113", "Security Alert", "110137", "User Security Attributes Changed"),
     ("keys.", "110113", "Security Alert", "110137", "User Security Attributes Changed"),
+    ("associations.refuse", "110114", "User Authentication", "110122", "Login"),
     ("configuration.", "110113", "Security Alert", "110131", "Software Configuration"),
     ("", "110100", "Application Activity", "", ""),
 )
@@ -35,6 +36,7 @@ _ACTIONS: Final = {
     "revoke": "D",
 }
 _EXECUTE: Final = "E"
+_SUCCESS, _MINOR_FAILURE = "0", "4"
 _STUDY: Final = ("110180", "Study Instance UID")
 _SYSTEM_OBJECT: Final = ("2", "3")  # type and role: system object, report
 _STUDY_ROLES: Final = ("2", "3")
@@ -51,7 +53,7 @@ def audit_message(entry: Mapping[str, Any], source: str = "axiom-flow") -> str:
         {
             "EventActionCode": _ACTIONS.get(what.rpartition(".")[2], _EXECUTE),
             "EventDateTime": str(entry["when"]),
-            "EventOutcomeIndicator": "0",
+            "EventOutcomeIndicator": _MINOR_FAILURE if what.endswith(".refuse") else _SUCCESS,
         },
     )
     _code(identification, "EventID", event, meaning)

@@ -58,6 +58,7 @@ def test_tells_who_saw_which_study_and_why() -> None:
         ("roles.delete", "110113", "110136", "D"),
         ("audit.export", "110101", None, "R"),
         ("exceptions.retry", "110100", None, "E"),
+        ("associations.refuse", "110114", "110122", "E"),
     ],
 )
 def test_tells_what_kind_of_event_it_was(
@@ -68,6 +69,7 @@ def test_tells_what_kind_of_event_it_was(
     codes = {child.tag: child.get("csd-code") for child in found}
     assert (codes["EventID"], codes.get("EventTypeCode")) == (event, kind)
     assert found.get("EventActionCode") == action
+    assert found.get("EventOutcomeIndicator") == ("4" if what.endswith(".refuse") else "0")
 
 
 def test_is_one_line_whatever_is_in_it() -> None:
