@@ -67,10 +67,9 @@ def page() -> str:
             for one in stages
         ),
         "",
-        "The header travels in each message, so a message of a CT is about 16 KB. An object is "
-        "looked at and read by validation and for each destination; the rules only look. A process "
-        "that works reads the head of the configuration twice a second besides, which is paid for "
-        "by the second.",
+        "The header travels in each message, deflated, so that rules ask for no object; validation "
+        "and each destination read it once. A process that works reads the head of the "
+        "configuration twice a second besides, which is paid for by the second.",
         "",
         "## Dollars for a million instances, at a million a day",
         "",
@@ -112,8 +111,7 @@ def _dominating(totals: dict[str, float]) -> str:
     return (
         f"{first[0]} ({first[1]:.2f}) and {second[0]} ({second[1]:.2f}) dominate. Each further "
         "destination adds a delivery with its message; each retry does too. What would save most: "
-        "records that Firestore deletes by age (TTL) where the clean-up asks for each first, and a "
-        "delivery that reads an object without looking at it before."
+        "records that Firestore deletes by age (TTL) where the clean-up asks for each first."
     )
 
 
