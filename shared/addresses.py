@@ -95,15 +95,19 @@ class AddressPolicy:
             connection.close()
             raise AddressRefusedError(host, reason)
 
-    def check_host(self, host: str, port: int) -> None:
-        """Look at what a name stands for, where the connection is made by others.
+    def check_host(self, host: str, port: int) -> list[str]:
+        """Look at what a name stands for, where the connection is made by others; to be sure, they
+        are to connect to the addresses that are returned, for a name may stand for others soon.
 
         Raises: AddressRefusedError; OSError if it stands for nothing.
         """
+        addresses = []
         for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            reason = self.refusal(ipaddress.ip_address(str(place[0]).partition("%")[0]))
+            addresses.append(str(place[0]))
+            reason = self.refusal(ipaddress.ip_address(addresses[-1].partition("%")[0]))
             if reason is not None:
                 raise AddressRefusedError(host, reason)
+        return addresses
 
 
 @cache

@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from shared import bootstrap
 from shared.adapters.cloud.gemini import GeminiModel
+from shared.adapters.crosswalk.databases import engine_for
 from shared.adapters.destinations.channel import connect
 from shared.adapters.destinations.google_session import google_session
+from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.adapters.guarded_http import guarded_session
 from shared.adapters.requestor import Requestor
 from shared.addresses import AddressPolicy, AddressRefusedError, is_googles
+from shared.config.crosswalks import MysqlSource, PostgresqlSource
 from shared.config.service import check
 from shared.environment import Environment
 from shared.errors import InvalidConfigurationError, ProviderFailedError
@@ -179,6 +184,22 @@ class TestConnecting:
             connect(("localhost", port), 5, None)
         assert received in ([], [b""])
 
+    def test_of_a_database_sends_nothing(
+        self, listening: tuple[int, list[bytes]], tmp_path: Path
+    ) -> None:
+        port, received = listening
+        for source in (
+            MysqlSource(name="ris", type="mysql", host="localhost", port=port, database="d"),
+            PostgresqlSource(
+                name="ris", type="postgresql", host="localhost", port=port, database="d"
+            ),
+        ):
+            engine = engine_for(source, FileSecretStore(tmp_path), tmp_path, timeout_s=5)
+            with pytest.raises(OperationalError) as refused:
+                engine.connect()
+            assert isinstance(refused.value.orig, AddressRefusedError)
+        assert received in ([], [b""])
+
     def test_by_dimse_of_a_requestor_sends_nothing(
         self, listening: tuple[int, list[bytes]]
     ) -> None:
@@ -234,6 +255,24 @@ class TestTokensOfGoogles:
     )
     def test_are_shown_to_nobody_else(self, url: str) -> None:
         assert not is_googles(url)
+
+
+def test_a_database_is_connected_to_where_its_name_was_looked_at(tmp_path: Path) -> None:
+    """Whatever the name stands for a moment later."""
+    source = PostgresqlSource(name="ris", type="postgresql", host="localhost", database="d")
+    engine = engine_for(source, FileSecretStore(tmp_path), tmp_path, timeout_s=5)
+    told: dict[str, Any] = {}
+
+    def stop(*given: Any) -> None:
+        told.update(given[-1])
+        raise ConnectionAbortedError
+
+    event.listen(engine, "do_connect", stop)
+    with pytest.raises(ConnectionAbortedError):
+        engine.connect()
+    addresses = told["hostaddr"].split(",")
+    assert set(addresses) <= {"127.0.0.1", "::1"}
+    assert told["host"] == ",".join(["localhost"] * len(addresses))
 
 
 def test_on_one_machine_loopback_is_fine(listening: tuple[int, list[bytes]]) -> None:

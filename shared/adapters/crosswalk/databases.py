@@ -8,9 +8,10 @@ the time that a statement may take, and transactions are only ever rolled back.
 from __future__ import annotations
 
 import math
+import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ _DRIVERS: Final = {
     "mssql": "mssql+pymssql",
     "sqlite": "sqlite",
 }
+_CR_CONN_HOST_ERROR: Final = 2003  # of MySQL: nobody answers there
 # SQLite asks whether to go on each time so many of its instructions are done.
 _INSTRUCTIONS: Final = 10_000
 
@@ -70,11 +72,12 @@ def engine_for(
         case SqliteSource():
             event.listen(engine, "connect", partial(_limit_sqlite, timeout_s))
             event.listen(engine, "before_cursor_execute", _start_sqlite_time)
-    if not isinstance(source, SqliteSource) and not source.host.startswith("/"):
-        event.listen(engine, "do_connect", partial(_check_address, source.host, source.port))
     if not isinstance(source, SqliteSource) and source.credentials.password_secret:
         password = partial(secrets.get, source.credentials.password_secret)
         event.listen(engine, "do_connect", partial(_give_password, password))
+    if not isinstance(source, SqliteSource) and not source.host.startswith("/"):
+        look = _LOOKS[source.type]
+        event.listen(engine, "do_connect", partial(look, source.host, source.port))
     return engine
 
 
@@ -86,10 +89,10 @@ def url_of(source: DatabaseSource) -> URL:
     at: dict[str, Any] = {"database": source.database, "username": source.credentials.username}
     if not source.host.startswith("/"):
         return URL.create(driver, host=source.host, port=source.port, **at)
-    socket = {"unix_socket": source.host}
+    where = {"unix_socket": source.host}
     if source.type == "postgresql":
-        socket = {"host": source.host, "port": str(source.port)}
-    return URL.create(driver, query=socket, **at)
+        where = {"host": source.host, "port": str(source.port)}
+    return URL.create(driver, query=where, **at)
 
 
 def connect_arguments(source: DatabaseSource, timeout_s: float) -> dict[str, Any]:
@@ -148,13 +151,56 @@ def _tls_context(source: MysqlSource) -> Any:
     return context
 
 
-def _check_address(host: str, port: int, *_: Any) -> None:
+def _look_at_host(host: str, port: int, *_: Any) -> list[str]:
     try:
-        policy().check_host(host, port)
+        return policy().check_host(host, port)
     except AddressRefusedError as error:
         raise OperationalError("connect", None, error) from error
     except OSError:
-        return  # what is wrong with the name, the driver says
+        return []  # what is wrong with the name, the driver says
+
+
+def _connect_where_it_was_looked(
+    host: str, port: int, _dialect: Any, _record: Any, _args: Any, arguments: dict[str, Any]
+) -> None:
+    """Have libpq connect to these addresses, and check certificates against the name."""
+    addresses = _look_at_host(host, port)
+    if addresses:
+        arguments["hostaddr"] = ",".join(addresses)
+        arguments["host"] = ",".join([host] * len(addresses))
+        arguments["port"] = ",".join([str(port)] * len(addresses))
+
+
+def _connect_and_look(
+    host: str, port: int, dialect: Any, _record: Any, args: Any, arguments: dict[str, Any]
+) -> Any:
+    """Hand PyMySQL a connection that was looked at; it checks certificates against the name."""
+    try:
+        connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+        policy().check_peer(connection)
+    except AddressRefusedError as error:
+        raise OperationalError("connect", None, error) from error
+    except OSError as error:
+        words = error.strerror or "no connection"
+        raise dialect.loaded_dbapi.OperationalError(_CR_CONN_HOST_ERROR, words) from error
+    connection.settimeout(None)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made = dialect.loaded_dbapi.connect(*args, **arguments, defer_connect=True)
+    try:
+        made.connect(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return made
+
+
+# FreeTDS sends the name to the server, which may depend on it: its connection is looked at before.
+_LOOKS: Final[Mapping[str, Callable[..., Any]]] = {
+    "postgresql": _connect_where_it_was_looked,
+    "mysql": _connect_and_look,
+    "mssql": lambda host, port, *_: _look_at_host(host, port) and None,
+}
 
 
 def _give_password(
