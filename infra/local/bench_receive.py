@@ -13,12 +13,13 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from infra.local.benches import median_ratio
 from infra.local.benching import programs
+from infra.local.benching.disk_floor import kept_per_s
 from infra.local.benching.instances import synthetic_ct, synthetic_multi_frame
 from infra.local.benching.programs import Program
 from infra.local.benching.raw_sender import send
@@ -65,6 +66,7 @@ def run(rounds: int) -> dict[str, Any]:
             on_disk=True,
         )
         values |= _compared("durable_four_associations", rates)
+        values |= _disk_floor(files[0].stat().st_size, rounds)
 
         each = {**ours, **pynetdicom, **orthanc}
         small = synthetic_ct(inputs / "small", _ASSOCIATIONS, rows=256, columns=128)
@@ -124,6 +126,15 @@ def _storescu_per_s(port: int, files: Sequence[Path]) -> float:
         stdout=subprocess.DEVNULL,
     )
     return len(files) / (time.perf_counter() - began_s)
+
+
+def _disk_floor(size: int, rounds: int) -> dict[str, float]:
+    """What the disk gives at most where the durable rates were taken; nothing if it cannot tell."""
+    rates = []
+    for _ in range(rounds):
+        with programs.work_folder(on_disk=True) as folder, suppress(OSError):
+            rates.append(kept_per_s(folder, size, count=_DURABLE_INSTANCES, at_once=4))
+    return {"durable_disk_floor_per_s": statistics.median(rates)} if rates else {}
 
 
 def _idle_percent() -> float:

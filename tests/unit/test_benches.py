@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.local.benches import TARGETS, Row, markdown, notes, rows_of
 from infra.local.benching import programs
+from infra.local.benching.disk_floor import kept_per_s
 from infra.local.benching.instances import synthetic_ct, synthetic_multi_frame
 from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.dicom.header import read_header
@@ -51,6 +52,16 @@ def test_the_raw_sender_delivers_every_byte(tmp_path: Path) -> None:
             start = read_header(reader).meta_end
             bodies.add(reader.read_at(start, reader.size))
     assert len(bodies) == 3
+
+
+def test_the_disk_is_asked_to_keep_every_file(tmp_path: Path) -> None:
+    try:
+        assert kept_per_s(tmp_path, 5000, count=7, at_once=3) > 0
+    except OSError:
+        # The bench goes without, as the gateway does there.
+        assert not FolderObjectStore(tmp_path / "store")._links_nameless
+        return
+    assert [path.stat().st_size for path in tmp_path.glob("*.dcm")] == [5000] * 7
 
 
 def test_what_people_wrote_below_the_table_stays() -> None:
