@@ -27,6 +27,7 @@ locals {
   # objects        what it does in the bucket: none, read, create, delete
   # secrets        what it does with secrets that configuration names: none, read, manage
   # dicom_stores   its role in each DICOM store: dicomViewer, dicomEditor
+  # asks_gemini    whether it asks Vertex AI, where that is switched on (var.gemini)
   # reaches_out    whether it reaches destinations and sources, which may have private addresses
   functions = {
     validate-instance = {
@@ -40,6 +41,7 @@ locals {
       objects       = "read"
       secrets       = "read"
       reaches_out   = true
+      asks_gemini   = true
       timeout_s     = 120
     }
     apply-rules = {
@@ -168,6 +170,7 @@ locals {
       secrets       = "none"
       dicom_stores  = null
       reaches_out   = false
+      asks_gemini   = false
       max_attempts  = 20
       timeout_s     = 60
       memory_mib    = 512

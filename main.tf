@@ -11,7 +11,7 @@ locals {
   }[var.http.from]
 
   # What every process of the system is told; shared/adapters/cloud/environment.py reads it.
-  environment = {
+  environment = merge(local.gemini, {
     AXIOM_PLATFORM      = "cloud"
     AXIOM_PROJECT       = var.project
     AXIOM_BUCKET        = module.storage.received
@@ -22,6 +22,11 @@ locals {
     AXIOM_CALLERS       = join(",", values(local.callers))
     # Where a new system delivers to; the configuration says it from then on.
     AXIOM_DICOM_STORE = length(local.kept_stores) == 0 ? "" : "projects/${var.project}/locations/${var.region}/datasets/${var.name}/dicomStores/${local.kept_stores[0]}"
+  })
+
+  gemini = var.gemini == null ? {} : {
+    AXIOM_VERTEX_LOCATION = var.gemini.location
+    AXIOM_VERTEX_MODEL    = var.gemini.model
   }
 
   kept_stores = sort([for name, store in var.dicom_stores : name if !store.is_source])
@@ -39,6 +44,8 @@ module "services" {
   healthcare = length(var.dicom_stores) > 0
   network    = true
   budget     = var.budget != null
+  gemini     = var.gemini != null
+  perimeter  = var.perimeter != null
 }
 
 # ---- what is kept
@@ -242,6 +249,7 @@ module "functions" {
   secrets             = each.value.secrets
   secret_prefix       = "${var.name}-"
   secret_custom_roles = module.secrets.custom_roles
+  asks_gemini         = each.value.asks_gemini && var.gemini != null
 }
 
 module "timers" {
@@ -299,6 +307,28 @@ module "gateway" {
   deletion_protection = var.protect
   kms_key             = module.services.kms_key
   labels              = merge(local.labels, { component = "gateway" })
+}
+
+# ---- guarding
+
+module "data_access_logs" {
+  source = "./infra/data_access_logs"
+  count  = var.data_access_logs ? 1 : 0
+
+  project = var.project
+}
+
+module "perimeter" {
+  source = "./infra/perimeter"
+  count  = var.perimeter == null ? 0 : 1
+
+  project_number = data.google_project.this.number
+  name           = var.name
+  access_policy  = var.perimeter.access_policy
+  access_levels  = var.perimeter.access_levels
+  enforced       = var.perimeter.enforced
+
+  depends_on = [module.services]
 }
 
 # ---- watching

@@ -189,6 +189,17 @@ variable "dicom_stores" {
   default     = {}
 }
 
+variable "gemini" {
+  description = "Where Gemini is asked for standard terms and which model, once a standardizer of the configuration asks Vertex AI; null for nowhere: then no function may ask it. `location` is a region, or global."
+  type        = object({ location = string, model = string })
+  default     = null
+
+  validation {
+    condition     = var.gemini == null ? true : can(regex("^(global|[a-z]+-[a-z]+[0-9]+)$", var.gemini.location)) && can(regex("^gemini-[a-z0-9.-]+$", var.gemini.model))
+    error_message = "A region such as europe-west1 or global, and a model such as gemini-2.5-flash."
+  }
+}
+
 # ---- keeping
 
 variable "storage" {
@@ -208,6 +219,37 @@ variable "kms_key" {
   validation {
     condition     = var.kms_key == null ? true : startswith(var.kms_key.id, "projects/") && !strcontains(var.kms_key.id, "cryptoKeyVersions")
     error_message = "The id of a key (projects/…/locations/…/keyRings/…/cryptoKeys/…), not of one version of it."
+  }
+}
+
+# ---- guarding
+
+variable "data_access_logs" {
+  description = "Whether Cloud Audit Logs tell of every read and write of data in the Healthcare API, Cloud Storage and Firestore, besides those of configuration. They are paid for by the byte: docs/cost.md."
+  type        = bool
+  default     = false
+}
+
+variable "perimeter" {
+  description = <<-EOT
+    A perimeter of VPC Service Controls around the project: services that keep data answer nobody outside of it. `access_policy` is the number of the
+    organization's policy; `access_levels` (accessPolicies/…/accessLevels/…) are where people and gateways on premises may come from;
+    `enforced` false only logs what it would refuse. Null for no perimeter.
+  EOT
+  type = object({
+    access_policy = string
+    access_levels = optional(set(string), [])
+    enforced      = optional(bool, false)
+  })
+  default = null
+
+  validation {
+    condition     = var.perimeter == null ? true : can(regex("^[0-9]+$", var.perimeter.access_policy))
+    error_message = "An access policy is named by its number: gcloud access-context-manager policies list."
+  }
+  validation {
+    condition     = var.perimeter == null ? true : alltrue([for level in var.perimeter.access_levels : can(regex("^accessPolicies/[0-9]+/accessLevels/\\w+$", level))])
+    error_message = "Access levels are named accessPolicies/NUMBER/accessLevels/NAME."
   }
 }
 

@@ -189,3 +189,12 @@ resource "google_secret_manager_secret_iam_member" "environment" {
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.this.member
 }
+
+# Vertex AI has no role for one model alone.
+resource "google_project_iam_member" "gemini" {
+  count = var.asks_gemini ? 1 : 0
+
+  project = var.project
+  role    = "roles/aiplatform.user"
+  member  = google_service_account.this.member
+}

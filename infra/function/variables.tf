@@ -156,3 +156,9 @@ variable "labels" {
   description = "Labels of the service."
   type        = map(string)
 }
+
+variable "asks_gemini" {
+  description = "Whether it may ask models of Vertex AI."
+  type        = bool
+  default     = false
+}

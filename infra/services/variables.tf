@@ -23,3 +23,15 @@ variable "budget" {
   description = "Whether a budget is kept."
   type        = bool
 }
+
+variable "gemini" {
+  description = "Whether Vertex AI is used."
+  type        = bool
+  default     = false
+}
+
+variable "perimeter" {
+  description = "Whether there is a perimeter of VPC Service Controls."
+  type        = bool
+  default     = false
+}

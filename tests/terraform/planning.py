@@ -48,6 +48,13 @@ MOST: Mapping[str, Any] = {
     "storage": {"tiers_days": {"nearline": 30, "archive": 365}},
     "kms_key": {"id": "projects/demo-project/locations/europe-west1/keyRings/r/cryptoKeys/k"},
     "alerts": {"emails": ["it@example.org"], "thresholds": {"delivery_s": 30}},
+    "gemini": {"location": "europe-west1", "model": "gemini-2.5-flash"},
+    "data_access_logs": True,
+    "perimeter": {
+        "access_policy": "123456789",
+        "access_levels": ["accessPolicies/123456789/accessLevels/hospital"],
+        "enforced": True,
+    },
     "budget": {"billing_account": "012345-6789AB-CDEF01", "monthly_amount": 500},
 }
 

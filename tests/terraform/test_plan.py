@@ -75,6 +75,8 @@ class TestRoot:
             "name": ("much-too-long", "2 to 7 lower-case"),
             "kms_key": ({"id": "my-key"}, "The id of a key"),
             "destinations": ({"pacs": {"at_most_attempts": 3}}, "5 to 100 times"),
+            "gemini": ({"location": "europe-west1", "model": "gpt"}, "a model such as gemini-"),
+            "perimeter": ({"access_policy": "ours"}, "named by its number"),
         }
         values = {name: value for name, (value, _) in wrong.items()}
         with pytest.raises(AssertionError) as found:
@@ -252,7 +254,9 @@ class TestWhoMayDoWhat:
             assert resource.get("role") not in ("roles/owner", "roles/editor"), address
 
     def test_roles_of_the_whole_project_are_bound_by_a_condition(self, most: Plan) -> None:
-        """But for writing logs and making secrets, which are asked of the project as such."""
+        """But for writing logs, asking Gemini and making secrets: the project as such is asked
+        for these.
+        """
         unbound = {
             resource.get("role") or "roles of ours"
             for resource in most.of_type("google_project_iam_member").values()
@@ -261,8 +265,37 @@ class TestWhoMayDoWhat:
         assert unbound <= {
             "roles/logging.logWriter",
             "roles/monitoring.metricWriter",
+            "roles/aiplatform.user",
             "roles of ours",
         }
+
+    def test_gemini_is_asked_by_who_standardizes_alone(self, most: Plan, minimal: Plan) -> None:
+        def askers(planned: Plan) -> list[str]:
+            granted = planned.of_type("google_project_iam_member").items()
+            return [at for at, one in granted if one.get("role") == "roles/aiplatform.user"]
+
+        (asker,) = askers(most)
+        assert asker.startswith('module.functions["standardize-attributes"].')
+        assert askers(minimal) == []
+        told = environment(most.functions()["standardize_attributes"])
+        assert CloudEnvironment.read(told).vertex_model == "gemini-2.5-flash"
+
+    def test_a_perimeter_holds_whatever_keeps_data(self, most: Plan) -> None:
+        (perimeter,) = most.of_type("google_access_context_manager_service_perimeter").values()
+        restricted = set(perimeter["status"][0]["restricted_services"])
+        needed = {"healthcare.googleapis.com", "storage.googleapis.com", "firestore.googleapis.com"}
+        assert needed <= restricted
+
+    def test_reads_of_data_are_logged_where_that_is_asked_for(
+        self, most: Plan, minimal: Plan
+    ) -> None:
+        logged = most.of_type("google_project_iam_audit_config").values()
+        assert {one["service"].partition(".")[0] for one in logged} == {
+            "datastore",
+            "healthcare",
+            "storage",
+        }
+        assert not minimal.of_type("google_project_iam_audit_config")
 
     def test_a_stage_publishes_what_comes_after_it_alone(self, most: Plan) -> None:
         publishers: dict[str, set[str]] = {}
