@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 _LINK_ANSWERS_WITHIN_S = 20.0
 # Within what a push is waited for, and others are worked on meanwhile.
 _LONGEST_TURN_S = 20.0
+# Of a transcoded or deflated Instance, where temporary files are memory.
+_MOST_TEMPORARY_BYTES = 32 << 20
 
 # Fields that queries ask for, by collection.
 INDICES = {
@@ -218,6 +220,10 @@ def cloud(environment: Environment, clock: Clock | None = None) -> Ports:
     clock = clock or SystemClock()
     environment.home.mkdir(parents=True, exist_ok=True)
     stores = platform.stores(settings)
+    from shared.dicom.spooling import keep_elsewhere
+
+    # There the folder of temporary files is a function's own memory.
+    keep_elsewhere(stores.objects, _MOST_TEMPORARY_BYTES)
     ports = _wired(
         objects=stores.objects,
         documents=stores.documents,

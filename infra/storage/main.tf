@@ -42,6 +42,18 @@ resource "google_storage_bucket" "received" {
     }
   }
 
+  # What is transcoded and too large for a function's memory; one that ended has left it.
+  lifecycle_rule {
+    action {
+      type = "Delete"
+    }
+    condition {
+      age            = 1
+      with_state     = "LIVE"
+      matches_prefix = ["temporary/"]
+    }
+  }
+
   lifecycle_rule {
     action {
       type = "Delete"

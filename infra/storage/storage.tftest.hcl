@@ -23,7 +23,8 @@ run "tiers" {
   }
   assert {
     condition = alltrue([
-      for rule in google_storage_bucket.received.lifecycle_rule : one(rule.condition).with_state == "ARCHIVED"
+      for rule in google_storage_bucket.received.lifecycle_rule :
+      one(rule.condition).with_state == "ARCHIVED" || one(rule.condition).matches_prefix == tolist(["temporary/"])
       if one(rule.action).type == "Delete"
     ])
     error_message = "age alone deletes no received file"
