@@ -6,20 +6,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING
 
 from shared.adapters.otlp.settings import OtlpSettings
 from shared.environment import Environment, Platform
 from shared.metrics import PROCESS, Snapshot
 from shared.metrics_folder import MetricsFolder
-from shared.pipeline import audit
 
 if TYPE_CHECKING:
     from shared.adapters.otlp.export import Export
     from shared.adapters.syslog import SyslogSettings
     from shared.pipeline.audit_forwarding import Forwarder
     from shared.pipeline.ports import Ports
+
+
+class _Process:
+    """What this process is: one that works on, or a command that is done in a moment."""
+
+    is_command = False
+    export: Export | None = None
+
+
+def check_settings() -> None:
+    """Raises: ValueError naming the setting that is wrong."""
+    OtlpSettings.read()
+    _repository()
+
+
+def be_command() -> None:
+    """Tell of no spans and metrics: others do, this process is done in a moment."""
+    _Process.is_command = True
 
 
 def begin() -> None:
@@ -29,8 +45,11 @@ def begin() -> None:
     Twice is once; never to be called before a fork. Raises: ValueError naming the setting that is
     wrong or missing.
     """
-    _export()
+    if _Process.export is None and not _Process.is_command:
+        _Process.export = _begun()
     if _repository() is not None:
+        from shared.pipeline import audit
+
         audit.spool_entries()
 
 
@@ -47,7 +66,7 @@ def audit_forwarder(ports: Ports) -> Forwarder | None:
 
 def speak_for(read: Callable[[], Snapshot]) -> None:
     """Export what `read` gives in place of what this process counts."""
-    export = _export()
+    export = _Process.export
     if export is None:
         return
     environment = Environment.read()
@@ -60,9 +79,8 @@ def speak_for(read: Callable[[], Snapshot]) -> None:
 
 def close() -> None:
     """Send what waits; for a process that is about to end without Python's own end."""
-    export = _export()
-    if export is not None:
-        export.close()
+    if _Process.export is not None:
+        _Process.export.close()
 
 
 def _repository() -> SyslogSettings | None:
@@ -73,8 +91,7 @@ def _repository() -> SyslogSettings | None:
     return SyslogSettings.read()
 
 
-@cache
-def _export() -> Export | None:
+def _begun() -> Export | None:
     settings = OtlpSettings.read()
     if settings is None:
         return None

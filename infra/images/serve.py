@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.images.pushes import pushed_to
-from shared import logs, preflight
+from shared import exporting, logs, preflight
 from shared.adapters.cloud.environment import CloudEnvironment
 from shared.environment import Environment, Platform
 from shared.messages import Topic
@@ -59,6 +59,7 @@ def main() -> None:
 
 def _check_settings() -> None:
     """Raises: ValueError naming the setting that is wrong or missing."""
+    exporting.check_settings()
     if Environment.read().platform is Platform.CLOUD:
         CloudEnvironment.read()
 

@@ -40,9 +40,11 @@ json_option = click.option(
 
 def read_environment() -> Environment:
     """The settings. Raises: CommandFailedError naming the one that is wrong."""
+    from shared import exporting
     from shared.environment import Environment
 
     try:
+        exporting.check_settings()
         return Environment.read()
     except ValueError as error:
         raise CommandFailedError(str(error), code="bad-setting") from None
@@ -84,8 +86,10 @@ def open_ports(*, create: bool = False) -> Ports:
             hint="Start one with `axiom up`, or name another with AXIOM_HOME.",
             code="no-home",
         )
+    from shared import exporting
     from shared.bootstrap import from_environment
 
+    exporting.be_command()
     return from_environment()
 
 

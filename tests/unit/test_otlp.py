@@ -188,6 +188,20 @@ class TestSpans:
         assert collector.named("receive").parent_span_id == b""
         assert collector.resources[0]["service.name"] == "hospital"
 
+    def test_are_left_to_processes_that_go_on(self, tmp_path: Path, collector: Collector) -> None:
+        """A command would pay for a second's imports."""
+        program = (
+            "import sys\n"
+            "from shared import exporting\n"
+            "exporting.be_command()\n"
+            "exporting.begin()\n"
+            "exporting.close()\n"
+            "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+        )
+        environ = {"AXIOM_OTLP_ENDPOINT": collector.url, "AXIOM_HOME": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, env=environ)
+        assert not collector.bodies
+
 
 class _Stuck(SpanExporter):
     """One whose collector takes the connection and says nothing."""
