@@ -173,6 +173,32 @@ def test_each_way_out_says_who_we_are_where_that_is_configured(
         assert asked.identities == [shown]
 
 
+def test_whoever_has_no_place_among_the_peers_is_reached_as_a_destination(
+    authority: Authority,
+) -> None:
+    """Its private key may be in clear, where a configuration was not saved."""
+    certificate, key = authority.issue("axiom")
+    with peer(secured(authority)) as asked:
+        tls = {
+            "trusted_file": str(authority.file),
+            "certificate_file": str(certificate),
+            "private_key": key.read_text(),
+        }
+        [destination] = entities(
+            asked.port, tls=tls, credentials={"username": "axiom"}
+        ).destinations
+        assert destination.type == "dimse"
+        report_commitment(
+            CommitmentReport("1.2.3", (Reference(str(CTImageStorage), "1.2.3.4"),), ()),
+            DimsePeer.at(destination),
+            MemorySecrets(),
+            called_ae_title="PEER",
+            calling_ae_title="AXIOM",
+        )
+        assert asked.identities == [(1, b"axiom", b"")]
+        assert len(asked.reports) == 1
+
+
 def test_nothing_is_said_where_nothing_is_configured() -> None:
     with peer() as asked:
         ask_as_source(asked.port)

@@ -51,7 +51,7 @@ from tests.gateway import (
 from tests.peers import LOOPBACK
 from tests.unit.identity.issuer import CLIENT_ID, Issuer
 
-FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+FIND, IMPLICIT = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.2"
 PERMANENT, TRANSIENT = (0, 1, 2, 1), (0, 2, 2, 1)
 
 
@@ -70,7 +70,8 @@ class Site:
             IdentitySettings(oidc_issuer=self.issuer.url, oidc_audiences=(CLIENT_ID,)),
             fetch=lambda url: self.fetch(url),
         )
-        for name, role in (("ada", "operator"), ("loader", "uploader"), ("eve", "viewer")):
+        roles = {"ada": "operator", "loader": "uploader", "reader": "editor", "eve": "viewer"}
+        for name, role in roles.items():
             user = User(name=name, email=f"{name}@example.org", roles=(role,))
             self.identity.directory.create_user(user, by="test")
         self.receiver = MemoryReceiver()
@@ -130,7 +131,7 @@ def shown(kind: int, primary: str | bytes, secondary: str = "", *, confirm: bool
 def answer(port: int, user_items: bytes = b"") -> tuple[int, bytes]:
     """Type and body of what answers a request that shows this."""
     with RawPeer(port) as peer:
-        contexts = [(CT_IMAGE_STORAGE, [EXPLICIT_VR_LITTLE_ENDIAN]), (FIND, ["1.2.840.10008.1.2"])]
+        contexts = [(CT_IMAGE_STORAGE, [EXPLICIT_VR_LITTLE_ENDIAN]), (FIND, [IMPLICIT])]
         return peer.associate(contexts, user_items=user_items)
 
 
@@ -188,6 +189,17 @@ class TestWhoIsLetIn:
             assert contexts("ada") == [0, 0]  # stores and queries
             assert contexts("loader") == [0, 3]  # stores
             assert answer(port, shown(2, "eve", site.key_of("eve")))[0] == A_ASSOCIATE_RJ
+
+    def test_may_query_and_not_store_as_the_user_may(self, site: Site) -> None:
+        key = site.key_of("reader")
+        with site.listening(api_keys=True) as port, RawPeer(port) as peer:
+            contexts = [(CT_IMAGE_STORAGE, [EXPLICIT_VR_LITTLE_ENDIAN]), (FIND, [IMPLICIT])]
+            _, body = peer.associate(contexts, user_items=shown(2, "reader", key))
+            assert [result for result, _ in accepted_syntaxes(body).values()] == [0, 0]
+            peer.send(p_data(pdv(1, COMMAND | LAST, store_rq())))
+            peer.send(p_data(pdv(1, DATA | LAST, build.ct()[-100:])))
+            assert peer.receive_status() == 0x0122
+        assert site.receiver.committed == []
 
     def test_is_named_with_what_they_send(self, site: Site) -> None:
         with site.listening(passcodes={"ws1": "workstation"}) as port, RawPeer(port) as peer:
