@@ -46,6 +46,7 @@ module "services" {
   budget     = var.budget != null
   gemini     = var.gemini != null
   perimeter  = var.perimeter != null
+  builds     = var.builds != null
 }
 
 # ---- what is kept
@@ -307,6 +308,26 @@ module "gateway" {
   deletion_protection = var.protect
   kms_key             = module.services.kms_key
   labels              = merge(local.labels, { component = "gateway" })
+}
+
+# ---- changing it
+
+module "builds" {
+  source = "./infra/builds"
+  count  = var.builds == null ? 0 : 1
+
+  project        = var.project
+  region         = var.region
+  name           = var.name
+  repository     = var.builds.repository
+  branch         = var.builds.branch
+  state_bucket   = coalesce(var.builds.state_bucket, "${var.project}-terraform")
+  variables_file = var.builds.variables_file
+  plan_account   = var.builds.plan_account
+  build_account  = var.builds.build_account
+  deploy_account = var.builds.deploy_account
+
+  depends_on = [module.services]
 }
 
 # ---- guarding

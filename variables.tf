@@ -222,6 +222,35 @@ variable "kms_key" {
   }
 }
 
+# ---- changing it
+
+variable "builds" {
+  description = <<-EOT
+    Triggers of Cloud Build: pull requests are tested and planned, commits on `branch` are built and planned, and deployments wait for
+    a person. `repository` is one that Cloud Build is connected to (projects/…/repositories/…). The accounts (e-mails) are made beforehand, for
+    what deploys a system may not be what the system makes: docs/deploy.md says what each needs. Null for no triggers.
+  EOT
+  type = object({
+    repository     = string
+    plan_account   = string
+    build_account  = string
+    deploy_account = string
+    branch         = optional(string, "main")
+    state_bucket   = optional(string)
+    variables_file = optional(string, "production.tfvars")
+  })
+  default = null
+
+  validation {
+    condition     = var.builds == null ? true : can(regex("^projects/[^/]+/locations/[^/]+/connections/[^/]+/repositories/[^/]+$", var.builds.repository))
+    error_message = "A repository as Cloud Build knows it: projects/…/locations/…/connections/…/repositories/…"
+  }
+  validation {
+    condition     = var.builds == null ? true : length(toset([var.builds.plan_account, var.builds.build_account, var.builds.deploy_account])) == 3
+    error_message = "Three accounts: a pull request must not have the roles of a build, nor a build those of a deployment."
+  }
+}
+
 # ---- guarding
 
 variable "data_access_logs" {

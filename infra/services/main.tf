@@ -30,6 +30,7 @@ locals {
     var.network ? "dns.googleapis.com" : "",
     var.kms_key == null ? "" : "cloudkms.googleapis.com",
     var.budget ? "billingbudgets.googleapis.com" : "",
+    var.builds ? "cloudbuild.googleapis.com" : "",
     var.gemini ? "aiplatform.googleapis.com" : "",
     var.perimeter ? "accesscontextmanager.googleapis.com" : "",
   ]))

@@ -35,3 +35,9 @@ variable "perimeter" {
   type        = bool
   default     = false
 }
+
+variable "builds" {
+  description = "Whether Cloud Build is used."
+  type        = bool
+  default     = false
+}

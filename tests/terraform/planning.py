@@ -48,6 +48,13 @@ MOST: Mapping[str, Any] = {
     "storage": {"tiers_days": {"nearline": 30, "archive": 365}},
     "kms_key": {"id": "projects/demo-project/locations/europe-west1/keyRings/r/cryptoKeys/k"},
     "alerts": {"emails": ["it@example.org"], "thresholds": {"delivery_s": 30}},
+    "builds": {
+        "repository": "projects/demo-project/locations/europe-west1/connections/c/repositories/r",
+        **{
+            f"{what}_account": f"axiom-{what}@demo-project.iam.gserviceaccount.com"
+            for what in ("plan", "build", "deploy")
+        },
+    },
     "gemini": {"location": "europe-west1", "model": "gemini-2.5-flash"},
     "data_access_logs": True,
     "perimeter": {

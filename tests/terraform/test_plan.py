@@ -77,6 +77,10 @@ class TestRoot:
             "destinations": ({"pacs": {"at_most_attempts": 3}}, "5 to 100 times"),
             "gemini": ({"location": "europe-west1", "model": "gpt"}, "a model such as gemini-"),
             "perimeter": ({"access_policy": "ours"}, "named by its number"),
+            "builds": (
+                {**MOST["builds"], "plan_account": MOST["builds"]["build_account"]},
+                "Three accounts",
+            ),
         }
         values = {name: value for name, (value, _) in wrong.items()}
         with pytest.raises(AssertionError) as found:
@@ -307,6 +311,28 @@ class TestWhoMayDoWhat:
         assert not {"apply-rules", "deliver-instance"} & publishers["instance-received"]
         assert not {"gateway", "validate-instance"} & publishers["delivery-requested"]
         assert publishers["dead-letters"] == {"pubsub"}
+
+
+class TestBuilds:
+    def test_a_deployment_waits_for_a_person_and_nothing_else_does(self, most: Plan) -> None:
+        triggers = {one["name"]: one for one in most.of_type("google_cloudbuild_trigger").values()}
+        assert set(triggers) == {"axiom-plan", "axiom-build", "axiom-deploy"}
+        waits = [name for name, one in triggers.items() if one["approval_config"]]
+        assert waits == ["axiom-deploy"]
+
+    def test_each_runs_a_file_that_takes_what_it_is_given(self, most: Plan) -> None:
+        for trigger in most.of_type("google_cloudbuild_trigger").values():
+            file = trigger["filename"] or trigger["git_file_source"][0]["path"]
+            declared = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["substitutions"]
+            assert set(trigger["substitutions"]) <= set(declared), file
+
+    def test_a_pull_request_has_an_account_of_its_own(self, most: Plan) -> None:
+        accounts = {
+            one["name"]: one["service_account"]
+            for one in most.of_type("google_cloudbuild_trigger").values()
+        }
+        assert len(set(accounts.values())) == 3
+        assert "axiom-plan@" in accounts["axiom-plan"]
 
 
 class TestPrivacy:

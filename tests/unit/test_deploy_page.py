@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from infra.images.tree import ROOT, stages
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -30,14 +28,6 @@ def test_outputs_are_there() -> None:
     named = set(re.findall(r"terraform output (?:-\w+ )*(\w+)", PAGE))
     assert len(named) > 5
     assert named <= declared("output", "outputs.tf")
-
-
-@pytest.mark.parametrize("file", ["cloudbuild.yaml", "cloudbuild.deploy.yaml"])
-def test_builds_are_given_substitutions_that_they_have(file: str) -> None:
-    text = (ROOT / file).read_text(encoding="utf-8")
-    (given,) = re.findall(rf"--build-config={file} --substitutions=(\S+)", CONSOLE)
-    for one in given.split(","):
-        assert f"  {one.split('=')[0]}:" in text
 
 
 def test_images_are_targets() -> None:
