@@ -25,6 +25,8 @@ from shared.adapters.otlp.spans import SpanSink
 from shared.errors import InvalidInstanceError
 from shared.messages import InstanceReceived, Topic, decode
 from shared.pipeline import readings
+from shared.pipeline.envelope import MESSAGE_ID_HEADER, open_envelope
+from shared.pipeline.push import PushRequest
 from shared.ports import Outgoing
 from tests.conftest import ROOT
 from tests.data import build
@@ -291,6 +293,23 @@ class TestMessages:
         export.close(30)
         assert message.attributes == {"axiom-traceparent": f"00-{'ab' * 16}-{'ab' * 8}-01"}
         assert Outgoing(Topic.INSTANCE_RECEIVED, b"").attributes == {}
+
+    def test_say_so_in_whichever_envelope_they_come(self) -> None:
+        traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        attributes = {tracing.TRACEPARENT: traceparent}
+        wrapped = json.dumps({"message": {"data": "e30=", "attributes": attributes}}).encode()
+        for request in (
+            PushRequest(wrapped, {"content-type": "application/json"}),
+            PushRequest(
+                wrapped,
+                {
+                    "ce-type": "google.cloud.pubsub.topic.v1.messagePublished",
+                    "content-type": "application/json",
+                },
+            ),
+            PushRequest(b"{}", {MESSAGE_ID_HEADER: "1", **attributes}),
+        ):
+            assert open_envelope(request).traceparent == traceparent
 
     def test_carry_nothing_where_nobody_takes_spans(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home")
