@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from shared.adapters.archives import Archives
 from shared.config.entities import Configuration
+from tests.certificates import Authority
 from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import MemoryReceiver, running_gateway
 from tests.peers import OrthancPeer, StartStorescp, free_port
@@ -189,6 +190,27 @@ def test_movescu_has_a_study_sent_over_one_association(
     assert {str(one.SOPInstanceUID) for one in received} == {
         f"{STUDY.format(1)}.{series}.{number}" for series in range(2) for number in range(2)
     }
+
+
+def test_sub_operations_go_out_under_tls_to_whom_that_is_configured_for(
+    filled: OrthancPeer, storescp: StartStorescp, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("storescp")
+    scp = storescp("+tls", str(key), str(certificate), "-ic")
+    trusting, stranger = {"trusted_file": str(authority.file)}, Authority(tmp_path, "stranger")
+    place = {"host": "127.0.0.1", "port": scp.port}
+    moves = {
+        "STORESCP": {**place, "tls": trusting},
+        "DOUBTED": {**place, "tls": {"trusted_file": str(stranger.file)}},
+    }
+    wanted = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY.format(1)}")
+    with in_front_of(filled.dicomweb_url, move_destinations=moves) as port:
+        done = scu("movescu", port, "-S", "-aem", "STORESCP", *wanted)
+        doubted = scu("movescu", port, "-S", "-aem", "DOUBTED", *wanted)
+    assert done.returncode == 0, done.stderr
+    assert len(scp.files()) == 4
+    assert "0xa702" in doubted.stderr.lower(), doubted.stderr
 
 
 def test_getscu_is_given_a_study_on_its_own_association(
