@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ class _Run:
             self.tell(f"storescu sends {self.plan.instances} CT Instances; processes are killed")
             self.send_and_kill(f"round-{number}")
         self.web()
+        self.give_up()
         self.objects()
         self.stored_by_others()
         self.rule_changes()
@@ -204,6 +205,27 @@ class _Run:
         self.took(sent)
         self.outcome.claim(
             "STOW-RS over HTTP/2: acknowledged", len(files), len(files), len(sent.acknowledged)
+        )
+
+    def give_up(self) -> None:
+        """A message that was tried as often as it may be: here once, for the plan's number would
+        take hours. It goes to the dead letters, and round again from there.
+        """
+        system, files = self.system, self.files("given-up", 1)
+        one = next(s for s in system.shape.subscriptions if s.function == "apply_rules")
+        pusher = system.pushing.pushers[one.name]
+        policy, before = pusher.policy, pusher.count.dead_letters
+        pusher.policy = replace(policy, max_attempts=1)
+        system.services[one.function].turns_away = 1
+        self.took(stow(system, files))
+        wait(lambda: pusher.count.dead_letters > before)
+        pusher.policy = policy
+        self.await_delivered(files)
+        self.outcome.claim(
+            "a dead letter goes round again and is delivered",
+            1,
+            1,
+            sum(system.delivered.get(uid) is not None for uid in files),
         )
 
     def objects(self) -> None:

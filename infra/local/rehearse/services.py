@@ -111,6 +111,8 @@ class Service:
 
     def __init__(self, process: Process) -> None:
         self.process = process
+        # So many of the next requests find no instance, as where Cloud Run has no room for one.
+        self.turns_away = 0
 
     @property
     def url(self) -> str:
@@ -119,6 +121,9 @@ class Service:
 
     def post(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
         """Call it; 503 if the instance ended before it answered, 504 if it did not in time."""
+        if self.turns_away:
+            self.turns_away -= 1
+            return 429
         try:
             self.process.start()
         except CommandFailedError:
