@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pynetdicom import AE, _config
-from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
+from pynetdicom.transport import AddressInformation, AssociationServer
 
 from scp_gateway.admission import LOCAL_LIMIT_EXCEEDED, Rejection
 from scp_gateway.association import GatewayAssociation
@@ -84,9 +84,7 @@ class ListeningServer(AssociationServer):
         ae = AE(listener.ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        super().__init__(
-            ae, (listener.host, listener.port), listener.ae_title, [], request_handler=_Handler
-        )
+        super().__init__(ae, (listener.host, listener.port), listener.ae_title, [])
         # pynetdicom gives the listening socket the network timeout; accepting has none.
         cast(socket.socket, self.socket).settimeout(None)
         self._thread = threading.Thread(
@@ -242,7 +240,7 @@ class ListeningServer(AssociationServer):
                 log.exception("cannot accept", extra={"listener": self.listener.name})
                 continue
             try:
-                self.finish_request(connection, address)
+                self.start_association(connection, _PeerAddress.from_tuple(address))
             except Exception:
                 log.exception("cannot start association", extra={"listener": self.listener.name})
                 connection.close()
@@ -255,16 +253,6 @@ class ListeningServer(AssociationServer):
         deadline_s = time.monotonic() + within_s
         for association in self._open():
             association.join(max(deadline_s - time.monotonic(), 0))
-
-
-class _Handler(RequestHandler):
-    """Hands a connection to the server instead of building pynetdicom's own Association."""
-
-    def handle(self) -> None:
-        """Start the association."""
-        server = cast(ListeningServer, self.server)
-        peer = _PeerAddress.from_tuple(self.client_address)
-        server.start_association(cast(socket.socket, self.request), peer)
 
 
 class _PeerAddress(AddressInformation):

@@ -25,7 +25,6 @@ from pynetdicom.transport import (
     AddressInformation,
     AssociationServer,
     AssociationSocket,
-    RequestHandler,
 )
 
 from scp_gateway import construction
@@ -59,7 +58,6 @@ def test_it_is_the_version_that_was_read() -> None:
         (AssociationSocket, "_shutdown_socket", ["self"]),
         (AssociationServer, "get_request", ["self"]),
         (AssociationServer, "server_close", ["self"]),
-        (RequestHandler, "handle", ["self"]),
     ],
 )
 def test_the_method_is_there(owner: type, name: str, parameters: list[str]) -> None:
