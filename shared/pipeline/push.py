@@ -168,16 +168,17 @@ def _answer(
     run: Callable[[M], Iterator[bool]],
     ports: Ports,
 ) -> Steps:
-    attempt, data = 1, b""
+    attempt, data, trace_id = 1, b"", ""
     try:
         _let_in(request, ports)
         try:
             pushed = open_envelope(request)
             attempt, data = pushed.attempt, pushed.data
             message = decode(data, kind)
+            trace_id = _trace_id(message)
         except MalformedMessageError as error:
             return _record(error, None, data, stage, topic, attempt, ports)
-        with tracing.stage(stage, _trace_id(message), pushed.traceparent) as scope:
+        with tracing.stage(stage, trace_id, pushed.traceparent) as scope:
             receipt = _receipt(message)
             if receipt is not None:
                 scope.describe(receipt)
@@ -197,7 +198,7 @@ def _answer(
         is_early = isinstance(error, CopyInFlightError | NotDecidedYetError)
         return str(error), 425 if is_early else 503, headers
     except Exception as error:
-        log.exception("a stage failed", extra={"stage": stage})
+        log.exception("a stage failed", extra={"stage": stage, "trace_id": trace_id})
         return f"internal error: {type(error).__name__}", 500, {}
     crash_points.reached(crash_points.AFTER_STAGE)
     return "", 204, {}
