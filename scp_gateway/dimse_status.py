@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from shared.errors import AxiomError
-from shared.refusals import refusal_for
-
-# VR LO (PS3.5 6.2).
-_MAX_COMMENT_CHARACTERS = 64
+from shared.refusals import comment_on, refusal_for
 
 
 class Status(IntEnum):
@@ -59,11 +56,3 @@ def answer_for(error: BaseException) -> Answer:
     if isinstance(error, AxiomError):
         return Answer(status, comment_on(error))
     return Answer(status, "processing failure, see the gateway's log")
-
-
-def comment_on(error: AxiomError) -> str:
-    """What an Error Comment says of it."""
-    text = str(error)
-    # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
-    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
-    return plain[:_MAX_COMMENT_CHARACTERS]

@@ -19,7 +19,7 @@ from scp_gateway.command_set import (
     Command,
     query_response,
 )
-from scp_gateway.dimse_status import Answer, Status, comment_on
+from scp_gateway.dimse_status import Answer, Status
 from scp_gateway.extended_negotiation import has_spans, is_fuzzy
 from scp_gateway.message_reader import AbortReason, ProtocolError
 from scp_gateway.query_jobs import Archives, Control, Job, Reply, finding
@@ -37,6 +37,7 @@ from shared.dicom.query import (
 )
 from shared.errors import AxiomError, TransientError
 from shared.ports import Buffer
+from shared.refusals import comment_on
 
 log = logging.getLogger(__name__)
 

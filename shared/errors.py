@@ -7,9 +7,10 @@ dead-lettered. No error carries a patient's Values; UIDs, tags and counts are al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Category(StrEnum):
@@ -158,6 +159,30 @@ class RateLimitedError(TransientError):
         return type(self), (self.args[0], self.retry_after_s or 0.0)
 
 
+# What people call one document of a collection, where that is not its name in the singular.
+_NOUNS: Final[Mapping[str, str]] = {
+    "api_keys": "API key",
+    "configuration versions": "version",
+    "enabled rulesets in shadow mode": "enabled ruleset in shadow mode,",
+    "instances": "Instance",
+    "pull-rows": "row",
+    "standardization-decisions": "decision of a standardizer",
+    "standardization-series": "decision of a standardizer",
+    "standardization-synonyms": "synonym",
+    "studies": "Study",
+    "vocabularies": "vocabulary",
+}
+
+
+class _DocumentError(PermanentError):
+    """args: collection, key."""
+
+    def __str__(self) -> str:
+        collection, *key = self.args
+        noun = _NOUNS.get(collection) or collection.removesuffix("s").replace("_", " ")
+        return self.template.format(noun, *key)
+
+
 # ---- stores ---------------------------------------------------------------------------------
 
 
@@ -178,29 +203,29 @@ class ObjectMissingError(PermanentError):
     template = "object {} is missing"
 
 
-class DocumentExistsError(PermanentError):
+class DocumentExistsError(_DocumentError):
     """A document with this key exists."""
 
     code = "document-exists"
     category = Category.STORAGE
-    template = "document {}/{} exists"
+    template = "the {} {} is there already"
 
 
-class DocumentMissingError(PermanentError):
+class DocumentMissingError(_DocumentError):
     """There is no document with this key."""
 
     code = "document-missing"
     category = Category.STORAGE
     hint = "It may be mistyped, or gone: list what there is."
-    template = "there is no {1} in {0}"
+    template = "there is no {} {}"
 
 
-class DocumentChangedError(PermanentError):
+class DocumentChangedError(_DocumentError):
     """Somebody else changed the document since it was read: read again, decide again."""
 
     code = "document-changed"
     category = Category.STORAGE
-    template = "document {}/{} has changed since it was read"
+    template = "the {} {} has changed since it was read"
 
 
 class SecretMissingError(PermanentError):

@@ -8,6 +8,7 @@ PS3.18 2024e 10.5.3 with Table I.2-2, and for what has no value of its own PS3.7
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from shared.errors import (
     AxiomError,
@@ -17,6 +18,9 @@ from shared.errors import (
     SopInstanceMismatchError,
     TransientError,
 )
+
+# Error Comment (0000,0902) is LO.
+_MAX_COMMENT_CHARACTERS: Final = 64
 
 
 class Refusal(IntEnum):
@@ -52,3 +56,11 @@ def refusal_for(error: BaseException) -> int:
         if isinstance(error, kind):
             return refusal
     return Refusal.PROCESSING_FAILURE
+
+
+def comment_on(error: AxiomError) -> str:
+    """What an Error Comment (0000,0902) says of it: the words beside the number."""
+    text = str(error)
+    # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
+    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
+    return plain[:_MAX_COMMENT_CHARACTERS]

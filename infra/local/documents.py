@@ -54,7 +54,9 @@ def _read(path: Path) -> dict[str, Any]:
             hint="Save it as UTF-8.",
             code="unreadable",
         ) from None
-    except (ValueError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise CommandFailedError(f"{path}: {_words_of(error)}", code="unreadable") from None
+    except ValueError as error:
         raise CommandFailedError(f"{path}: {error}", code="unreadable") from None
     except RecursionError:
         raise CommandFailedError(f"{path}: it is nested too deeply", code="unreadable") from None
@@ -71,6 +73,18 @@ def _parsed(text: str, *, is_json: bool) -> object:
     if is_json:
         return json.loads(text, object_pairs_hook=_unique_names)
     return parse_yaml(text)
+
+
+def _words_of(error: yaml.YAMLError) -> str:
+    """What is wrong, and in which line: PyYAML's own text names a file that nobody has."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        parts = [error.context, error.problem]
+        what = ", ".join(part for part in parts if part) or "it cannot be read"
+        return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"at character {error.position + 1}: {error.reason}"
+    return "it is no YAML"
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

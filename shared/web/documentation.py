@@ -65,6 +65,10 @@ def blueprint(app: OpenAPI) -> Blueprint:
     )
     redoc = Path(str(files("flask_openapi3_redoc"))) / "templates" / "redoc" / "js"
 
+    @routes.get("/")
+    def start_page() -> Response:
+        return json_response({"name": "Axiom Flow", "documentation": URL_PREFIX})
+
     @routes.get(URL_PREFIX)
     def page() -> Response:
         return _page(_PAGE)

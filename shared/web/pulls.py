@@ -72,8 +72,11 @@ def blueprint(ports: Ports) -> APIBlueprint:
             wanted = [pulls.Wanted("StudyInstanceUID", uid) for uid in body.studies]
             wanted += [pulls.Wanted("AccessionNumber", number) for number in body.accessions]
             wanted += pulls.read_csv(body.csv)
-            if ports.configuration.get().source(body.source) is None:
-                raise ValueError("there is no source of this name")
+            entity = ports.configuration.get().source(body.source)
+            if entity is None or not entity.enabled:
+                hint = "GET /api/v1/sources lists all."
+                fault = Fault("source", "there is no enabled source of this name", hint)
+                raise ProblemError(422, "invalid-document", "1 fault", faults=[fault])
             job = pulls.create(body.source, wanted, by=acting(), ports=ports, again=body.again)
         except ValueError as error:
             fault = Fault("(document)", str(error))

@@ -9,11 +9,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from shared.errors import AxiomError
-from shared.refusals import refusal_for
+from shared.refusals import comment_on, refusal_for
 
 _NATIVE_MODEL = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 # Tag: VR and keyword (PS3.6).
 _ATTRIBUTES = {
+    # Beside the numbers of the Standard, what an operator understands.
+    "00000902": ("LO", "ErrorComment"),
     "00081150": ("UI", "ReferencedSOPClassUID"),
     "00081155": ("UI", "ReferencedSOPInstanceUID"),
     "00081190": ("UR", "RetrieveURL"),
@@ -107,7 +109,10 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> dict[str, Mapping[s
 
 
 def _reason(failure: FailedInstance) -> dict[str, Mapping[str, Any]]:
-    return {"00081197": _attribute("00081197", [failure.failure_reason])}
+    return {
+        "00000902": _attribute("00000902", [comment_on(failure.error)]),
+        "00081197": _attribute("00081197", [failure.failure_reason]),
+    }
 
 
 def _instance_url(service_url: str, instance: StoredInstance) -> str:

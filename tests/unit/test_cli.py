@@ -164,7 +164,7 @@ def test_an_exception_that_is_not_there_is_said_in_the_words_of_the_command(
     home_of_its_own.mkdir()
     status, out, err = run(capsys, "exceptions", *words)
     assert status == 1
-    assert "there is no nope in exceptions" in out + err
+    assert "there is no exception nope" in out + err
 
 
 def test_an_admin_key_is_made_only_when_it_can_be_shown(
@@ -284,6 +284,15 @@ def test_lists_of_an_empty_home_are_empty(
     assert (status, job["state"], job["total"]) == (0, "finished", 0)
     status, document = run_json(capsys, "exceptions", "show", "unknown")
     assert (status, document["error"]["code"]) == (1, "document-missing")
+
+
+def test_a_source_that_is_not_there_is_said_with_where_to_look(
+    capsys: pytest.CaptureFixture[str], home_of_its_own: Path
+) -> None:
+    home_of_its_own.mkdir()
+    status, document = run_json(capsys, "pull", "--source", "nope", "--study", "1.2.3")
+    assert (status, document["error"]["code"]) == (1, "no-source")
+    assert "axiom sources list" in document["error"]["hint"]
 
 
 def test_exceptions_are_found_by_filter_and_text_page_by_page(

@@ -111,3 +111,17 @@ def test_an_empty_folder_is_not_an_empty_configuration(tmp_path: Path) -> None:
     """A mistyped path must not look like success."""
     with pytest.raises(CommandFailedError, match=r"no \*\.yaml"):
         read_configuration(tmp_path)
+
+
+def test_a_fault_of_yaml_is_told_by_its_line_and_no_file_that_nobody_has(tmp_path: Path) -> None:
+    for text, words in (
+        ("a: [1\nb: 2", "line 2"),
+        ("a: 1\na: 2", "line 2, column 1: 'a' is there twice"),
+        ("a: \x01", "at character"),
+    ):
+        file = tmp_path / "site.yaml"
+        file.write_text(text)
+        with pytest.raises(CommandFailedError) as told:
+            read_configuration(file)
+        assert words in told.value.message
+        assert "<" not in told.value.message.replace("`<", "")

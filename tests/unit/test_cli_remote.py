@@ -246,7 +246,9 @@ def test_sources_and_pulls(there: Terminal, served: Served, api: Client) -> None
         served.system.ports.documents.put("jobs", done["id"], data)
         assert there.json("pull", "pause", done["id"])["state"] == "paused"
         assert there.json("pull", "resume", done["id"], status=1)["state"] == "finished"
-        assert there.json("pull", "--source", "nope", "--study", "1.2", status=1)["error"]
+        refused = there.json("pull", "--source", "nope", "--study", "1.2", status=1)["error"]
+        [fault] = refused["faults"]
+        assert (fault["path"], bool(fault["hint"])) == ("source", True)
     api.delete("sources", "other")
     assert api.entity("sources", "pacs").etag
 

@@ -91,6 +91,36 @@ def test_the_document_is_valid_and_describes_every_route(app: Flask) -> None:
     assert described == served
 
 
+def test_every_list_is_read_in_pages(app: Flask) -> None:
+    """Nothing that grows is answered whole, and no cursor but a list's own is taken."""
+    client = app.test_client()
+    lists = 0
+    for path, operations in client.get(DOCUMENT).get_json()["paths"].items():
+        if "get" not in operations or path == DOCUMENT:
+            continue
+        operation = operations["get"]
+        content = operation["responses"].get("200", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema", {})
+        assert schema.get("type") != "array", path
+        named = {one["name"] for one in operation.get("parameters", ())}
+        assert ("items" in schema.get("properties", {})) == ("cursor" in named), path
+        if "cursor" not in named:
+            if "{" not in path:
+                answer = client.get(path, headers=AUTHORIZED)
+                assert not (answer.is_json and "items" in answer.get_json()), path
+            continue
+        lists += 1
+        assert "limit" in named, path
+        assert "next_cursor" in schema["required"], path
+        if "{" not in path:
+            page = client.get(path, query_string={"limit": 1}, headers=AUTHORIZED)
+            assert set(page.get_json()) == {"items", "next_cursor"}, path
+            assert len(page.get_json()["items"]) <= 1 or "roles" in path, path
+            foreign = client.get(path, query_string={"cursor": "nope"}, headers=AUTHORIZED)
+            assert foreign.status_code == 400, path
+    assert lists > 30
+
+
 def _as_template(rule: str) -> str:
     return rule.replace("<int:", "<").replace("<", "{").replace(">", "}")
 

@@ -170,6 +170,9 @@ class TestFailures:
         response = store(client, related(b"not DICOM", part10(), b""))
         assert response.status_code == 202
         assert reasons(response, OTHER) == [0xC000, 0xC000]
+        [first, _] = response.get_json(force=True)[OTHER]["Value"]
+        words = 'Not a DICOM Part 10 file: no "DICM"'
+        assert first["00000902"] == {"vr": "LO", "Value": [words]}
         assert len(response.get_json(force=True)[REFERENCED]["Value"]) == 1
         assert reception.committed == [part10()]
         assert response.headers["Warning"].startswith('299 axiom-flow "2 of 3 not stored')

@@ -15,6 +15,7 @@ from infra.local.waiting import waited_for
 
 if TYPE_CHECKING:
     from shared.client import Client
+    from shared.pipeline.ports import Ports
 
 # Of the newest jobs, as many as are looked at.
 _LISTED = 500
@@ -66,6 +67,12 @@ def command(
         if csv_file is not None:
             wanted += pulls.read_csv(csv_file.read_text(encoding="utf-8-sig"))
         ports = open_ports()
+        if source not in _enabled(ports):
+            raise CommandFailedError(
+                f"there is no enabled source {source}",
+                hint="`axiom sources list` shows all.",
+                code="no-source",
+            )
         job = pulls.create(source, wanted, by=principal(), ports=ports, again=again)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from None
@@ -182,6 +189,10 @@ def _work(pull_id: str, as_json: bool) -> int:
     assert job is not None
     _print(terminal, job.data, _rows(pull_id))
     return int(job.data["done"] < job.data["total"])
+
+
+def _enabled(ports: Ports) -> set[str]:
+    return {one.name for one in ports.configuration.get().sources if one.enabled}
 
 
 def _left(job: Mapping[str, Any], as_json: bool) -> int:

@@ -115,6 +115,12 @@ class TestEveryRoute:
         response = app.test_client().get("/api/v1/forgotten", headers=AUTHORIZED)
         assert response.status_code == 403
 
+    def test_the_root_points_to_the_documentation_and_tells_no_more(
+        self, client: FlaskClient
+    ) -> None:
+        response = client.get("/")
+        assert response.get_json() == {"name": "Axiom Flow", "documentation": "/api/v1/docs"}
+
     def test_but_these_three_kinds_needs_a_key(self) -> None:
         """Whoever opens another changes this on purpose."""
         assert {"health", "documentation", "login"} == OPEN_BLUEPRINTS
