@@ -25,6 +25,7 @@ class OvertakenError(TransientError):
 
     code = "overtaken"
     hint = "Nothing is to be done: it is tried again at once."
+    template = "a document was changed by somebody else meanwhile"
 
 
 class Deferral:

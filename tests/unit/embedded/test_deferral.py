@@ -106,7 +106,7 @@ def test_a_read_tells_that_others_were_quicker(stores: Stores) -> None:
     with stores.deferral.active():
         stores.documents.create("things", "k", {"n": 1})
         stores.others.create("things", "k", {"n": 2})
-        with pytest.raises(OvertakenError):
+        with pytest.raises(OvertakenError, match="somebody else"):
             stores.documents.get("things", "k")
     assert stores.deferral.is_overtaken
     assert not stores.deferral.changes
