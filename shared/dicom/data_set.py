@@ -8,7 +8,7 @@ kept. So each byte is walked once, and a declared length never allocates anythin
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -112,8 +112,10 @@ class DataSet:
 
     __slots__ = (
         "_character_set",
+        "_has_odd_values",
         "_inherited_set",
         "_items",
+        "_long_tags",
         "_walkable",
         "data",
         "depth",
@@ -144,6 +146,9 @@ class DataSet:
         self.entries: dict[int, tuple[int, int, int, bytes | None]] = {}
         self.is_in_order = True  # tags ascend, and none comes twice
         self._items: dict[int, tuple[Item, ...]] = {}
+        # What `has_even_lengths` would else have to find out from all entries.
+        self._has_odd_values = False  # among those with a 16-bit length
+        self._long_tags: list[int] = []  # all others
         self._inherited_set = character_set
         self._walkable: bool | None = None  # not known yet
         self._character_set: CharacterSet | None = None  # not known yet
@@ -178,14 +183,14 @@ class DataSet:
     def vr(self, tag: int) -> str:
         """The VR that the value means: the encoded one, or the dictionary's for UN and Implicit VR.
 
-        A choice in the dictionary is settled by Pixel Representation (PS3.5 A.1).
+        A choice in the dictionary is settled by Pixel Representation (PS3.5 A.1). Raises: KeyError
+        if absent.
         """
-        entry = self.entry(tag)
-        if entry is None:
-            raise KeyError(tag)
+        known = _MEANT.get(self.entries[tag][3])
+        if known is not None:  # nearly all
+            return known
+        entry = Entry._make(self.entries[tag])
         encoded = entry.vr
-        if encoded in _MEANT:
-            return encoded.decode("latin-1")
         if self.is_undefined_length(entry):
             return "OB" if tag in PIXEL_DATA_TAGS else "SQ"
         if tag >> 16 & 1:
@@ -315,18 +320,26 @@ class DataSet:
     def has_even_lengths(self) -> bool:
         """True if every value in it, at any depth, has an even number of bytes (PS3.5 7.1.1).
 
-        Finds it out much faster than `walk` does. Raises: MalformedHeaderError.
+        Finds it out much faster than `walk` does. Where a tag comes twice both count. Raises:
+        MalformedHeaderError.
         """
-        for tag, (_, value_start, end, encoded) in self.entries.items():
+        if self._has_odd_values:
+            return False
+        is_plain = self.is_little_endian and not self.is_implicit_vr
+        for tag in self._long_tags:
+            found = self.entries.get(tag)
+            if found is None:
+                continue  # the Body starts with it
+            start, value_start, end, encoded = found
+            if encoded == b"SQ" and is_plain and start not in self._items:
+                if _are_even_items(self.data, value_start, end):
+                    continue
             # A Sequence Delimitation Item has 8 bytes: it makes no difference.
-            is_odd = (end - value_start) & 1
-            if encoded in _SHORT_NAMES:
-                if is_odd:
+            elif encoded in _BYTES or self.vr(tag) != "SQ":
+                if (end - value_start) & 1:
                     return False
-            elif self.vr(tag) == "SQ":
-                if not all(item.data_set.has_even_lengths() for item in self.items(tag)):
-                    return False
-            elif is_odd:
+                continue
+            if not all(item.data_set.has_even_lengths() for item in self.items(tag)):
                 return False
         return True
 
@@ -398,6 +411,51 @@ class DataSet:
             for item in items:
                 item.rebase(data)
 
+    def is_one(self, tag: int, chunk: bytes) -> bool:
+        """True if the bytes would be read in this data set as one Data Element of this tag."""
+        if len(chunk) > MAX_HEADER_VALUE_BYTES:
+            return False  # the Body would start there
+        alone = DataSet(
+            chunk, 0, is_implicit_vr=self.is_implicit_vr, is_little_endian=self.is_little_endian
+        )
+        try:
+            return alone.scan_one(len(chunk)) == len(chunk) and tag in alone.entries
+        except (Overrun, MalformedHeaderError):
+            return False
+
+    def respliced(
+        self, data: bytes, start: int, tags: Sequence[int], chunks: Sequence[bytes | None]
+    ) -> DataSet:
+        """As it would be read in `data` from `start` with `chunks`, of each of which `is_one` is
+        true, in place of its own Data Elements, all in tag order. Where there is no chunk its own
+        is there, whose offsets are known.
+        """
+        made = DataSet(
+            data,
+            start,
+            is_implicit_vr=self.is_implicit_vr,
+            is_little_endian=self.is_little_endian,
+            parent=self.parent,
+            character_set=self._inherited_set,
+        )
+        known, entries = self.entries, made.entries
+        edited = set()
+        position = start
+        for tag, chunk in zip(tags, chunks, strict=True):
+            if chunk is None:
+                was_at, value_start, end, vr = known[tag]
+                moved = position - was_at
+                position = end + moved
+                entries[tag] = (was_at + moved, value_start + moved, position, vr)
+            else:
+                edited.add(tag)
+                made.start = position
+                position = made.scan_one(position + len(chunk))
+        made.start, made.end = start, position
+        made._has_odd_values |= self._has_odd_values
+        made._long_tags += [tag for tag in self._long_tags if tag not in edited]
+        return made
+
     # ---- the scan ---------------------------------------------------------------------------
 
     def scan_top_level(self, end: int) -> int:
@@ -459,9 +517,10 @@ class DataSet:
         explicit_head = (_EXPLICIT_LE if little else _EXPLICIT_BE).unpack_from
         implicit_head = (_IMPLICIT_LE if little else _IMPLICIT_BE).unpack_from
         long_length = (_LENGTH_LE if little else _LENGTH_BE).unpack_from
-        short, long = _SHORT, _LONG
+        short, long, long_tags = _SHORT, _LONG, self._long_tags
         vr: bytes | None
         length: int
+        odd = 0
         last = -1
         try:
             while position < end:
@@ -476,7 +535,9 @@ class DataSet:
                     return position
                 if vr in short:
                     next_position = value_start + length
+                    odd |= length
                 else:
+                    long_tags.append(tag)
                     if vr in long:
                         (length,) = long_length(data, value_start)
                         value_start += 4
@@ -504,6 +565,8 @@ class DataSet:
                     return position
         except struct.error:
             raise Overrun(None, position, position + 12) from None
+        finally:
+            self._has_odd_values |= bool(odd & 1)
         return position
 
     def _scan_undefined(
@@ -580,6 +643,43 @@ class DataSet:
         raise Overrun(None, position, position + 8)
 
 
+def _are_even_items(data: bytes, position: int, end: int, depth: int = 0) -> bool:
+    """True if the range is Items of defined length, in Explicit VR Little Endian, in which every
+    value has an even length. False says nothing: it takes a closer look.
+    """
+    head, length_at = _EXPLICIT_LE.unpack_from, _LENGTH_LE.unpack_from
+    short, long = _SHORT, _LONG
+    if depth > MAX_DEPTH // 2:
+        return False
+    try:
+        while position < end:
+            if data[position : position + 4] != b"\xfe\xff\x00\xe0":
+                return False
+            item_end = position + 8 + length_at(data, position + 4)[0]
+            position += 8
+            while position < item_end <= end:
+                _, _, vr, length = head(data, position)
+                position += 8
+                if vr not in short:
+                    if vr not in long or vr == b"UN":
+                        return False
+                    length = length_at(data, position)[0]
+                    position += 4
+                    if vr == b"SQ" and (
+                        position + length > item_end
+                        or not _are_even_items(data, position, position + length, depth + 1)
+                    ):
+                        return False
+                if length & 1:
+                    return False
+                position += length
+            if position != item_end:
+                return False
+    except struct.error:
+        return False
+    return position == end
+
+
 def private_tag(tag: int, block: int) -> int:
     """The tag of a private Data Element in this block."""
     return tag & 0xFFFF0000 | block << 8 | tag & 0xFF
@@ -610,7 +710,8 @@ _SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
 _LONG: Final = frozenset(vr.encode() for vr in LONG_VRS)
 _SHORT: Final = frozenset(vr.encode() for vr in KNOWN_VRS - LONG_VRS)
 # UN and what no edition knows mean what the dictionary says.
-_MEANT: Final = (_LONG | _SHORT) - {b"UN"}
+_MEANT: Final[dict[bytes | None, str]] = {vr: vr.decode() for vr in (_LONG | _SHORT) - {b"UN"}}
+_BYTES: Final = _LONG - {b"SQ", b"UN"}
 _SHORT_NAMES: Final[dict[bytes | None, str]] = {vr: vr.decode() for vr in _SHORT}
 _EXPLICIT_LE: Final = struct.Struct("<HH2sH")
 _EXPLICIT_BE: Final = struct.Struct(">HH2sH")

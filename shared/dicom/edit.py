@@ -7,7 +7,6 @@ Items, groups), and so does the File Meta Information when the SOP Class or Inst
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Final
 
 from msgspec.structs import replace
@@ -88,6 +87,15 @@ class HeaderEdit:
         values = self.values(path)
         return None if values is None else "\\".join(map(as_text, values))
 
+    def view(self, tag: int) -> DataSet:
+        """A data set in which this top-level tag can be read as it is now, if it is there."""
+        return self._data_set.view(tag)
+
+    @property
+    def character_set(self) -> CharacterSet:
+        """By Specific Character Set as it is now."""
+        return self._data_set.character_set
+
     def paths(self) -> Iterator[AttributePath]:
         """The path of every Data Element as it is now, nested ones after their Sequence.
 
@@ -106,14 +114,32 @@ class HeaderEdit:
         data set that is broken in the first place can bring about.
         """
         if self._result is None:
-            original = self._original
-            meta = original.data[: original.meta.start] + self._meta.assemble()
-            data = meta + self._data_set.assemble()
-            result = original.with_data(data)
-            if result.meta_end != len(meta) or result.body_offset != len(data):
-                raise MalformedHeaderError("the data set is too broken to be edited", len(meta))
-            self._result = result
+            self._result = self._assembled()
         return self._result
+
+    def _assembled(self) -> Header:
+        original = self._original
+        start = original.meta.start
+        meta = original.data[:start] + self._meta.assemble()
+        data = meta + self._data_set.assemble()
+        edited = {*self._meta.edited_tags, *self._data_set.edited_tags}
+        if (
+            self._meta.is_read_as_made
+            and self._data_set.is_read_as_made
+            and _TRANSFER_SYNTAX_UID not in edited
+        ):
+            # What was not edited need not be read again.
+            return original.respliced(
+                data,
+                edited,
+                self._meta.index_of(data, start),
+                self._data_set.index_of(data, len(meta)),
+                meta_end=len(meta),
+            )
+        result = original.with_data(data)
+        if result.meta_end != len(meta) or result.body_offset != len(data):
+            raise MalformedHeaderError("the data set is too broken to be edited", len(meta))
+        return result
 
     # ---- editing ----------------------------------------------------------------------------
 
@@ -139,12 +165,17 @@ class HeaderEdit:
         if isinstance(values, str | bytes):
             raise TypeError("values is a sequence of Values")
         _check_settable(target, vr)
-        with self._all_or_nothing():
+        count = len(self._changes)
+        try:
             for concrete in self._expand(target):
-                if concrete.last.tag == SPECIFIC_CHARACTER_SET and not concrete.last.creator:
+                last = concrete.steps[-1]
+                if last.tag == SPECIFIC_CHARACTER_SET and not last.creator:
                     self._set_character_set(concrete, values, by)
                 else:
                     self._set(concrete, tuple(values), vr, by)
+        except BaseException:
+            self._take_back(count)
+            raise
 
     def delete(self, path: AttributePath | str, *, by: str) -> bool:
         """Remove the Attribute; False if it is not there. `[*]` means each Item.
@@ -154,8 +185,12 @@ class HeaderEdit:
         """
         target = as_path(path)
         _check_editable(target)
-        with self._all_or_nothing():
+        count = len(self._changes)
+        try:
             return self._delete_each(self._expand(target), by) > 0
+        except BaseException:
+            self._take_back(count)
+            raise
 
     def delete_all(self, paths: Iterable[AttributePath | str], *, by: str) -> int:
         """Remove many Attributes, as patterns over `paths()` ask for; returns how many were there.
@@ -166,8 +201,12 @@ class HeaderEdit:
         targets = [as_path(path) for path in paths]
         for target in targets:
             _check_editable(target)
-        with self._all_or_nothing():
+        count = len(self._changes)
+        try:
             return self._delete_each([c for t in targets for c in self._expand(t)], by)
+        except BaseException:
+            self._take_back(count)
+            raise
 
     def append_item(
         self, path: AttributePath | str, elements: Iterable[bytes], *, by: str
@@ -219,6 +258,8 @@ class HeaderEdit:
 
     def _expand(self, path: AttributePath) -> list[AttributePath]:
         """The path for each Item that its `[*]` steps mean."""
+        if len(path.steps) == 1:
+            return [path]
         found: list[tuple[Step, ...]] = [()]
         for step in path.steps:
             if step.item != ANY_ITEM:
@@ -239,6 +280,8 @@ class HeaderEdit:
 
     def _resolve(self, path: AttributePath) -> AttributePath | None:
         """The path by tags and not creators; None if it leads nowhere."""
+        if len(path.steps) == 1 and not path.steps[0].creator:  # the usual question
+            return path if self._first(path) is not None else None
         steps: tuple[Step, ...] = ()
         for step in path.steps:
             found = next(self._find(AttributePath((*steps, replace(step, item=None)))), None)
@@ -312,7 +355,9 @@ class HeaderEdit:
         for depth, step in enumerate(path.steps):
             tag = self._reserve(reached, step, by) if step.creator else step.tag
             data_set = self._data_set_at(reached, tag)
-            target = AttributePath((*reached, Step(tag)))
+            target = path
+            if len(path.steps) > 1 or step.creator:
+                target = AttributePath((*reached, Step(tag)))
             if step.item is None:
                 meant = choose_vr(data_set, step, tag, vr)
                 raw = _encode_values(data_set, meant, values)
@@ -475,17 +520,11 @@ class HeaderEdit:
         replace_at(self._level(path), path.steps, old, new, change.position)
         self._result = None
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Take back what an edit did before it failed."""
-        count = len(self._changes)
-        try:
-            yield
-        except BaseException:
-            for change in reversed(self._changes[count:]):
-                self.revert(change)
-            del self._changes[count:]
-            raise
+    def _take_back(self, count: int) -> None:
+        """Have only the first `count` Changes: the edit that made the others has failed."""
+        for change in reversed(self._changes[count:]):
+            self.revert(change)
+        del self._changes[count:]
 
 
 def apply_changes(header: Header, changes: Sequence[Change]) -> Header:
@@ -542,6 +581,8 @@ def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
 
 
 FILE_META_GROUP: Final = 0x0002
+_TRANSFER_SYNTAX_UID: Final = 0x00020010
+_FIRST_OF_THE_BODY: Final = min(PIXEL_DATA_TAGS)
 # What File Meta Information repeats of the data set (PS3.10 7.1).
 FILE_META_OF: Final = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
 # UN may mean another VR, and SQ has Items.
@@ -686,7 +727,7 @@ def _check_editable(path: AttributePath) -> None:
 
 def _check_settable(path: AttributePath, vr: str | None) -> None:
     _check_editable(path)
-    if path.steps[0].tag >= min(PIXEL_DATA_TAGS):
+    if path.steps[0].tag >= _FIRST_OF_THE_BODY:
         raise InvalidEditError(str(path), "it belongs to the Body, which is not edited")
     if path.last.tag & 0xFFFF == 0 and not path.last.creator:
         raise InvalidEditError(str(path), "group lengths follow their group by themselves")

@@ -8,10 +8,19 @@ Information (group 0002) is addressed like the rest but not walked.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from shared.dicom.data_set import DataSet, Element, HasItemsError, Item, Overrun, looks_like_vr
+from shared.dicom.data_set import (
+    PIXEL_REPRESENTATION,
+    SPECIFIC_CHARACTER_SET,
+    DataSet,
+    Element,
+    HasItemsError,
+    Item,
+    Overrun,
+    looks_like_vr,
+)
 from shared.dicom.paths import AttributePath, as_path, format_tag
 from shared.dicom.values import Value, as_text
 from shared.errors import MalformedHeaderError, NotDicomError, TruncatedInstanceError
@@ -75,14 +84,17 @@ class Header:
     """
 
     __slots__ = (
+        "_data_set",
+        "_edited",
+        "_index",
+        "_meta",
+        "_original",
         "_texts",
         "body_offset",
         "data",
-        "data_set",
         "is_deflated",
         "is_implicit_vr",
         "is_little_endian",
-        "meta",
         "meta_end",
         "transfer_syntax_uid",
     )
@@ -95,8 +107,12 @@ class Header:
     is_implicit_vr: bool  # as found, not as the Transfer Syntax says
     is_little_endian: bool
     is_deflated: bool
-    meta: DataSet
-    data_set: DataSet
+    _meta: DataSet
+    _data_set: DataSet
+    # Of one that was edited, until it is asked for.
+    _index: tuple[Callable[[], DataSet], Callable[[], DataSet]] | None
+    _original: Header | None  # what it was made from
+    _edited: frozenset[int]
 
     @classmethod
     def parse(
@@ -143,6 +159,41 @@ class Header:
             raise _shortage(overrun, len(data), True, None) from None
         return other
 
+    def respliced(
+        self,
+        data: bytes,
+        edited: Collection[int],
+        meta: Callable[[], DataSet],
+        data_set: Callable[[], DataSet],
+        *,
+        meta_end: int,
+    ) -> Header:
+        """A Header of these bytes, encoded as this one is, in which the top-level Data Elements of
+        `edited` are others. Its `meta` and `data_set` are made when they are asked for.
+        """
+        other = Header()
+        other._texts = {}
+        other._original, other._edited, other._index = self, frozenset(edited), (meta, data_set)
+        other.data, other.body_offset, other.meta_end = data, len(data), meta_end
+        other.transfer_syntax_uid, other.is_deflated = self.transfer_syntax_uid, self.is_deflated
+        other.is_implicit_vr = self.is_implicit_vr
+        other.is_little_endian = self.is_little_endian
+        return other
+
+    @property
+    def meta(self) -> DataSet:
+        """The File Meta Information."""
+        if self._index is not None:
+            self._make_index(*self._index)
+        return self._meta
+
+    @property
+    def data_set(self) -> DataSet:
+        """What follows it, up to the Body."""
+        if self._index is not None:
+            self._make_index(*self._index)
+        return self._data_set
+
     def __contains__(self, path: AttributePath | str) -> bool:
         return self._first(path) is not None
 
@@ -170,6 +221,9 @@ class Header:
         known = self._texts.get(path, _UNASKED)
         if known is not _UNASKED:
             return known
+        original = self._original
+        if original is not None and self._is_as_it_was(path):
+            return original.text(path)
         try:
             values = self.values(path)
         except HasItemsError:
@@ -191,6 +245,20 @@ class Header:
         """
         return self.data_set.walk()
 
+    def _is_as_it_was(self, path: AttributePath | str) -> bool:
+        """True if what the path leads to is certainly not edited."""
+        first = as_path(path).steps[0]
+        return not (
+            first.creator
+            or first.tag in self._edited
+            or SPECIFIC_CHARACTER_SET in self._edited
+            or PIXEL_REPRESENTATION in self._edited
+        )
+
+    def _make_index(self, meta: Callable[[], DataSet], data_set: Callable[[], DataSet]) -> None:
+        self._meta, self._data_set = meta(), data_set()
+        self._index = None
+
     # ---- how it is made ---------------------------------------------------------------------
 
     def _index_meta(self, data: bytes, is_whole: bool) -> None:
@@ -199,8 +267,9 @@ class Header:
         """
         self.is_deflated = False
         self._texts = {}
+        self._index = self._original = None
         meta = DataSet(data, _META_START, is_implicit_vr=False, is_little_endian=True)
-        self.meta = meta
+        self._meta = meta
         self.meta_end = meta.scan_group(0x0002, len(data))
         if self.meta_end + 2 > len(data) and not is_whole:
             raise Overrun(None, self.meta_end, self.meta_end + 8)
@@ -230,12 +299,12 @@ class Header:
             is_implicit_vr=self.is_implicit_vr,
             is_little_endian=self.is_little_endian,
         )
-        self.data_set = data_set
+        self._data_set = data_set
         self.body_offset = data_set.scan_top_level(len(data))
         if self.body_offset == len(data) and not is_whole:
             raise Overrun(None, self.body_offset, self.body_offset + 8)
         self.data = data[: self.body_offset]
-        self.meta.rebase(self.data)
+        self._meta.rebase(self.data)
         data_set.rebase(self.data)
 
     def _inflate_and_index(self, data: bytes, is_whole: bool) -> None:

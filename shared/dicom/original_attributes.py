@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shared.dicom.changes import Change
-from shared.dicom.character_sets import DEFAULT
+from shared.dicom.character_sets import DEFAULT, CharacterSet
 from shared.dicom.data_set import SPECIFIC_CHARACTER_SET, DataSet, creator_tag
 from shared.dicom.edit import FILE_META_GROUP, HeaderEdit
 from shared.dicom.header import Header
@@ -41,11 +41,11 @@ def original_attributes_change(
     edit = HeaderEdit(header)
     for change in changes:
         edit.replay(change)
-    modified = _modified_tags(header, edit.header(), changes)
+    modified = _modified_tags(header, edit, changes)
     if not modified:
         return None
     before = header.data_set
-    previous = encode_item(before, b"".join(_previous(before, modified, edit.header().data_set)))
+    previous = encode_item(before, b"".join(_previous(before, modified, edit.character_set)))
     stamp = at.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f+0000")
     elements = (
         encode_element(before, 0x04000550, "SQ", previous),
@@ -61,7 +61,7 @@ ORIGINAL_ATTRIBUTES_SEQUENCE: Final = 0x04000561
 _MAX_LO_CHARACTERS: Final = 64
 
 
-def _modified_tags(before: Header, after: Header, changes: Sequence[Change]) -> list[int]:
+def _modified_tags(before: Header, after: HeaderEdit, changes: Sequence[Change]) -> list[int]:
     """Top-level tags whose previous value is gone; a nested one counts as its Sequence.
 
     Text that only got other bytes, because the character set changed, says what it said.
@@ -73,7 +73,7 @@ def _modified_tags(before: Header, after: Header, changes: Sequence[Change]) -> 
         for tag in changed
         if tag >> 16 != FILE_META_GROUP
         and tag in before.data_set.entries
-        and _is_modified(before.data_set, after.data_set, tag)
+        and _is_modified(before.data_set, after.view(tag), tag)
     )
 
 
@@ -85,7 +85,7 @@ def _is_modified(before: DataSet, after: DataSet, tag: int) -> bool:
     return before.values(tag) != after.values(tag)
 
 
-def _previous(before: DataSet, tags: Iterable[int], after: DataSet) -> Iterable[bytes]:
+def _previous(before: DataSet, tags: Iterable[int], after: CharacterSet) -> Iterable[bytes]:
     """The previous Data Elements in tag order, and what is needed to read them."""
     wanted = set(tags)
     wanted.update(
@@ -93,7 +93,7 @@ def _previous(before: DataSet, tags: Iterable[int], after: DataSet) -> Iterable[
         for tag in tags
         if tag & 0x10000 and tag & 0xFF00 and creator_tag(tag) in before.entries
     )
-    has_other_set = before.character_set != after.character_set
+    has_other_set = before.character_set != after
     if has_other_set and SPECIFIC_CHARACTER_SET not in before.entries:
         # Else the Item would inherit the new character set; empty is the default one.
         yield encode_element(before, SPECIFIC_CHARACTER_SET, "CS", b"")

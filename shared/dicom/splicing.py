@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from shared.dicom.character_sets import DEFAULT, CharacterSet
@@ -31,15 +32,20 @@ class EditedDataSet:
         self.base = base
         self._data = base.data
         self._in_order = base.is_in_order
+        # Where each stands, if a tag alone does not tell.
+        self._ranges: list[tuple[int, int]] = []
         if base.is_in_order:
             self._tags = list(base.entries)
-            self._ranges = [(entry[0], entry[2]) for entry in base.entries.values()]
         else:
             found = base.occurrences()
             self._tags = [tag for tag, _ in found]
             self._ranges = [(entry.start, entry.end) for _, entry in found]
         # What stands in place of the range, None for the range itself.
         self._chunks: list[bytes | None] = [None] * len(self._tags)
+        # The same by tag, None for what was removed.
+        self._edited: dict[int, bytes | None] = {}
+        # Whether tag order tells where the edited ones stand.
+        self._stays_in_order = base.is_in_order
         self._views: dict[int, DataSet] = {}
         self.is_edited = False
         self._has_new_character_set = False
@@ -120,12 +126,16 @@ class EditedDataSet:
             if new is None:
                 return None
             self._tags.insert(index, tag)
-            self._ranges.insert(index, (0, 0))
             self._chunks.insert(index, new)
+            if not self._in_order:
+                self._ranges.insert(index, (0, 0))
         elif new is None:
-            del self._tags[index], self._ranges[index], self._chunks[index]
+            del self._tags[index], self._chunks[index]
+            if not self._in_order:
+                del self._ranges[index]
         else:
             self._chunks[index] = new
+        self._edited[tag] = new
         self.is_edited = True
         self._has_new_character_set |= tag == SPECIFIC_CHARACTER_SET
         self._views.clear()
@@ -137,9 +147,12 @@ class EditedDataSet:
         data = self._data
         if not self.is_edited:
             return data[self.base.start : self.base.end]
+        if self._stays_in_order:
+            return self._assemble_in_order()
         parts = []
         run_start = run_end = 0
-        for (start, end), chunk in zip(self._ranges, self._chunks, strict=True):
+        for index, chunk in enumerate(self._chunks):
+            start, end = (0, 0) if chunk is not None else self._range(index)
             if chunk is None and start == run_end:
                 run_end = end
                 continue
@@ -150,6 +163,42 @@ class EditedDataSet:
                 parts.append(chunk)
                 run_start = run_end = 0
         parts.append(data[run_start:run_end])
+        return b"".join(parts)
+
+    @property
+    def is_read_as_made(self) -> bool:
+        """True if what `assemble` gives would be read as just these Data Elements."""
+        return self._stays_in_order and all(
+            chunk is None or self.base.is_one(tag, chunk) for tag, chunk in self._edited.items()
+        )
+
+    @property
+    def edited_tags(self) -> Iterable[int]:
+        """Of what was replaced, removed or added."""
+        return self._edited
+
+    def index_of(self, data: bytes, start: int) -> Callable[[], DataSet]:
+        """Gives what is assembled now, in `data` from `start`, if it `is_read_as_made`."""
+        return partial(self.base.respliced, data, start, list(self._tags), list(self._chunks))
+
+    def _assemble_in_order(self) -> bytes:
+        data, entries = self._data, self.base.entries
+        base_tags = list(entries)
+        parts = []
+        position = self.base.start
+        for tag, chunk in sorted(self._edited.items()):
+            found = entries.get(tag)
+            if found is not None:
+                parts.append(data[position : found[0]])
+                position = found[2]
+            else:
+                index = bisect_left(base_tags, tag)
+                end = entries[base_tags[index]][0] if index < len(base_tags) else self.base.end
+                parts.append(data[position:end])
+                position = end
+            if chunk is not None:
+                parts.append(chunk)
+        parts.append(data[position : self.base.end])
         return b"".join(parts)
 
     def _index(self, tag: int) -> int | None:
@@ -163,11 +212,19 @@ class EditedDataSet:
         chunk = self._chunks[index]
         if chunk is not None:
             return chunk
-        start, end = self._ranges[index]
+        start, end = self._range(index)
         return self._data[start:end]
+
+    def _range(self, index: int) -> tuple[int, int]:
+        if not self._in_order:
+            return self._ranges[index]
+        start, _, end, _ = self.base.entries[self._tags[index]]
+        return start, end
 
     def _place(self, tag: int, old: bytes | None, position: int | None) -> int:
         """Where `old` stands, or where a new Data Element belongs."""
+        if position is not None:
+            self._stays_in_order = False
         index = position if position is not None else self._index(tag)
         if old is None:
             if position is None and index is not None:
@@ -217,7 +274,7 @@ class EditedDataSet:
             return
         element = self._bytes(index)
         if len(element) == _GROUP_LENGTH_SIZE:
-            self._chunks[index] = _grown(
+            self._chunks[index] = self._edited[length_tag] = _grown(
                 element, _GROUP_LENGTH_SIZE - 4, difference, self.base.is_little_endian
             )
 

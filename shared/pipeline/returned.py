@@ -60,13 +60,13 @@ def remember_renamed(receipt: Receipt, plans: Sequence[Plan], ports: Ports) -> N
 
 
 def _departures(receipt: Receipt, ports: Ports) -> list[Plan]:
-    page = ports.documents.query(
-        COLLECTION,
-        [Filter("sop_instance_uid", "==", receipt.sop_instance_uid)],
-        order_by="received_at",
-        descending=True,
-        limit=_LOOKED_AT,
-    )
+    same = [Filter("sop_instance_uid", "==", receipt.sop_instance_uid)]
+    # Most have none, and that is known soonest without an order.
+    page = ports.documents.query(COLLECTION, same, limit=1)
+    if page.documents:
+        page = ports.documents.query(
+            COLLECTION, same, order_by="received_at", descending=True, limit=_LOOKED_AT
+        )
     earlier: list[Mapping[str, Any]] = [document.data for document in page.documents]
     renamed = ports.documents.get(RENAMED, receipt.sop_instance_uid)
     if renamed is not None:

@@ -165,8 +165,8 @@ class SqliteDocumentStore:
         """
         if limit < 1:
             raise ValueError("a page has at least one document")
-        mark = cursor_mark(collection, where, order_by, descending)
-        after = open_cursor(cursor, mark) if cursor is not None else None
+        mark = partial(cursor_mark, collection, where, order_by, descending)
+        after = open_cursor(cursor, mark()) if cursor is not None else None
         claims = [_claim(filter_) for filter_ in where]
         # One more than wanted tells whether the page is the last.
         statements = list(_statements(collection, claims, order_by, descending, after))
@@ -181,7 +181,7 @@ class SqliteDocumentStore:
         if len(rows) <= limit:
             return Page(documents, None)
         key, _, _, value = rows[limit - 1]
-        return Page(documents, close_cursor(mark, value, key))
+        return Page(documents, close_cursor(mark(), value, key))
 
     def count(self, collection: str, where: Sequence[Filter] = ()) -> int:
         """How many documents fit all of `where`."""

@@ -86,6 +86,7 @@ def test_changes_replay_and_revert_byte_for_byte(path: Path, operations: list[Op
     edit = HeaderEdit(original)
     make(edit, operations)
     edited = edit.header()
+    assert_as_read_anew(edited, original)
     assert apply_changes(original, edit.changes()).data == edited.data
     assert revert_changes(edited, edit.changes()).data == original.data
 
@@ -157,13 +158,39 @@ def test_damaged_files_raise_our_errors_alone(
             data[position % header_size] = byte
     with suppress(AxiomError):
         header = Header.parse(bytes(data), file_size=len(data))
+        has_even_lengths = Header.parse(header.data, body_size=0).data_set.has_even_lengths()
         for attribute, element in header.walk():
             if element.vr != "SQ":
                 header.values(attribute)
+                assert not has_even_lengths or (element.value_end - element.value_start) % 2 == 0
         edit = HeaderEdit(header)
         make(edit, operations)
+        assert_as_read_anew(edit.header(), header)
         assert apply_changes(header, edit.changes()).data == edit.header().data
         assert revert_changes(edit.header(), edit.changes()).data == header.data
+
+
+def assert_as_read_anew(edited: Header, original: Header) -> None:
+    """The index of an edited Header, most of which is not read, is that of its bytes."""
+    read = original.with_data(edited.data)
+    assert (edited.meta_end, edited.body_offset) == (read.meta_end, read.body_offset)
+    assert edited.transfer_syntax_uid == read.transfer_syntax_uid
+    for ours, theirs in ((edited.meta, read.meta), (edited.data_set, read.data_set)):
+        assert (ours.start, ours.end, ours.is_in_order) == (
+            theirs.start,
+            theirs.end,
+            theirs.is_in_order,
+        )
+        assert list(ours.entries.items()) == list(theirs.entries.items())
+    assert places(edited) == places(read)
+
+
+def places(header: Header) -> list[tuple[object, ...]]:
+    """Each Data Element with its path, VR and offsets."""
+    return [
+        (path, one.vr, one.encoded_vr, one.start, one.value_start, one.value_end, one.end)
+        for path, one in header.walk()
+    ]
 
 
 def untouched(header: Header, named: set[int]) -> list[bytes]:
