@@ -40,6 +40,11 @@ def count(system: System, instances: int) -> Counted:
 
     Raises: CommandFailedError.
     """
+    with system.turn(CLEAN_UP):  # no timer comes in between
+        return _counted(system, instances)
+
+
+def _counted(system: System, instances: int) -> Counted:
     destination = healthcare_destination(PRIMARY, system.delivered)
     settings = {"default_route": [PRIMARY], "retention_s": 0.0, "record_retention_s": 0.001}
     nothing: dict[str, list[Any]] = {"rulesets": [], "sources": [], "standardizers": []}

@@ -16,8 +16,8 @@ class Claim:
 
     what: str
     tried: int
-    expected: int | str
-    found: int | str
+    expected: int
+    found: int
 
     @property
     def holds(self) -> bool:
@@ -39,7 +39,7 @@ class Outcome:
     pushed_again: int = 0
     seconds: float = 0.0
 
-    def claim(self, what: str, tried: int, expected: int | str, found: int | str) -> None:
+    def claim(self, what: str, tried: int, expected: int, found: int) -> None:
         """Add one."""
         self.claims.append(Claim(what, tried, expected, found))
 

@@ -8,6 +8,7 @@ signed with a key of our own, and Cloud Run's scaling is at most one process for
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,7 @@ class System:
     ended_s: dict[str, float] = field(default_factory=dict)
     # Notifications that Google loses, as it may.
     loses_notices: bool = False
+    _turns: dict[str, threading.RLock] = field(default_factory=dict)
 
     @property
     def processes(self) -> Mapping[str, Process]:
@@ -130,7 +132,12 @@ class System:
         """Call a function as its timer does; the HTTP status."""
         timer = next(one for one in self.shape.timers if one.function == function)
         headers = {"Authorization": f"Bearer {self.signer.token(timer.audience, timer.caller)}"}
-        return self.services[function].post(b"", headers, _seconds(timer.attempt_deadline))
+        with self.turn(function):
+            return self.services[function].post(b"", headers, _seconds(timer.attempt_deadline))
+
+    def turn(self, function: str) -> threading.RLock:
+        """Held by whoever calls a function that is called by one at a time."""
+        return self._turns.setdefault(function, threading.RLock())
 
     def logs(self) -> str:
         """The end of what each process has said."""

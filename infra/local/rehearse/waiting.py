@@ -11,7 +11,7 @@ from infra.local.terminal import CommandFailedError
 _WITHIN_S = 240.0
 
 
-def wait(claim: Callable[[], bool], *, fails: bool = True) -> None:
+def wait(claim: Callable[[], bool], *, fails: bool = True, every_s: float = 0.02) -> None:
     """Until it is true. Raises: CommandFailedError if that takes for ever, unless not `fails`."""
     deadline_s = time.monotonic() + _WITHIN_S
     while not claim():
@@ -19,4 +19,4 @@ def wait(claim: Callable[[], bool], *, fails: bool = True) -> None:
             if fails:
                 raise CommandFailedError("the rehearsal does not go on", code="not-in-time")
             return
-        time.sleep(0.02)
+        time.sleep(every_s)
