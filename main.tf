@@ -10,6 +10,9 @@ locals {
     anywhere      = "INGRESS_TRAFFIC_ALL"
   }[var.http.from]
 
+  # Behind the front it is Identity-Aware Proxy that calls, for people whom it has looked at.
+  callers_of_api = var.http.front == null ? var.http.people : ["serviceAccount:service-${data.google_project.this.number}@gcp-sa-iap.iam.gserviceaccount.com"]
+
   # What every process of the system is told; shared/adapters/cloud/environment.py reads it.
   environment = merge(local.gemini, {
     AXIOM_PLATFORM      = "cloud"
@@ -47,6 +50,7 @@ module "services" {
   gemini     = var.gemini != null
   perimeter  = var.perimeter != null
   builds     = var.builds != null
+  front      = var.http.front != null
 }
 
 # ---- what is kept
@@ -231,7 +235,7 @@ module "functions" {
     : each.value.schedule != null ? { account = local.callers["timer"] }
     : null
   )
-  people  = each.value.has_api_keys ? var.http.people : []
+  people  = each.value.has_api_keys ? local.callers_of_api : []
   ingress = each.value.has_api_keys ? local.ingress : "INGRESS_TRAFFIC_INTERNAL_ONLY"
 
   limits = {
@@ -251,6 +255,25 @@ module "functions" {
   secret_prefix       = "${var.name}-"
   secret_custom_roles = module.secrets.custom_roles
   asks_gemini         = each.value.asks_gemini && var.gemini != null
+}
+
+module "front" {
+  source = "./infra/front"
+  count  = var.http.front == null ? 0 : 1
+
+  project     = var.project
+  region      = var.region
+  name        = var.name
+  kind        = var.http.front.kind
+  domain      = var.http.front.domain
+  certificate = var.http.front.certificate
+  proxy_range = var.http.front.proxy_range
+  services    = { api = module.functions["api"].name, dicomweb = module.functions["dicomweb"].name }
+  people      = var.http.people
+  network     = module.network
+  labels      = merge(local.labels, { component = "front" })
+
+  depends_on = [module.services]
 }
 
 module "timers" {

@@ -28,6 +28,11 @@ output "dicomweb" {
   value       = module.functions["dicomweb"].url
 }
 
+output "front" {
+  description = "The address that the domain of the API and DICOMweb is to lead to, behind Identity-Aware Proxy. Null if there is none."
+  value       = one(module.front[*].address)
+}
+
 output "buckets" {
   description = "The bucket of received files, and the one that others put files into (null if there is none)."
   value       = { received = module.storage.received, landing = module.storage.landing }

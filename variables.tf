@@ -134,12 +134,32 @@ variable "network" {
 }
 
 variable "http" {
-  description = "Who may ask the API and DICOMweb: `people` are IAM members (group:…, serviceAccount:…); `from` is the network (internal), also a load balancer of yours (load-balancer), or anywhere, always with a Google identity (anywhere). Besides, each request needs an API key."
+  description = <<-EOT
+    Who may ask the API and DICOMweb: `people` are IAM members (group:…, serviceAccount:…); `from` is the network (internal), also a load
+    balancer (load-balancer), or anywhere, always with a Google identity (anywhere). Besides, each request needs an API key. `front`
+    makes that load balancer, with Identity-Aware Proxy: `kind` external has an address on the internet and a certificate of Google's for
+    `domain`; internal has one in the network, a `certificate` of Certificate Manager that is yours, and proxies in `proxy_range`.
+  EOT
   type = object({
     people = optional(set(string), [])
     from   = optional(string, "internal")
+    front = optional(object({
+      kind        = string
+      domain      = string
+      certificate = optional(string)
+      proxy_range = optional(string, "10.20.1.0/26")
+    }))
   })
   default = {}
+
+  validation {
+    condition     = var.http.front == null ? true : contains(["external", "internal"], var.http.front.kind) && can(regex("^[a-z0-9-]+(\\.[a-z0-9-]+)+$", var.http.front.domain))
+    error_message = "A front is external or internal, and has a domain such as dicom.example.org."
+  }
+  validation {
+    condition     = var.http.front == null || var.http.from == "load-balancer"
+    error_message = "A front is a load balancer: from = \"load-balancer\", or requests go past it."
+  }
 
   validation {
     condition     = contains(["internal", "load-balancer", "anywhere"], var.http.from)

@@ -18,6 +18,7 @@ locals {
   agents = toset(compact([
     "pubsub.googleapis.com",
     "run.googleapis.com",
+    var.front ? "iap.googleapis.com" : "",
     var.healthcare ? "healthcare.googleapis.com" : "",
     var.kms_key == null ? "" : "artifactregistry.googleapis.com",
     var.kms_key == null ? "" : "firestore.googleapis.com",
@@ -31,6 +32,7 @@ locals {
     var.kms_key == null ? "" : "cloudkms.googleapis.com",
     var.budget ? "billingbudgets.googleapis.com" : "",
     var.builds ? "cloudbuild.googleapis.com" : "",
+    var.front ? "iap.googleapis.com" : "",
     var.gemini ? "aiplatform.googleapis.com" : "",
     var.perimeter ? "accesscontextmanager.googleapis.com" : "",
   ]))

@@ -41,3 +41,9 @@ variable "builds" {
   type        = bool
   default     = false
 }
+
+variable "front" {
+  description = "Whether Identity-Aware Proxy is used."
+  type        = bool
+  default     = false
+}

@@ -41,7 +41,15 @@ MOST: Mapping[str, Any] = {
         "address": "10.20.0.10",
         "instances": 2,
     },
-    "http": {"people": ["group:it@example.org"], "from": "load-balancer"},
+    "http": {
+        "people": ["group:it@example.org"],
+        "from": "load-balancer",
+        "front": {
+            "kind": "internal",
+            "domain": "dicom.example.org",
+            "certificate": "projects/demo-project/locations/europe-west1/certificates/dicom",
+        },
+    },
     "destinations": {"pacs": {}, "archive": {"at_most_attempts": 10}},
     "landing": {"enabled": True, "uploaders": ["group:research@example.org"]},
     "dicom_stores": {"research": {}, "modality": {"is_source": True}},
@@ -55,7 +63,6 @@ MOST: Mapping[str, Any] = {
             for what in ("plan", "build", "deploy")
         },
     },
-    "gemini": {"location": "europe-west1", "model": "gemini-2.5-flash"},
     "data_access_logs": True,
     "perimeter": {
         "access_policy": "123456789",

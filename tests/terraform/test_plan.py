@@ -19,7 +19,7 @@ from shared.messages import Topic
 from tests.terraform import planning
 from tests.terraform.planning import IMAGES, LEAST, MOST, ROOT, Plan, Planner, environment
 
-EXAMPLES = sorted(path.name for path in (ROOT / "infra" / "examples").iterdir())
+HOSPITAL = {"images": IMAGES, "vpn_secret": "known to both ends"}
 
 
 # A plan of everything takes its time where the machine has others.
@@ -67,7 +67,13 @@ class TestRoot:
         wrong: dict[str, tuple[Any, str]] = {
             "images": ({**IMAGES, "gateway": "gateway:latest"}, "named by its digest"),
             "gateway": ({"host": "kubernetes"}, "worker-pool, machines or none"),
-            "http": ({"people": ["allUsers"]}, "allUsers and"),
+            "http": (
+                {
+                    "people": ["allUsers"],
+                    "front": {"kind": "external", "domain": "dicom.example.org"},
+                },
+                "or requests go past it",
+            ),
             "landing": (
                 {"uploaders": ["allAuthenticatedUsers"]},
                 "allAuthenticatedUsers are nobody",
@@ -118,8 +124,7 @@ class TestExamples:
         assert set(minimal.functions()) == folders()
 
     def test_a_hospital_behind_a_vpn(self, planner: Planner) -> None:
-        variables = {"images": IMAGES, "vpn_secret": "known to both ends"}
-        planned = planner.plan(variables, ROOT / "infra" / "examples" / "hospital-vpn")
+        planned = planner.plan(HOSPITAL, ROOT / "infra" / "examples" / "hospital-vpn")
         (address,) = planned.of_type("google_compute_address").values()
         assert address["address"] == "10.20.0.10"
 
@@ -145,7 +150,7 @@ class TestExamples:
 
 
 class TestModules:
-    @pytest.mark.parametrize("name", ["gateway", "monitoring", "storage"])
+    @pytest.mark.parametrize("name", ["front", "gateway", "monitoring", "storage"])
     def test_pass_their_own_tests(self, name: str) -> None:
         planning.needs_terraform()
         assert "Success!" in planning.tfcheck(ROOT / "infra" / name, "--test")
@@ -273,15 +278,19 @@ class TestWhoMayDoWhat:
             "roles of ours",
         }
 
-    def test_gemini_is_asked_by_who_standardizes_alone(self, most: Plan, minimal: Plan) -> None:
+    def test_gemini_is_asked_by_who_standardizes_alone(
+        self, planner: Planner, minimal: Plan
+    ) -> None:
+        hospital = planner.plan(HOSPITAL, ROOT / "infra" / "examples" / "hospital-vpn")
+
         def askers(planned: Plan) -> list[str]:
             granted = planned.of_type("google_project_iam_member").items()
             return [at for at, one in granted if one.get("role") == "roles/aiplatform.user"]
 
-        (asker,) = askers(most)
-        assert asker.startswith('module.functions["standardize-attributes"].')
+        (asker,) = askers(hospital)
+        assert 'module.functions["standardize-attributes"].' in asker
         assert askers(minimal) == []
-        told = environment(most.functions()["standardize_attributes"])
+        told = environment(hospital.functions()["standardize_attributes"])
         assert CloudEnvironment.read(told).vertex_model == "gemini-2.5-flash"
 
     def test_a_perimeter_holds_whatever_keeps_data(self, most: Plan) -> None:
@@ -311,6 +320,23 @@ class TestWhoMayDoWhat:
         assert not {"apply-rules", "deliver-instance"} & publishers["instance-received"]
         assert not {"gateway", "validate-instance"} & publishers["delivery-requested"]
         assert publishers["dead-letters"] == {"pubsub"}
+
+
+class TestFront:
+    def test_nobody_asks_the_services_but_identity_aware_proxy(self, most: Plan) -> None:
+        callers = {
+            at: one["member"]
+            for at, one in most.of_type("google_cloud_run_v2_service_iam_member").items()
+            if ".person[" in at
+        }
+        assert len(callers) == 2
+        assert all("@gcp-sa-iap." in member for member in callers.values())
+        let_in = most.of_type("google_iap_web_region_backend_service_iam_member").values()
+        assert {one["member"] for one in let_in} == {"group:it@example.org"}
+
+    def test_requests_do_not_go_past_it(self, most: Plan) -> None:
+        for name in ("api", "dicomweb"):
+            assert most.functions()[name]["ingress"] == "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
 
 
 class TestBuilds:

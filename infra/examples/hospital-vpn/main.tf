@@ -1,6 +1,6 @@
 # A hospital whose modalities hold an address, not a name, and come through a VPN with two tunnels.
-# Data is encrypted with the hospital's key, old files move to cheaper storage, and the PACS has a
-# queue of its own.
+# Data is encrypted with the hospital's key, old files move to cheaper storage, the PACS has a queue
+# of its own, and standard terms may be asked of Gemini.
 
 terraform {
   required_version = ">= 1.11"
@@ -172,6 +172,7 @@ module "axiom_flow" {
   http         = { people = ["group:radiology-it@example.org"] }
   destinations = { pacs = {}, research-archive = { at_most_attempts = 50 } }
   storage      = { tiers_days = { nearline = 30, coldline = 90, archive = 365 } }
+  gemini       = { location = local.region, model = "gemini-2.5-flash" }
   scale        = { min_instances = 1 }
   alerts       = { emails = ["radiology-it@example.org"], thresholds = { queue_age_s = 600 } }
   budget       = { billing_account = "012345-6789AB-CDEF01", monthly_amount = 800 }
