@@ -117,16 +117,12 @@ QUERIES: Sequence[Sequence[str]] = (
     (),
     (f"{STEP}.ScheduledStationAETitle=CT1",),
     (f"{STEP}.Modality=MR", f"{STEP}.ScheduledProcedureStepStartDate=20261122"),
-    (f"{STEP}.ScheduledProcedureStepStartDate=20261122-",),
     (f"{STEP}.ScheduledProcedureStepStartTime=0800-1300",),
     (
         f"{STEP}.ScheduledProcedureStepStartDate=20261121-20261122",
         f"{STEP}.ScheduledProcedureStepStartTime=1200-0800",
     ),
-    ("PatientName=JONES*",),
     ("PatientName=*^BOB", f"{STEP}.Modality=CT"),
-    ("PatientID=P4",),
-    ("AccessionNumber=AP2",),
     ("PatientID=NOBODY",),
 )
 

@@ -153,16 +153,22 @@ def test_each_way_out_is_under_tls_where_that_is_configured(ask: Ask, authority:
         assert len(asked.reports) == (1 if ask is report else 0)
 
 
-@EVERYBODY
+WITH_PASSCODE = (
+    {"username": "axiom", "password_secret": "passcode"},
+    (2, b"axiom", b"the-passcode"),
+)
+
+
 @pytest.mark.parametrize(
-    ("credentials", "shown"),
+    ("ask", "credentials", "shown"),
     [
-        ({"username": "axiom"}, (1, b"axiom", b"")),
-        (
-            {"username": "axiom", "password_secret": "passcode"},
-            (2, b"axiom", b"the-passcode"),
-        ),
-        ({"token_secret": "token"}, (5, b"e30.e30.c2ln", b"")),
+        (ask_as_source, {"username": "axiom"}, (1, b"axiom", b"")),
+        (ask_as_source, {"token_secret": "token"}, (5, b"e30.e30.c2ln", b"")),
+        (ask_as_source, *WITH_PASSCODE),
+        (ask_as_destination, {"token_secret": "token"}, (5, b"e30.e30.c2ln", b"")),
+        (ask_as_destination, *WITH_PASSCODE),
+        (report, *WITH_PASSCODE),
+        (move_to, *WITH_PASSCODE),
     ],
 )
 def test_each_way_out_says_who_we_are_where_that_is_configured(

@@ -59,7 +59,7 @@ class Site:
     """A gateway with users, secrets, an issuer of tokens and an audit log."""
 
     def __init__(self, home: Path) -> None:
-        self.clock, self.issuer = FakeClock(), Issuer()
+        self.clock, self.issuer = FakeClock(), Issuer(algorithm="ES256")
         self.fetch = self.issuer.fetch
         self.documents = SqliteDocumentStore(home / "documents.db")
         self.secrets = MemorySecrets(workstation="the-passcode")

@@ -13,8 +13,11 @@ from typing import Any
 
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -25,7 +28,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from shared.adapters.archives import Archives
 from shared.config.entities import Configuration
 from shared.config.service import check
-from shared.dicom.query import Found, _encode, encode_keys, parse_keys
+from shared.dicom.query import Found, MalformedIdentifierError, _encode, encode_keys, parse_keys
 from shared.errors import (
     AxiomError,
     InvalidConfigurationError,
@@ -238,6 +241,54 @@ def test_whatever_a_file_holds_the_others_are_found(data: bytes) -> None:
         (path / "b.wl").write_bytes(encoded(step(STEPS[0])))
         site = Site(Path(home), {"type": "folder", "path": "today"})
         assert "P1" in site.patients(PatientID="P1")
+
+
+_KEYS = st.dictionaries(
+    st.sampled_from(["PatientName", "PatientID", "AccessionNumber"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+)
+_WITHIN = st.dictionaries(
+    st.sampled_from([STATION, MODALITY, DATE, TIME, "ScheduledPerformingPhysicianName"]),
+    st.text(alphabet="0123456789-*?^. CTMR:", max_size=20),
+)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(_KEYS, _WITHIN)
+def test_whatever_the_keys_are_what_fits_is_answered(
+    steps: Site, keys: dict[str, str], within: dict[str, str]
+) -> None:
+    data_set, item = Dataset(), Dataset()
+    data_set.SpecificCharacterSet = "ISO_IR 192"
+    for one, given_ in ((data_set, keys), (item, within)):
+        for keyword, value in given_.items():
+            one.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=IGNORE))
+    data_set.ScheduledProcedureStepSequence = [item]
+    asked = parse_keys(encoded(data_set), SYNTAX)
+    for match in steps.archives.worklist("ris").find(asked):
+        if match is not None:
+            assert encode_keys(asked, match.found, transfer_syntax_uid=SYNTAX)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=200))
+def test_whatever_bytes_the_identifier_is_it_is_read_or_refused(steps: Site, data: bytes) -> None:
+    try:
+        asked = parse_keys(data, SYNTAX)
+    except MalformedIdentifierError:
+        return
+    for match in steps.archives.worklist("ris").find(asked):
+        if match is not None:
+            encode_keys(asked, match.found, transfer_syntax_uid=SYNTAX)
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Site:
+    return csv(tmp_path)
 
 
 def test_a_table_is_read_once_in_a_while_and_never_beyond_its_bound(tmp_path: Path) -> None:
