@@ -32,6 +32,7 @@ from shared.errors import Fault
 
 MAX_VALUES: Final = 200
 _LONGEST: Final = 256
+_MOST_GUESSES: Final = 5
 _ORDER: Final = tuple(Level)
 _DATE: Final = re.compile(r"\d{4}\.?\d{2}\.?\d{2}")
 _MOMENT: Final = re.compile(r"[\d.:]*")
@@ -97,7 +98,8 @@ def _attribute(name: str, path: str, faults: list[Fault]) -> Key | None:
     tag = int(name, 16) if re.fullmatch("[0-9A-Fa-f]{8}", name) else tag_for_keyword(name)
     entry = entry_for_tag(tag) if tag is not None else None
     if entry is None or tag is None:
-        near = nearest_keyword(name[:64])
+        # To look through all keywords takes a while.
+        near = nearest_keyword(name[:64]) if len(faults) < _MOST_GUESSES else None
         hint = f"{near}?" if near else "A PS3.6 keyword, or a tag of eight hexadecimal digits."
         faults.append(Fault(path, "no Attribute is called this", hint))
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -48,12 +49,14 @@ URL_PREFIX = "/api/v1/data-browser"
 
 # Of one store on all pages together.
 MAX_MATCHES: Final = 10_000
+_MOST_SOURCES: Final = 64
 _MOST_AT_ONCE: Final = 8
 _MOST_OF_ONE_AT_ONCE: Final = 3
 # Whoever has hung up is noticed when something is sent.
 _TELL_EVERY_S: Final = 2.0
 # So many matches are noted in one entry of the audit log, and shown then.
 _NOTED_AT_ONCE: Final = 100
+_UID: Final = re.compile(r"[0-9.]{1,64}")
 _SAFE_INTEGERS: Final = frozenset({"IS", "US", "SS", "UL", "SL", "SV", "UV"})
 
 _LEVELS: Final = {
@@ -76,7 +79,7 @@ class BrowseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sources: list[_Short] | None = Field(
-        default=None, min_length=1, max_length=100, description="Names; all if left out"
+        default=None, min_length=1, max_length=_MOST_SOURCES, description="Names; all if left out"
     )
     level: Literal["patient", "study", "series", "instance"] = "study"
     filters: dict[_Short, _Value] = Field(
@@ -314,6 +317,9 @@ def _read(document: Mapping[str, Any], ports: Ports) -> _Asked:
         if name not in known_names:
             hint = f"GET {URL_PREFIX}/sources lists what can be searched."
             faults.append(Fault(f"sources[{index}]", "is nothing that can be searched", hint))
+    if body.sources is None and len(known_names) > _MOST_SOURCES:
+        words = f"there are more than {_MOST_SOURCES} to search: name those that matter"
+        faults.append(Fault("sources", words))
     if faults:
         count = len(faults)
         detail = f"{count} fault{'s' * (count != 1)}"
@@ -404,7 +410,9 @@ def _noted(found: list[Shown], asked: _Asked, note: Callable[..., None]) -> Iter
     studies: dict[str, dict[str, None]] = {}
     for one in found:
         uids = studies.setdefault(one.source, {})
-        uids.update(dict.fromkeys(texts(one.match.found.get(STUDY_INSTANCE_UID))))
+        shown = texts(one.match.found.get(STUDY_INSTANCE_UID))
+        # What is none may be anything, a name for one, and has no business in a log.
+        uids.update(dict.fromkeys(uid for uid in shown if _UID.fullmatch(uid)))
     for source, known in studies.items():
         matches = sum(one.source == source for one in found)
         note("data-browser.show", source, matches=matches, study_instance_uids=list(known))

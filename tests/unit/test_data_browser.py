@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind as Find,
 )
 
+from shared.adapters.sources import dimse_search
 from shared.dicom.key_reading import read_query
 from shared.dicom.query import Level
 from shared.errors import Fault
@@ -400,6 +401,30 @@ class TestQueryRetrieve:
         assert pacs.cancelled.wait(WAIT_S)
         _wait_for_no_search()
 
+    def test_a_peer_that_does_not_listen_is_hung_up_on(
+        self, browser: Browser, pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dimse_search, "_CANCEL_S", 0.05)
+        browser.configure(pacs.source)
+
+        def go_on(event: Any) -> Iterator[tuple[int, Dataset | None]]:
+            for number in range(1_000_000):
+                if pacs.released.wait(0.01):
+                    return
+                yield 0xFF00, pacs.one(event.identifier, "STUDY", number)
+
+        pacs.find = go_on
+        lines = browser.lines(sources=["pacs"], limit=2)
+        assert [one["type"] for one in lines] == ["match", "match", "summary"]
+        _wait_for_no_search()
+
+    def test_what_is_no_uid_is_not_noted(self, browser: Browser) -> None:
+        """A peer may put anything there, a patient's name for one."""
+        with server_of(shown(CANARY)) as http:
+            browser.configure(web_source("web", http.url))
+            assert len(browser.found(sources=["web"])) == 1
+        assert CANARY not in str(browser.audit("data-browser.show"))
+
     def test_a_failure_is_told(self, browser: Browser, pacs: Pacs) -> None:
         browser.configure(pacs.source)
         pacs.find = lambda event: iter([(0xA700, None)])
@@ -542,7 +567,7 @@ class TestWhatCanBeSearched:
         assert "ModalitiesInStudy" in fault["hint"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(
         st.one_of(

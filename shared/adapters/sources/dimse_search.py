@@ -174,6 +174,8 @@ class DimseSearch:
 def _end(association: Association) -> None:
     if association.is_established:
         association.abort()
+        # Whoever waits for an answer would do so until its time-out.
+        association.dimse.msg_queue.put((None, None))
 
 
 def _match(keys: Sequence[Key], found: Found) -> Match | None:
