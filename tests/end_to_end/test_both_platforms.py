@@ -19,6 +19,7 @@ from infra.local.rehearse.run import Plan, check_tools, drive, timers
 from infra.local.rehearse.system import System, running_system
 from infra.local.terminal import CommandFailedError
 from shared.dicom.validation import DEFAULT_SEVERITIES
+from tests.asking_modality import asking_modality
 from tests.conftest import ROOT
 from tests.data import build
 from tests.google.healthcare import healthcare
@@ -64,7 +65,9 @@ def configure(platform: Platform, *keepers: str, **parts: Any) -> None:
         *(platform.keeper(name) for name in keepers),
         *parts.pop("destinations", ()),
     ]
-    empty: dict[str, Any] = {"rulesets": [], "standardizers": [], "sources": []}
+    empty: dict[str, Any] = {
+        part: [] for part in ("rulesets", "standardizers", "sources", "listeners")
+    }
     platform.configure(**{**empty, "destinations": destinations, "settings": settings, **parts})
 
 
@@ -218,12 +221,34 @@ def test_what_is_held_waits_for_its_release(platform: Platform) -> None:
     rule = {"name": "all", "actions": [{"type": "hold", "reason": "a person looks at it first"}]}
     configure(platform, store, rulesets=[{"name": "holding", "rules": [rule]}])
     assert c_store(platform, ct(name)) == 0x0000
-    (held,) = wait_until(lambda: instances(platform, name, state="held"), what="the hold")
+    assert stow(platform, ct(f"{name}-2", name), ct(f"{name}-3", name)).status_code == 200
+
+    def held() -> list[dict[str, Any]]:
+        return platform.get_all("/api/v1/instances", state="held", study_uid=build.uid(name))
+
+    wait_until(lambda: len(held()) == 3, what="the hold")
     assert platform.kept(store) == {}
     configure(platform, store)
-    answer = platform.request("POST", f"/api/v1/instances/{held['receipt_id']}/release", json={})
+    (first,) = instances(platform, name)
+    answer = platform.request("POST", f"/api/v1/instances/{first['receipt_id']}/release", json={})
     assert answer.status_code < 300, answer.text
-    wait_until(lambda: build.uid(name) in platform.kept(store), what="what was released")
+    wait_until(lambda: set(platform.kept(store)) == {build.uid(name)}, what="what was released")
+    others = {"action": "release", "filter": {"study_uid": build.uid(name), "state": "held"}}
+    job = platform.request("POST", "/api/v1/instances/bulk", json=others)
+    assert job.status_code == 202, job.text
+    wait_until(lambda: len(platform.kept(store)) == 3, what="what a job releases")
+
+
+def test_a_modality_is_told_that_its_instances_are_safe(platform: Platform) -> None:
+    store, name = fresh("store"), fresh("committed")
+    with asking_modality() as modality:
+        configure(platform, store, listeners=[modality.listener])
+        sent = {build.uid(f"{name}-{n}"): ct(f"{name}-{n}") for n in range(2)}
+        modality.store_and_ask(platform.dimse_port, list(sent.values()))
+        report = modality.reports.get(timeout=240)
+    assert {one.ReferencedSOPInstanceUID for one in report.ReferencedSOPSequence} == set(sent)
+    assert "FailedSOPSequence" not in report
+    assert set(platform.kept(store)) == set(sent)
 
 
 def test_what_a_destination_refuses_is_retried_by_a_person(platform: Platform) -> None:
