@@ -30,6 +30,8 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
 
 _POLL_S = 0.05
+# How often the parts' signs of life are looked at.
+_LOOK_EVERY_S = 1.0
 # A part without a sign of life for so long is looked at for so long more, and ended.
 _HUNG_AFTER_S = 60.0
 _HUNG_FOR_CERTAIN_AFTER_S = 5.0
@@ -83,6 +85,7 @@ class Supervisor:
         self._lifeline: tuple[int, int] | None = None
         self._addresses: Addresses | None = None
         self._forks: ForkServer | None = None
+        self._looked_at_s = float("-inf")
 
     @property
     def addresses(self) -> Addresses:
@@ -163,9 +166,13 @@ class Supervisor:
     def look_after(self) -> None:
         """Start again what has ended, each time a little later if it ends at once."""
         now_s = time.monotonic()
+        looks = now_s - self._looked_at_s >= _LOOK_EVERY_S
+        if looks:
+            self._looked_at_s = now_s
         for child in self._children.values():
             if child.runs():
-                self._end_if_hung(child, now_s)
+                if looks:
+                    self._end_if_hung(child, now_s)
                 continue
             if child.restart_at_s is None:
                 if now_s - child.started_s > _SETTLED_AFTER_S:
