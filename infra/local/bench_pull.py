@@ -29,7 +29,7 @@ from shared.environment import Environment
 from shared.pipeline.source_states import request_poll
 
 _INSTANCES = 1000
-_MAX_ROUNDS = 3
+_MAX_ROUNDS = 2
 _WITHIN_S = 600.0
 _POLL_S = 0.02
 _PLUGINS = (

@@ -24,7 +24,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from shared.config.entities import Configuration, DicomwebDestination, DimseDestination
+from shared.config.entities import (
+    Configuration,
+    DicomwebDestination,
+    DimseDestination,
+    OrthancDestination,
+)
 from shared.dicom import original_attributes
 from shared.dicom.changes import Change
 from shared.dicom.header import Header
@@ -110,7 +115,7 @@ def _is_peer(configuration: Configuration, name: str, source: Source) -> bool:
         return bool(source.calling_ae_title) and (
             source.calling_ae_title.strip() == destination.ae_title.strip()
         )
-    if isinstance(destination, DicomwebDestination) and source.peer_address:
+    if isinstance(destination, DicomwebDestination | OrthancDestination) and source.peer_address:
         host = urlsplit(destination.base_url).hostname or ""
         with suppress(ValueError):
             address = ipaddress.ip_address(source.peer_address)

@@ -22,6 +22,7 @@ from shared.pipeline import copies
 from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, Superseded
 from shared.ports import Outgoing
 from tests.data import build
+from tests.embedded_system import System as EmbeddedSystem
 from tests.fakes import FakeClock
 from tests.unit.operating import System, running_system
 
@@ -389,3 +390,33 @@ class TestAClaim:
         for thread in threads:
             thread.join(120)
         assert len(won) == 1
+
+
+@pytest.mark.parametrize("route", ["primary-storage", "either"])
+def test_what_replaces_a_file_under_another_name_leaves_one_file(
+    tmp_path: Path, route: str
+) -> None:
+    """The template names the Series, and a correction may change that; also by way of a group."""
+    system = EmbeddedSystem(tmp_path / "home")
+    folder = {"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}
+    members = ["primary-storage"]
+    system.ports.configuration.apply(
+        {
+            "destinations": [
+                {**folder, "on_conflict": "replace"},
+                {"name": "either", "type": "group", "members": members, "on_conflict": "replace"},
+            ],
+            "settings": {"default_route": [route], "min_free_bytes": 0},
+        },
+        by="test",
+    )
+    system.receive("one")
+    system.work()
+    (before,) = system.delivered()
+    system.clock.advance(1)
+    system.receive("one", series="another-series")
+    system.work()
+    (after,) = system.delivered()
+    assert before != after
+    assert build.uid("another-series") in str(after)
+    system.ports.destinations.close()
