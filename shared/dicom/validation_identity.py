@@ -133,10 +133,18 @@ def _uid(header: Header, keyword: str, kinds_: UidKinds) -> Iterator[Finding]:
             keyword,
             f"{keyword} of {len(uid)} characters is not 1 to 64 digits and dots",
         )
-    elif not _UID_FORM.fullmatch(uid):
+    elif not _is_well_formed(uid):
         yield kinds_.malformed(
             keyword, f"{keyword} {uid} has an empty component or one with a leading zero"
         )
+
+
+def _is_well_formed(uid: str) -> bool:
+    """True if no component of the digits and dots is empty or has a leading zero."""
+    delimited = f".{uid}.".replace(".0.", ".zero.")
+    if ".." not in delimited and ".0" not in delimited:  # nearly all, in a fifth of the time
+        return True
+    return _UID_FORM.fullmatch(uid) is not None
 
 
 def _patient_id(header: Header) -> Iterator[Finding]:

@@ -29,6 +29,10 @@ NUMBER_FORMATS: Final = {
     "FL": "f",
     "FD": "d",
 }
+_ONE_LITTLE_ENDIAN: Final = {
+    number: struct.Struct(f"<{number}") for number in NUMBER_FORMATS.values()
+}
+_ONE_BIG_ENDIAN: Final = {number: struct.Struct(f">{number}") for number in NUMBER_FORMATS.values()}
 LONG_VRS: Final = frozenset(
     ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 )
@@ -121,7 +125,10 @@ def _single_text(raw: bytes, character_set: CharacterSet) -> tuple[Value, ...]:
 
 
 def _numbers(number: str, raw: bytes, is_little_endian: bool) -> tuple[Value, ...]:
-    size = struct.calcsize("=" + number)
+    one = (_ONE_LITTLE_ENDIAN if is_little_endian else _ONE_BIG_ENDIAN)[number]
+    if len(raw) == one.size:  # nearly always
+        return one.unpack(raw)
+    size = one.size
     if len(raw) % size:
         return (raw,)
     return struct.unpack(f"{'<' if is_little_endian else '>'}{len(raw) // size}{number}", raw)
