@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.adapters.tls import TlsContexts
 from shared.config.query_retrieve import QueryRetrieve
-from shared.dicom.query import Match, Query, _encode
+from shared.dicom.query import Key, Match, Query, _encode
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
 from shared.ports import FoundInstance, Retrieval, Retrieved
 from tests.certificates import Authority
@@ -51,6 +51,7 @@ from tests.gateway import (
 )
 
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{i}" for i in (1, 2, 3))
+WORKLIST = "1.2.840.10008.5.1.4.31"
 C_FIND, C_MOVE, C_CANCEL = 0x0020, 0x0021, 0x0FFF
 PENDING, SUCCESS, CANCELLED = 0xFF00, 0x0000, 0xFE00
 SYNTAX = EXPLICIT_VR_LITTLE_ENDIAN
@@ -79,6 +80,13 @@ class ScriptedArchives:
         finally:
             self.closed.set()
 
+    def worklist(self, name: str) -> ScriptedWorklist:
+        assert name == "ris"
+        return ScriptedWorklist(self._found, self.closed)
+
+    def matches_fuzzily(self, services: QueryRetrieve) -> bool:
+        return False
+
     def instances(self, query: Query) -> Iterator[tuple[str, FoundInstance] | None]:
         self.queries.append(query)
         yield from ()
@@ -90,6 +98,19 @@ class ScriptedArchives:
         self, services: QueryRetrieve, ae_title: str, *, calling_ae_title: str, timeout_s: float
     ) -> Peer | None:
         return None
+
+
+class ScriptedWorklist:
+    """A worklist with what an archive was told to find."""
+
+    def __init__(self, found: Found, closed: threading.Event) -> None:
+        self._found, self._closed = found, closed
+
+    def find(self, keys: Sequence[Key]) -> Iterator[Match | None]:
+        try:
+            yield from self._found()
+        finally:
+            self._closed.set()
 
 
 def study(number: int) -> Match:
@@ -215,6 +236,24 @@ def test_c_cancel_in_the_middle_ends_a_search_that_would_not_end() -> None:
         assert archives.closed.wait(120)
         peer.send(p_data(pdv(5, COMMAND | LAST, echo_rq(9))))
         assert peer.receive_status() == SUCCESS
+        peer.release()
+
+
+def test_a_worklist_is_searched_and_cancelled_in_the_same_way() -> None:
+    archives = ScriptedArchives(endless)
+    with (
+        running_gateway(MemoryReceiver(), archives, worklist="ris") as (_, port),
+        RawPeer(port) as peer,
+    ):
+        peer.associate([(WORKLIST, [SYNTAX]), (FIND, [SYNTAX]), (VERIFICATION, [SYNTAX])])
+        peer.send(request(C_FIND, b"", sop=WORKLIST))
+        assert response(peer) == PENDING
+        assert response(peer) == PENDING
+        peer.send(request(C_CANCEL, None))
+        assert response(peer) == CANCELLED
+        assert archives.closed.wait(60)
+        peer.send(request(C_MOVE, identifier(), sop=WORKLIST))
+        assert response(peer) == 0x0211  # unrecognized operation
         peer.release()
 
 
