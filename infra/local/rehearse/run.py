@@ -101,8 +101,8 @@ class _Run:
     def whole(self) -> Outcome:
         system, began_s = self.system, time.monotonic()
         self.configure(rulesets=[])
-        refused = self.lie()
         self.before = self.logged()
+        refused = self.lie()
         for number in range(self.plan.rounds):
             self.tell(f"storescu sends {self.plan.instances} CT Instances; processes are killed")
             self.send_and_kill(f"round-{number}")
@@ -312,14 +312,15 @@ class _Run:
 
     def lie(self) -> tuple[int, int]:
         """Call each function as nobody, with a key of our own, and as somebody else; how often, and
-        how often that was refused as it should be.
+        how often that was refused as it should be. Were one of them read, it would be in the
+        exception log, beside the poisoned ones.
         """
         system, forger = self.system, SigningKey("rehearsal")
         email = system.shape.subscriptions[0].caller
         functions = [name for name in system.services if name not in FOR_PEOPLE]
         self.tell(f"calling {len(functions)} functions without a good token")
         system.start(functions)
-        body = b'{"message": {"data": "", "messageId": "1"}}'
+        body = b'{"message": {"data": "bm8gbWVzc2FnZSBvZiBvdXJz", "messageId": "1"}}'
         statuses = []
         for name in functions:
             audience = system.shape.functions[name]["AXIOM_AUDIENCE"]
