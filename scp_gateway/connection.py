@@ -14,7 +14,7 @@ from pynetdicom.transport import AssociationSocket
 # One read; this much is held for each association. Larger ones gain nothing for an Instance of some
 # hundred KB, but a tenth for one of 1 GB: who fills so many reads in a row gets a larger one.
 BUFFER_BYTES = 256 * 1024
-LARGE_BUFFER_BYTES = 1024 * 1024
+LARGE_BUFFER_BYTES = 512 * 1024
 _FULL_READS = 16
 
 _TIMEVAL = struct.Struct("ll")
