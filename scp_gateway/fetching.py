@@ -20,8 +20,9 @@ from shared.errors import InstanceTooLargeError
 from shared.ports import Buffer, FoundInstance, Retrieval, Retrieved
 
 _AT_ONCE: Final = 4
-_MOST_FILES: Final = 32
-_MOST_BYTES: Final = 256 << 20
+# Each holds a file descriptor, of which a process may have a thousand.
+_MOST_FILES: Final = 12
+_MOST_BYTES: Final = 128 << 20
 # How long to wait for the next Instance before whoever sends looks after the peer.
 _LOOK_EVERY_S: Final = 0.1
 
