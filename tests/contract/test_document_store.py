@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
 
+from shared.adapters.cloud.document_store import EXPIRES, FirestoreDocumentStore
 from shared.errors import DocumentChangedError, DocumentExistsError
 from shared.ports import DocumentStore, Filter, Put
 
@@ -311,3 +313,15 @@ class TestDocumentStore:
             documents.query("things", [filter_])
         with pytest.raises(ValueError):
             documents.count("things", [filter_])
+
+
+def test_firestore_is_told_when_a_mark_expires_and_of_nothing_else(
+    firestore_documents: FirestoreDocumentStore,
+) -> None:
+    """Its TTL goes by a field that is a time; a document without it stays."""
+    for collection in ("ingested", "instances"):
+        firestore_documents.put(collection, "one", {"at": "2026"})
+    client = firestore_documents._client
+    until = client.document("ingested/one").get().get(EXPIRES)
+    assert timedelta(days=399) < until - datetime.now(UTC) < timedelta(days=401)
+    assert EXPIRES not in (client.document("instances/one").get().to_dict() or {})

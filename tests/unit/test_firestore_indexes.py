@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from shared.adapters.cloud.document_store import EXPIRES, EXPIRING_DAYS
 from shared.ports import Filter
 from tests.firestore_indexes import FILE, Query
 
@@ -57,3 +58,16 @@ class TestDefinitions:
         for collection in {index["collectionGroup"] for index in definitions["indexes"]}:
             assert (collection, "json") in left_out, collection
             assert (collection, "writer") in left_out, collection
+
+    def test_have_firestore_delete_what_the_code_lets_expire_and_nothing_else(self) -> None:
+        definitions = json.loads(FILE.read_text(encoding="utf-8"))
+        expiring = {
+            (one["collectionGroup"], one["fieldPath"])
+            for one in definitions["fieldOverrides"]
+            if one.get("ttl")
+        }
+        assert expiring == {(collection, EXPIRES) for collection in EXPIRING_DAYS}
+
+    def test_let_nothing_expire_that_the_clean_up_judges(self) -> None:
+        judged = {"instances", "deliveries", "copies", "exceptions", "studies", "audit"}
+        assert not judged & set(EXPIRING_DAYS)

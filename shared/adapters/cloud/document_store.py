@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +37,11 @@ INDEX_ADDRESS = "module.firestore.google_firestore_index.this"
 # queries ask for; its key, since Firestore does not scan its own ids downwards; and who wrote it,
 # which tells our own write from somebody else's.
 _JSON, _FIELDS, _KEY, _WRITER = "json", "fields", "key", "writer"
+# Marks that no person reads and nothing asks for once they are old: by this field Firestore deletes
+# them itself (TTL, infra/firestore), so many days after they were last written. All else goes by
+# what the clean-up knows of it.
+EXPIRES = "expires"
+EXPIRING_DAYS: Mapping[str, int] = {"edges": 90, "gateways": 7, "ingested": 400}
 
 
 class FirestoreDocumentStore:
@@ -60,7 +66,7 @@ class FirestoreDocumentStore:
         self, collection: str, key: str, data: Mapping[str, Any], *, also: Sequence[Put] = ()
     ) -> Document:
         """Raises: DocumentExistsError; StorageUnavailableError."""
-        reference, stored = self._reference(collection, key), _stored(key, data)
+        reference, stored = self._reference(collection, key), _stored(collection, key, data)
         with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
                 batch = self._batch(also)
@@ -80,10 +86,10 @@ class FirestoreDocumentStore:
         also: Sequence[Put] = (),
     ) -> Document:
         """Compare and set. Raises: DocumentChangedError; StorageUnavailableError."""
-        reference, stored = self._reference(collection, key), _stored(key, data)
+        reference, stored = self._reference(collection, key), _stored(collection, key, data)
         with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             try:
-                # The four fields are all there are, so an update of them replaces the document.
+                # These fields are all there are, so an update of them replaces the document.
                 batch = self._batch(also)
                 batch.update(reference, stored, option=self._if_unchanged(version))
                 *_, written = batch.commit()
@@ -93,7 +99,7 @@ class FirestoreDocumentStore:
 
     def put(self, collection: str, key: str, data: Mapping[str, Any]) -> Document:
         """Create or overwrite. Raises: StorageUnavailableError."""
-        reference, stored = self._reference(collection, key), _stored(key, data)
+        reference, stored = self._reference(collection, key), _stored(collection, key, data)
         with told_as_ours("Firestore", TERRAFORM_ADDRESS):
             written = reference.set(stored)
         return Document(key, json.loads(stored[_JSON]), _version(written.update_time))
@@ -171,7 +177,9 @@ class FirestoreDocumentStore:
         """Writes that all happen or none, these first."""
         batch = self._client.batch()
         for put in puts:
-            batch.set(self._reference(put.collection, put.key), _stored(put.key, put.data))
+            batch.set(
+                self._reference(put.collection, put.key), _stored(put.collection, put.key, put.data)
+            )
         return batch
 
     def _reference(self, collection: str, key: str) -> firestore.DocumentReference:
@@ -230,7 +238,7 @@ def _escape_underscores(encoded: str) -> str:
     return "%5F" + encoded[1:] if encoded.startswith("__") else encoded
 
 
-def _stored(key: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def _stored(collection: str, key: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Raises: TypeError or ValueError for what is not JSON."""
     text = json.dumps(dict(data), allow_nan=False, separators=(",", ":"))
     fields = {
@@ -238,7 +246,9 @@ def _stored(key: str, data: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in json.loads(text).items()
         if is_field(name) and is_comparable(value)
     }
-    return {_JSON: text, _FIELDS: fields, _KEY: key, _WRITER: secrets.token_hex(8)}
+    stored = {_JSON: text, _FIELDS: fields, _KEY: key, _WRITER: secrets.token_hex(8)}
+    days = EXPIRING_DAYS.get(collection)
+    return stored if days is None else {**stored, EXPIRES: datetime.now(UTC) + timedelta(days=days)}
 
 
 def _document(snapshot: firestore.DocumentSnapshot[Any]) -> Document:
