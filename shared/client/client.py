@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
@@ -306,7 +306,7 @@ class Client:
         """Go on with a pull."""
         return cast(Pull, self.request("POST", f"/pulls/{_quoted(pull_id)}/resume"))
 
-    def browse(self, wanted: Document) -> Iterator[BrowseLine]:
+    def browse(self, wanted: Document) -> Generator[BrowseLine, None, None]:
         """Search sources and stores, as the data browser does; an iterator that is closed has the
         search end.
         """

@@ -294,6 +294,24 @@ def test_attributes_are_standardized_on_the_way(platform: Platform) -> None:
     assert found.OriginalAttributesSequence
 
 
+def test_the_data_browser_finds_what_was_received(platform: Platform) -> None:
+    store, name = fresh("store"), fresh("browsed")
+    configure(platform, store)
+    assert stow(platform, ct(name, PatientID="B-0815")).status_code == 200
+    wait_until(lambda: instances(platform, name), what="the decision")
+    found = platform.request(
+        "POST",
+        "/api/v1/data-browser/query",
+        headers={"Accept": "application/json"},
+        json={
+            "sources": ["@received"],
+            "filters": {"StudyInstanceUID": build.uid(name), "PatientID": "B-08*"},
+        },
+    )
+    [study] = found.json()["items"]
+    assert study["attributes"]["NumberOfStudyRelatedInstances"] == 1
+
+
 def test_stow_says_of_each_instance_what_became_of_it(platform: Platform) -> None:
     store, name = fresh("store"), fresh("stowed")
     configure(platform, store)

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import requests
 
+from shared.client import Client
+from shared.client.documents import Pull
 from tests.data import build
 from tests.peers import LOOPBACK, OrthancPeer
-from tests.running import RunningAxiom, wait_until
+from tests.running import API_KEY, RunningAxiom, wait_until
+from tests.unit.test_data_browser import Pacs
 
 # The Study Date of tests' Instances lies years back.
 LOOKBACK = "30000d"
@@ -215,3 +218,42 @@ def test_a_list_is_pulled_on_demand_through_each_kind(
         assert [(row["state"], row["received"]) for row in rows] == [("done", 1), ("unknown", 0)]
     wait_until(lambda: len(came(running, "list")) == 3, 30)
     assert set(came(running, "list")) == {(name, uids[0]) for name in sources}
+
+
+@pytest.mark.peer("orthanc")
+def test_what_the_data_browser_finds_is_pulled(running: RunningAxiom, archive: OrthancPeer) -> None:
+    put(archive, "browsed", "series", "browsed-study")
+    sources = sources_at(archive, "browse", query_params={"StudyDate": "20991231"})
+    running.configure(sources=list(sources.values()))
+    with Client(running.url, API_KEY) as api:
+        *lines, summary = api.browse(
+            {"sources": list(sources), "filters": {"StudyInstanceUID": build.uid("browsed-study")}}
+        )
+        found = {one["source"]: one["attributes"] for one in lines if one["type"] == "match"}
+        assert set(found) == set(sources), (lines, summary)
+        studies = [found["browse-web"]["StudyInstanceUID"]]
+        pull = api.pull({"source": "browse-web", "studies": studies})
+        done = wait_until(partial(finished_pull, api, pull["id"]), 60)
+    assert (done["done"], done["instances"]) == (1, 1)
+
+
+def finished_pull(api: Client, pull_id: str) -> Pull | None:
+    found = api.read_pull(pull_id)
+    return found if found["state"] == "finished" else None
+
+
+def test_whoever_hangs_up_has_the_peer_cancel(running: RunningAxiom) -> None:
+    pacs = Pacs()
+    pacs.find = pacs.hang
+    try:
+        never = {"dates_on": ["2099-01-01"], "timezone": "UTC"}
+        running.configure(sources=[{**pacs.source, "schedule": never}])
+        with Client(running.url, API_KEY) as api:
+            search = api.browse({"sources": ["pacs"], "timeout_s": 300})
+            wait_until(lambda: next(search)["type"] == "match", what="a match")
+            assert not pacs.cancelled.is_set()
+            search.close()
+        assert pacs.cancelled.wait(120)
+    finally:
+        running.configure(sources=[])
+        pacs.close()
