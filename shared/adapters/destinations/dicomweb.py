@@ -105,17 +105,21 @@ class DicomwebDestination(HttpPeer):
 
     def _deliver_together(self, instances: Sequence[OutgoingInstance]) -> Mapping[str, str]:
         """As `batches.Send`: what the answer says of each Instance that it names as stored."""
-        body = MultipartBody(*(instance.part10_parts() for instance in instances))
+        sent = MultipartBody(*(instance.part10_parts() for instance in instances))
         with (
             self._errors(),
             self._request(
-                "POST", "/studies", {**_JSON, "Content-Type": body.content_type}, body
+                "POST", "/studies", {**_JSON, "Content-Type": sent.content_type}, sent
             ) as response,
         ):
             verdict = outcomes.http_status(response.status_code)
-            answer = stow_answer.parse(read(response))
+            body = read(response)
+            answer = stow_answer.parse(body)
             if verdict.outcome in (Outcome.TRANSIENT, Outcome.MISCONFIGURED):
                 raise self._failure(verdict, response, answer.words)
+            if verdict.outcome is Outcome.SUCCESS and not body:
+                # It says that all was stored, and older servers say no more.
+                return {one.sop_instance_uid: str(response.status_code) for one in instances}
             return {
                 uid: _words(response, warning)
                 for uid, warning in answer.stored.items()

@@ -220,6 +220,11 @@ class TestAServer:
             assert outcomes_of(to(server.url), instances(tmp_path, "a", "b")) == ["200"] * 2
             assert len(server.requests) == 3
 
+    def test_that_says_200_and_no_more_has_stored_them_all(self, to: To, tmp_path: Path) -> None:
+        with ScriptedHttp(lambda _: Answer(200)) as server:
+            assert outcomes_of(to(server.url), instances(tmp_path, "a", "b")) == ["200"] * 2
+            assert len(server.requests) == 1
+
     @pytest.mark.parametrize(
         ("answer", "error"),
         [
