@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +91,8 @@ def main() -> None:
             )
     except (WorkersLostError, EdgeLostError) as error:
         log.error("the gateway ends", extra={"reason": str(error)})
-        sys.exit(1)
+        logging.shutdown()
+        os._exit(1)  # without waiting for threads, as below
     exporting.close()
     logging.shutdown()
     # Threads of associations whose peers do not close must not hold the process up.

@@ -171,13 +171,14 @@ class Mover:
 
     def _send(self, receipt: Receipt) -> None:
         try:
-            with self._spool.objects.open(receipt.file.object_name) as reader:
-                if reader.size != receipt.file.size:
-                    raise SpoolDamagedError(receipt.receipt_id)
-                self._uploads.send(reader, receipt.file.crc32c)
+            reader = self._spool.objects.open(receipt.file.object_name)
         except ObjectMissingError:
             # Whoever went before us published the message, deleted the file, and died.
             return
+        with reader:
+            if reader.size != receipt.file.size:
+                raise SpoolDamagedError(receipt.receipt_id)
+            self._uploads.send(reader, receipt.file.crc32c)
         crash_points.reached(crash_points.AFTER_UPLOAD)
 
     def _end_uploads(self) -> None:

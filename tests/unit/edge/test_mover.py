@@ -136,6 +136,24 @@ def test_one_file_that_cannot_go_keeps_no_other_back(edge: EdgeSystem) -> None:
     assert len(edge.cloud.received()) == 2
 
 
+def test_what_the_cloud_says_is_missing_there_is_not_taken_for_moved(edge: EdgeSystem) -> None:
+    """What an answer said was there may be deleted by then: the file stays, and goes again."""
+    receipt = edge.receive()
+    send = edge.cloud.send
+
+    def sent(reader: ObjectReader, crc32c: int) -> None:
+        raise ObjectMissingError(reader.name)
+
+    edge.cloud.send = sent  # type: ignore[method-assign]
+    edge.move_for(10)
+    assert edge.cloud.received() == []
+    assert not _is_gone(edge, receipt.file.object_name)
+    edge.cloud.send = send  # type: ignore[method-assign]
+    edge.clock.advance(301)
+    edge.move()
+    assert [one.receipt_id for one in edge.cloud.received()] == [receipt.receipt_id]
+
+
 def test_a_refusal_is_in_the_exception_log_of_the_cloud(edge: EdgeSystem) -> None:
     with edge.receiver.begin(SOURCE) as staging:
         staging.write(build.text_file())
