@@ -21,6 +21,7 @@ from functions.standardize_attributes.main import standardize_attributes
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.dicom.header import Header
 from shared.errors import (
     InstanceTooLargeError,
     NotDicomError,
@@ -264,6 +265,24 @@ class TestReception:
         assert entry.data["hint"]
         assert entry.data["source"]["calling_ae_title"] == "CT1"
         assert not [f for f in (tmp_path / "objects").rglob("*.dcm") if f.is_file()]
+
+    @pytest.mark.parametrize("piece_bytes", [333, 65536, 70_000, 1 << 20])
+    def test_finds_the_body_of_a_long_header_however_it_comes(
+        self, ports: Ports, piece_bytes: int
+    ) -> None:
+        """Only what the header needs is kept, 64 KiB first and then twice as much each time."""
+        text = build.element(0x00091010, "UT", "x" * 150_000)
+        sent = build.ct(
+            changes={0x00090010: build.element(0x00090010, "LO", "X"), 0x00091010: text}
+        )
+        with ports.receiver.begin(SOURCE) as staging:
+            for start in range(0, len(sent), piece_bytes):
+                staging.write(sent[start : start + piece_bytes])
+            receipt = staging.commit()
+        header = Header.parse(sent)
+        assert receipt.file.body_offset == header.body_offset > 150_000
+        with ports.objects.open(receipt.file.object_name) as reader:
+            assert reader.read_at(0, reader.size) == sent
 
     def test_refuses_another_instance_than_was_announced(self, ports: Ports) -> None:
         with pytest.raises(SopInstanceMismatchError):
