@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeGuard
 
 from shared import crash_points, metrics, tracing
 from shared.config.entities import OnConflict
@@ -40,7 +40,7 @@ from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.pipeline.transcoding import in_wanted_syntax
 from shared.pipeline.validate import header_of
-from shared.ports import BatchingDestination, Document, ObjectReader, Put
+from shared.ports import BatchingDestination, Destination, Document, ObjectReader, Put
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _deliver(
         instance = _outgoing(message, header, reader, claim, replaces=replaces)
         try:
             instance = in_wanted_syntax(instance, message.transcoding)
-            if isinstance(destination, BatchingDestination):
+            if _takes_several(destination):
                 pending = destination.begin(instance)
                 try:
                     yield True
@@ -173,6 +173,16 @@ def _deliver(
     put = record(DELIVERED, answer=answer)
     copies.confirm(copy, answer, also=[put])
     return put, True
+
+
+def _takes_several(destination: Destination) -> TypeGuard[BatchingDestination]:
+    return _is_batching(type(destination))
+
+
+# Asked of an instance it looks for each method anew, which costs as much as a claim.
+@cache
+def _is_batching(kind: type[Destination]) -> bool:
+    return issubclass(kind, BatchingDestination)
 
 
 def _told_as(claim: Claimed, changes: Sequence[Change]) -> list[Change]:

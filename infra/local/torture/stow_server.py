@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.local.torture.instances import data_set_of
@@ -14,7 +15,12 @@ from infra.local.torture.moods import Deed, Temper
 from infra.local.torture.peers import STALL_S, Peer, read_exactly
 from shared.dicom.header import Header
 
+# SOP Class and Instance UID.
+Uids = tuple[str, str]
+
 _LONGEST_HEAD_BYTES = 1 << 16
+# Referenced and Failed SOP Sequence (PS3.18 I.2).
+_STORED, _FAILED = "00081199", "00081198"
 _BOUNDARY = re.compile(rb'boundary="?([^";\r\n]+)', re.IGNORECASE)
 _INSTANCE_PATH = re.compile(r"/studies/[^/]+/series/[^/]+/instances/([0-9.]+)$")
 
@@ -64,21 +70,29 @@ class MisbehavingStowServer(Peer):
             return False
         if request.method == "GET":
             return self._retrieve(connection, request)
-        part10 = _first_part(request)
-        header = Header.parse(part10)
-        uids = [header.text(name) or "" for name in ("SOPClassUID", "SOPInstanceUID")]
-        if uids[1] in self._files:
-            return self._refuse_known(connection, uids)
-        self._files[uids[1]] = part10
-        self._inbox.take(uids[1], data_set_of(part10))
+        stored: list[Uids] = []
+        known: list[Uids] = []
+        for part10 in _parts(request):
+            header = Header.parse(part10)
+            uids = header.text("SOPClassUID") or "", header.text("SOPInstanceUID") or ""
+            if uids[1] in self._files:
+                known.append(uids)
+                continue
+            self._files[uids[1]] = part10
+            self._inbox.take(uids[1], data_set_of(part10))
+            stored.append(uids)
+        if not stored:
+            return self._refuse_known(connection, known)
         if deed is Deed.LOSE_ANSWER:
             return False
-        return _answer(connection, "200 OK", _module("00081199", uids), "application/dicom+json")
+        module = {**_module(_STORED, stored), **(_module(_FAILED, known, 0x0111) if known else {})}
+        status = "202 Accepted" if known else "200 OK"
+        return _answer(connection, status, json.dumps(module).encode(), "application/dicom+json")
 
-    def _refuse_known(self, connection: socket.socket, uids: list[str]) -> bool:
+    def _refuse_known(self, connection: socket.socket, known: Sequence[Uids]) -> bool:
         """As servers do that keep the first: with a reason, or in words, or without any."""
         if self.temper.chance(0.5):
-            failed = _module("00081198", uids, 0x0111)
+            failed = json.dumps(_module(_FAILED, known, 0x0111)).encode()
             return _answer(connection, "409 Conflict", failed, "application/dicom+json")
         words = b"the Instance already exists" if self.temper.chance(0.5) else b""
         return _answer(connection, "409 Conflict", words, "text/plain")
@@ -111,22 +125,27 @@ def _read_request(connection: socket.socket, *, drop: bool) -> _Request | None:
     return _Request(method, path, bytes(head), read_exactly(connection, size))
 
 
-def _first_part(request: _Request) -> bytes:
+def _parts(request: _Request) -> list[bytes]:
+    """The Instances of a request; it may be a single one without more around it."""
     boundary = _BOUNDARY.search(request.head)
     if boundary is None:
-        return request.body
-    start = request.body.index(b"\r\n\r\n") + 4
-    return request.body[start : request.body.rindex(b"\r\n--" + boundary[1])]
+        return [request.body]
+    pieces = (b"\r\n" + request.body).split(b"\r\n--" + boundary[1])
+    # Before the first delimiter stands nothing, and after the last one "--".
+    return [piece[piece.index(b"\r\n\r\n") + 4 :] for piece in pieces[1:-1]]
 
 
-def _module(sequence: str, uids: list[str], reason: int | None = None) -> bytes:
-    item: dict[str, object] = {
-        "00081150": {"vr": "UI", "Value": [uids[0]]},
-        "00081155": {"vr": "UI", "Value": [uids[1]]},
-    }
-    if reason is not None:
-        item["00081197"] = {"vr": "US", "Value": [reason]}
-    return json.dumps({sequence: {"vr": "SQ", "Value": [item]}}).encode()
+def _module(sequence: str, found: Sequence[Uids], reason: int | None = None) -> dict[str, object]:
+    items: list[dict[str, object]] = []
+    for sop_class_uid, sop_instance_uid in found:
+        item: dict[str, object] = {
+            "00081150": {"vr": "UI", "Value": [sop_class_uid]},
+            "00081155": {"vr": "UI", "Value": [sop_instance_uid]},
+        }
+        if reason is not None:
+            item["00081197"] = {"vr": "US", "Value": [reason]}
+        items.append(item)
+    return {sequence: {"vr": "SQ", "Value": items}}
 
 
 def _answer(
