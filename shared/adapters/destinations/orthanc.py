@@ -135,7 +135,7 @@ class OrthancRestDestination(HttpPeer):
         with self._lock:
             if time.monotonic() < self._known_until_s:
                 return self._overwrites
-        # Those before 1.11 do not say.
+        # Old ones do not say.
         overwrites = self._system().get("OverwriteInstances") is not False
         with self._lock:
             self._overwrites, self._known_until_s = overwrites, time.monotonic() + _SETTINGS_HOLD_S
