@@ -282,9 +282,9 @@ class Client:
         """Have one polled within a second or two."""
         return cast(SourceState, self.request("POST", f"/sources/{_quoted(name)}/poll"))
 
-    def check_source(self, name: str) -> Document:
+    def check_source(self, name: str) -> Checked:
         """Ask one whether it is there."""
-        return cast(Document, self.request("POST", f"/sources/{_quoted(name)}/check"))
+        return cast(Checked, self.request("POST", f"/sources/{_quoted(name)}/check"))
 
     def pull(self, wanted: Document) -> Pull:
         """Begin to fetch from a source: `source`, and `studies`, `accessions` or `csv`."""

@@ -41,7 +41,7 @@ class DestinationState(TypedDict):
 
 
 class Checked(TypedDict):
-    """What a destination answered when it was asked whether it is there."""
+    """What a destination or source answered when it was asked whether it is there."""
 
     ok: bool
     answer: str

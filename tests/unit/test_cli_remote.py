@@ -227,7 +227,7 @@ def test_sources_and_pulls(there: Terminal, served: Served, api: Client) -> None
         assert [one["source"] for one in listed] == ["pacs", "other"]
         fits(list[documents.SourceState], listed)
         assert there.json("sources", "show", "pacs")["type"] == "dicomweb"
-        assert there.json("sources", "check", "pacs")["source"] == "pacs"
+        fits(documents.Checked, there.json("sources", "check", "pacs"))
         served.has_polled("pacs")
         assert there.json("sources", "poll", "pacs")["found"] == 0
         there.text("sources", "poll", "pacs", "--failed", status=2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.local.checked import tell
 from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from infra.local.waiting import waited_for
@@ -100,7 +101,6 @@ def check(name: str, as_json: bool) -> int:
     """
     from shared.pipeline.peer_check import check_source
 
-    terminal = Terminal(as_json)
     api = remote()
     try:
         checked: Mapping[str, Any] = (
@@ -110,11 +110,7 @@ def check(name: str, as_json: bool) -> int:
         )
     except DocumentMissingError:
         raise _missing(name) from None
-    terminal.document(checked)
-    terminal.say(f"{checked['answer']}, {checked['ms']} ms", style=None if checked["ok"] else "red")
-    if not checked["ok"]:
-        terminal.say(checked["hint"], style="dim")
-    return int(not checked["ok"])
+    return tell(checked, Terminal(as_json))
 
 
 def _states() -> Iterator[Mapping[str, Any]]:
