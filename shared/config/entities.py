@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from pathlib import PurePath
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.callers import UserIdentity
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
-from shared.config.entity import Credentials, Entity, Name
+from shared.config.entity import Credentials, Entity, Name, path_below
 from shared.config.peers import DimseCredentials, DimsePeer
 from shared.config.query_retrieve import QueryRetrieve
 from shared.config.schedules import NamedSchedule
@@ -37,15 +37,6 @@ def _is_network(text: str) -> str:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError("not an IP address or network such as 10.1.0.0/16") from None
-    return text
-
-
-def _is_path(text: str) -> str:
-    path = PurePath(text)
-    if not path.is_absolute() and ".." in path.parts:
-        raise ValueError(
-            "a relative path stays below AXIOM_HOME/storage; elsewhere an absolute one"
-        )
     return text
 
 
@@ -133,7 +124,7 @@ class FilesystemDestination(_Destination):
     policies = frozenset({"compression", "retain_days"})
 
     type: Literal["filesystem"]
-    path: Annotated[str, Field(min_length=1), AfterValidator(_is_path)]
+    path: Annotated[str, Field(min_length=1), AfterValidator(partial(path_below, folder="storage"))]
     template: Annotated[str, Field(min_length=1), AfterValidator(_is_template)] = DEFAULT_TEMPLATE
 
     @property

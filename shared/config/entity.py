@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+def path_below(text: str, folder: str) -> str:
+    """The path, if a relative one leads nowhere but below that folder of the home.
+
+    Raises: ValueError in words.
+    """
+    path = PurePath(text)
+    if not path.is_absolute() and ".." in path.parts:
+        raise ValueError(
+            f"a relative path stays below AXIOM_HOME/{folder}; elsewhere an absolute one"
+        )
+    return text
 
 
 class Entity(BaseModel):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import PurePath
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.addresses import is_googles
-from shared.config.entity import Credentials, Entity, Name
+from shared.config.entity import Credentials, Entity, Name, path_below
 from shared.config.peers import DimseCredentials
 from shared.config.schedules import readable
 from shared.config.tls import PeerTls
@@ -87,15 +87,6 @@ def _is_base_url(url: str) -> str:
         # Addresses are shown in exports, logs and the exception log.
         raise ValueError("takes no user and password; they go into auth_type and credentials")
     return url
-
-
-def _is_folder(text: str) -> str:
-    path = PurePath(text)
-    if not path.is_absolute() and ".." in path.parts:
-        raise ValueError(
-            "a relative path stays below AXIOM_HOME/incoming; elsewhere an absolute one"
-        )
-    return text
 
 
 Span = Annotated[int | float | str, Field(union_mode="left_to_right")]
@@ -275,7 +266,9 @@ class FolderSource(_FileSource):
     """
 
     type: Literal["folder"]
-    path: Annotated[str, Field(min_length=1), AfterValidator(_is_folder)]
+    path: Annotated[
+        str, Field(min_length=1), AfterValidator(partial(path_below, folder="incoming"))
+    ]
 
     @property
     def address(self) -> str:

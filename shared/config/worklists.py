@@ -5,13 +5,13 @@ shows to modalities (PS3.4 Annex K).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from shared.config.crosswalks import Identifier, TableName
-from shared.config.entity import Entity, Name
+from shared.config.entity import Entity, Name, path_below
 from shared.config.peers import DimseCredentials
 from shared.config.tls import PeerTls
 from shared.dicom.ae_titles import checked_ae_title
@@ -21,15 +21,6 @@ from shared.rules.reading import nearest
 
 # Who is examined has to be known of each row.
 _OF_EACH: Final = "PatientID"
-
-
-def _is_folder(text: str) -> str:
-    path = PurePath(text)
-    if not path.is_absolute() and ".." in path.parts:
-        raise ValueError(
-            "a relative path stays below AXIOM_HOME/worklists; elsewhere an absolute one"
-        )
-    return text
 
 
 def _is_attribute(text: str) -> str:
@@ -49,7 +40,9 @@ class FolderWorklist(Entity):
     """
 
     type: Literal["folder"]
-    path: Annotated[str, Field(min_length=1), AfterValidator(_is_folder)]
+    path: Annotated[
+        str, Field(min_length=1), AfterValidator(partial(path_below, folder="worklists"))
+    ]
 
 
 class TableWorklist(Entity):
