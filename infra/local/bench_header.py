@@ -19,6 +19,7 @@ from pydicom.data import get_testdata_file
 from infra.local.benches import median_ratio
 from infra.local.benching import programs
 from infra.local.benching.instances import synthetic_ct, synthetic_multi_frame
+from shared.adapters.destinations.file_copy import append_range
 from shared.dicom.edit import HeaderEdit
 from shared.dicom.header import Header
 
@@ -87,7 +88,9 @@ def _rewriting(rounds: int) -> dict[str, float]:
 
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as received, target.open("xb") as written:
-        _copy_rest(received.fileno(), written.fileno(), 0)
+        offset = 0
+        while sent := os.sendfile(written.fileno(), received.fileno(), offset, 1 << 30):
+            offset += sent
 
 
 def _rewrite(source: Path, target: Path) -> None:
@@ -100,12 +103,9 @@ def _rewrite(source: Path, target: Path) -> None:
         edit.delete("PatientBirthDate", by="bench")
         edit.set("ClinicalTrialSponsorName", ["BENCH"], by="bench")
         written.write(edit.header().data)
-        _copy_rest(received.fileno(), written.fileno(), header.body_offset)
-
-
-def _copy_rest(received: int, written: int, offset: int) -> None:
-    while sent := os.sendfile(written, received, offset, 1 << 30):
-        offset += sent
+        size = os.fstat(received.fileno()).st_size
+        start = header.body_offset
+        append_range(received.fileno(), start, size - start, written.fileno())
 
 
 def _rewrite_by_pydicom(source: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ from typing import cast
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.checksums import crc32c
+from shared.adapters.destinations.file_copy import append_range
 from shared.dicom.header import read_header
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
@@ -29,13 +30,11 @@ from shared.ports import Kept, ObjectReader
 
 _PIECE_BYTES = 1 << 20
 # One call copies as much as it can; the kernel itself stops just below 2 GiB.
-_COPY_BYTES = 1 << 30
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0)  # Linux
-# What a file system says that has no files without names, no hard links, no in-kernel copy.
+# What a file system says that has no files without names, no hard links.
 _UNSUPPORTED = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.EPERM, errno.EXDEV}
 )
-_NO_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 
 
 class FolderDestination:
@@ -295,39 +294,14 @@ def _new_file(folder: int) -> Iterator[tuple[int, str]]:
 
 def _write(file: int, parts: Iterable[Part]) -> None:
     for part in parts:
-        if isinstance(part, FileRange) and _copy_in_kernel(part, file):
+        source = part.reader.fileno() if isinstance(part, FileRange) else None
+        if isinstance(part, FileRange) and source is not None:
+            append_range(source, part.offset, part.length, file)
             continue
         for piece in chunks([part]):
             view = memoryview(piece)
             while view:
                 view = view[os.write(file, view) :]
-
-
-def _copy_in_kernel(part: FileRange, file: int) -> bool:
-    """Append by copy_file_range(2), which also shares blocks where the file system can.
-
-    False if it cannot be done here: nothing of `part` has been written then.
-    """
-    source = part.reader.fileno()
-    if source is None or not hasattr(os, "copy_file_range"):
-        return False
-    done = 0
-    while done < part.length:
-        try:
-            count = os.copy_file_range(
-                source, file, min(_COPY_BYTES, part.length - done), part.offset + done
-            )
-        except OSError as error:
-            if done or error.errno not in _NO_COPY:
-                raise
-            return False
-        if not count:
-            if done:
-                raise OSError(errno.EIO, "the received file is shorter than it was")
-            # Some file systems say 0 where they mean that they cannot.
-            return False
-        done += count
-    return True
 
 
 def _has_bytes(file: int, parts: list[Part]) -> bool:
