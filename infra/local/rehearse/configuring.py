@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PRIMARY = "primary-storage"
 
 # A process may go by a configuration that it read half a second ago.
-_IN_FORCE_AFTER_S = 1.0
+_IN_FORCE_AFTER_S = 0.7
 
 
 def configure(system: System, **parts: Any) -> None:
