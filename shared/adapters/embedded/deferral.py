@@ -42,8 +42,9 @@ class Deferral:
         self._documents, self._bus = documents, bus
         self.changes: list[Change] = []
         self.outgoing: list[Outgoing] = []
-        # What was to be committed in between could not be.
-        self.is_overtaken = False
+        # What was to be committed in between could not be, and is not kept back any longer: the
+        # work is to begin anew, whatever it makes of that itself.
+        self.is_broken = False
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -68,9 +69,12 @@ class Deferral:
         """
         changes, self.changes = self.changes, []
         outgoing, self.outgoing = self.outgoing, []
-        if changes:
-            (error,) = self._documents.commit_each([changes])
-            if error is not None:
-                self.is_overtaken = True
-                raise OvertakenError from error
-        self._bus.publish_now(outgoing)
+        try:
+            if changes:
+                (error,) = self._documents.commit_each([changes])
+                if error is not None:
+                    raise OvertakenError from error
+            self._bus.publish_now(outgoing)
+        except BaseException:
+            self.is_broken = True
+            raise

@@ -369,11 +369,11 @@ class Runner:
                     answer = begun
                 else:
                     work.steps = begun
-            while answer is None and work.steps is not None and not work.deferral.is_overtaken:
+            while answer is None and work.steps is not None and not work.deferral.is_broken:
                 answer = self._step(work, work.steps)
                 if answer is None and (work.deferral.changes or work.lets_others):
                     return None
-        if work.deferral.is_overtaken:
+        if work.deferral.is_broken:
             self._discard(work, OvertakenError())
             return self._call_alone(work)
         work.steps = None

@@ -108,7 +108,7 @@ def test_a_read_tells_that_others_were_quicker(stores: Stores) -> None:
         stores.others.create("things", "k", {"n": 2})
         with pytest.raises(OvertakenError, match="somebody else"):
             stores.documents.get("things", "k")
-    assert stores.deferral.is_overtaken
+    assert stores.deferral.is_broken
     assert not stores.deferral.changes
     assert stores.stored() == 2
 

@@ -6,8 +6,8 @@ The clock is a fake, so that delays pass at once; waits are on events, with a li
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Queue
@@ -623,6 +623,33 @@ class TestKeepingBack:
             eventually(lambda: bench.left() == 0)
         assert list(attempts.queue) == ["new", "new", "known"]
         assert bench.left("next") == 2
+
+    def test_who_does_not_hear_that_nothing_can_be_written_loses_nothing(
+        self, bench: Bench, written: Written, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler may look something up that is no business of the message's, and then goes on
+        (`shadow.observe`), though that look was to make durable what the message is about.
+        """
+        publish_now, faults = bench.bus.publish_now, [StorageUnavailableError("disk full")]
+
+        def failing_once(outgoing: Sequence[Outgoing]) -> None:
+            if faults:
+                raise faults.pop()
+            publish_now(outgoing)
+
+        def handler(request: PushRequest) -> PushResponse:
+            written.documents.put("things", "k", {})
+            bench.publish(request.data, topic="next")
+            with suppress(StorageUnavailableError):
+                written.documents.get("things", "other")
+            return ACCEPTED
+
+        bench.publish(b"x")
+        monkeypatch.setattr(bench.bus, "publish_now", failing_once)
+        with bench.running({"work": handler}, **written.options):
+            eventually(lambda: bench.left() == 0)
+        assert not faults
+        assert bench.left("next") == 1
 
     def test_what_is_done_does_not_wait_for_one_that_takes_long(
         self, bench: Bench, written: Written
