@@ -606,7 +606,10 @@ class TestKeepingBack:
             eventually(lambda: list(asked.queue).count(b"bad") == 2)
         assert len(asked.queue) == 22
 
-    def test_who_was_overtaken_begins_anew(self, bench: Bench, written: Written) -> None:
+    def test_who_was_overtaken_begins_anew(
+        self, bench: Bench, written: Written, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner_module, "_SETTLE_WITHIN_S", SOON_S)
         attempts: Queue[str] = Queue()
 
         def handler(request: PushRequest) -> PushResponse:
@@ -711,9 +714,10 @@ class TestKeepingBack:
         assert any(seen > number for number, seen in enumerate(went_on.queue, start=1))
 
     def test_steps_that_were_begun_are_given_up_when_their_lane_breaks_down(
-        self, bench: Bench, written: Written
+        self, bench: Bench, written: Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A dead destination costs a probe, not a storm, and holds no claim."""
+        monkeypatch.setattr(runner_module, "_SETTLE_WITHIN_S", SOON_S)
         tried: Queue[bytes] = Queue()
         closed: Queue[bytes] = Queue()
 
