@@ -451,6 +451,8 @@ class SqliteMessageBus:
             }
         leased = {}
         for message_id, topic, lane, routine, attempt, published_ms, first_ms in rows:
+            if message_id not in payloads:
+                continue  # who had it before, and for too long, has settled it since
             data, attributes = payloads[message_id]
             leased[message_id] = Leased(
                 message_id,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,25 @@ class TestLease:
         assert lease(bus) == []
         clock.advance(11)
         assert len(lease(bus)) == 1
+
+    def test_what_another_settles_at_that_moment_is_not_given(
+        self, bus: SqliteMessageBus, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its lease had just ended there, and its work was done after all."""
+        publish(bus, b"done", b"left")
+        (first,) = lease(bus, 1)
+        clock.advance(61)
+        write = bus._database.write
+
+        def overtaken(*arguments: Any, **options: Any) -> Any:
+            monkeypatch.undo()
+            try:
+                return write(*arguments, **options)
+            finally:
+                bus.settle(acknowledged=[first.message_id])
+
+        monkeypatch.setattr(bus._database, "write", overtaken)
+        assert contents(lease(bus)) == [b"left"]
 
     def test_twenty_that_lease_at_once_share_without_overlap(self, tmp_path: Path) -> None:
         """Each has its own connections, as processes have."""
