@@ -4,7 +4,8 @@ First the file, under its own name and never over another, then the message, as 
 cloud publishes it; what was received is deleted here once both are confirmed there. Whoever dies in
 between does it again: the same file is recognised, and the same message is delivered once.
 
-Files go side by side and in any order; a message waits for those of its Study that came before it.
+Files go side by side and in any order; a message waits for those of its Study that came before it,
+unless they cannot go for a reason of their own.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from shared.ports import Clock, DocumentStore, MessageBus, ObjectReader, Outgoin
 
 log = logging.getLogger(__name__)
 
-# Messages that are looked at together; each holds a header.
+# Messages that are looked at together; each holds a header. Those that are stuck come on top.
 _WINDOW = 64
+_MOST_STUCK = 512
 # How long one file waits, at the most, whose upload failed while others went.
 _LONGEST_PAUSE_S = 30.0
 # A file that cannot go for a reason of its own is tried so seldom: others are not kept from going.
@@ -141,7 +143,8 @@ class Mover:
             self._spool.wait(wait_s)
 
     def _fill(self) -> None:
-        room = _WINDOW - len(self._window)
+        stuck = sum(item.is_stuck for item in self._window.values())
+        room = _WINDOW + min(stuck, _MOST_STUCK) - len(self._window)
         for message in self._spool.waiting(limit=room, after=self._last) if room else ():
             item = _Item(message, _outgoing(message))
             if message.topic == Topic.INSTANCE_RECEIVED:
@@ -225,7 +228,8 @@ class Mover:
         held_up = set()
         for item in self._window.values():
             if not item.is_uploaded:
-                held_up.add(item.order)
+                if not item.is_stuck:
+                    held_up.add(item.order)
             elif not item.order or item.order not in held_up:
                 yield item
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import crash_points
+from shared.edge import mover
 from shared.errors import NotDicomError, ObjectMissingError, OverloadedError
 from shared.messages import ExceptionRaised, Topic, decode
 from shared.ports import ObjectReader
@@ -134,6 +135,32 @@ def test_one_file_that_cannot_go_keeps_no_other_back(edge: EdgeSystem) -> None:
     edge.move()
     assert edge.mover.counts.stuck == 0
     assert len(edge.cloud.received()) == 2
+
+
+@pytest.mark.parametrize(
+    "broken", [range(1), range(6)], ids=["the first of a long Study", "more than are looked at"]
+)
+def test_files_that_cannot_go_leave_room_for_those_that_can(
+    edge: EdgeSystem, monkeypatch: pytest.MonkeyPatch, broken: range
+) -> None:
+    """They may be stuck until a person comes, and reception goes on."""
+    monkeypatch.setattr(mover, "_WINDOW", 4)
+    long = [edge.receive(str(number), study="long") for number in range(6)]
+    other = edge.receive("other", study="other")
+    stuck = {long[number].file.object_name for number in broken}
+    send = edge.cloud.send
+
+    def sent(reader: ObjectReader, crc32c: int) -> None:
+        if reader.name in stuck:
+            raise ValueError("a bug")
+        send(reader, crc32c)
+
+    edge.cloud.send = sent  # type: ignore[method-assign]
+    edge.move_for(30)
+    told = {one.receipt_id for one in edge.cloud.received()}
+    assert other.receipt_id in told
+    assert len(told) == 7 - len(stuck)
+    assert edge.mover.counts.stuck == len(stuck)
 
 
 def test_what_the_cloud_says_is_missing_there_is_not_taken_for_moved(edge: EdgeSystem) -> None:
