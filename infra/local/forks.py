@@ -33,7 +33,11 @@ _ENDS_WITHIN_S = 5.0
 _IMPORTED_LATER = ("shared.web.wsgi",)
 
 
-class ForkServerLostError(Exception):
+class NotForkedError(Exception):
+    """The machine has no room for another process now."""
+
+
+class ForkServerLostError(NotForkedError):
     """The server has ended, or hangs; its processes are being killed."""
 
 
@@ -79,7 +83,7 @@ class ForkServer:
             )
 
     def fork(self, part: Part) -> ForkedProcess:
-        """A process that has become `part`. Raises: ForkServerLostError."""
+        """A process that has become `part`. Raises: NotForkedError."""
         if self.is_lost:
             raise ForkServerLostError
         try:
@@ -88,6 +92,8 @@ class ForkServer:
                 if not self._channel.poll(_ANSWERS_WITHIN_S):
                     raise EOFError
                 kind, pid, status = self._channel.recv()
+                if kind == "not forked":
+                    raise NotForkedError
                 self._statuses[pid] = status
                 if kind == "forked":
                     return ForkedProcess(self, pid)
@@ -184,12 +190,18 @@ def _serve(channel: Connection) -> Part | None:
                 if pid in forked:
                     with suppress(ProcessLookupError, PermissionError):
                         (os.killpg if to_all else os.kill)(pid, number)
-            elif (pid := os.fork()) == 0:
+                continue
+            try:
+                pid = os.fork()
+            except OSError:
+                # What it has forked runs, and is to.
+                channel.send(("not forked", 0, None))
+                continue
+            if pid == 0:
                 break
-            else:
-                _lead_a_group(pid)
-                forked.add(pid)
-                channel.send(("forked", pid, None))
+            _lead_a_group(pid)
+            forked.add(pid)
+            channel.send(("forked", pid, None))
     signal.set_wakeup_fd(-1)
     for end in (woken, wakes):
         os.close(end)

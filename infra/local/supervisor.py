@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from infra.local import heartbeat
 from infra.local.addresses import Addresses, addresses_file, claim_port, reachable
-from infra.local.forks import ForkedProcess, ForkServer, ForkServerLostError
+from infra.local.forks import ForkedProcess, ForkServer, NotForkedError
 from infra.local.part import LIFELINE_VARIABLE, PARTS_VARIABLE, Part, parts_with
 from infra.local.terminal import CommandFailedError
 
@@ -278,7 +278,7 @@ class Supervisor:
             )
         try:
             child.process = self._forks.fork(child.part)
-        except ForkServerLostError:
+        except NotForkedError:
             child.process = None
         child.started_s, child.restart_at_s = time.monotonic(), None
 
