@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -141,6 +142,7 @@ class Mover:
             self._hand_over(ready)
         elif not running:
             self._spool.wait(wait_s)
+        self.counts.stuck = sum(item.is_stuck for item in self._window.values())
 
     def _fill(self) -> None:
         stuck = sum(item.is_stuck for item in self._window.values())
@@ -201,7 +203,6 @@ class Mover:
                 self._report_damage(item, item.receipt, error)
             else:
                 self._set_aside(item, error)
-        self.counts.stuck = sum(item.is_stuck for item in self._window.values())
 
     def _set_aside(self, item: _Item, error: BaseException) -> None:
         item.is_stuck = True
@@ -209,9 +210,13 @@ class Mover:
         code = error.code if isinstance(error, AxiomError) else type(error).__name__
         self.counts.stuck_why = code
         log.error(
-            "a received file cannot be moved",
-            extra={"code": code, "receipt_id": item.receipt.receipt_id if item.receipt else ""},
-            exc_info=error,
+            "what was received cannot be moved",
+            extra={
+                "code": code,
+                "receipt_id": item.receipt.receipt_id if item.receipt else "",
+                # The code's lines alone: the text of the error may hold Values.
+                "frames": "".join(traceback.format_tb(error.__traceback__)),
+            },
         )
 
     def _report_damage(self, item: _Item, receipt: Receipt, error: SpoolDamagedError) -> None:
@@ -225,20 +230,32 @@ class Mover:
 
     def _ready(self) -> Iterator[_Item]:
         """What may be published now, oldest first."""
+        now_s = self._clock.monotonic_s()
         held_up = set()
         for item in self._window.values():
-            if not item.is_uploaded:
-                if not item.is_stuck:
-                    held_up.add(item.order)
+            if item.is_stuck:
+                if item.is_uploaded and item.try_at_s <= now_s:
+                    yield item
+            elif not item.is_uploaded:
+                held_up.add(item.order)
             elif not item.order or item.order not in held_up:
                 yield item
 
     def _hand_over(self, items: list[_Item]) -> None:
-        """Have the cloud go on with these, and then forget them here. Raises: TransientError."""
-        for item in items:
-            if item.outgoing is None:
-                self._keep_document(item.message)
-        self._bus.publish(item.outgoing for item in items if item.outgoing is not None)
+        """Have the cloud go on with these, and then forget them here. One that it does not take for
+        a reason of its own is set aside. Raises: TransientError.
+        """
+        try:
+            self._tell(items)
+        except TransientError:
+            raise
+        except Exception as error:
+            if len(items) == 1:
+                self._set_aside(items[0], error)
+                return
+            for item in items:
+                self._hand_over([item])
+            return
         self._link.worked()
         crash_points.reached(crash_points.AFTER_HANDOVER)
         for item in items:
@@ -251,6 +268,12 @@ class Mover:
             if item.receipt is not None and not item.is_damaged:
                 self.counts.instances += 1
                 self.counts.bytes += item.receipt.file.size
+
+    def _tell(self, items: list[_Item]) -> None:
+        for item in items:
+            if item.outgoing is None:
+                self._keep_document(item.message)
+        self._bus.publish(item.outgoing for item in items if item.outgoing is not None)
 
     def _keep_document(self, message: Leased) -> None:
         try:

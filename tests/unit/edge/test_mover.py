@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from shared import crash_points
 from shared.edge import mover
 from shared.errors import NotDicomError, ObjectMissingError, OverloadedError
 from shared.messages import ExceptionRaised, Topic, decode
-from shared.ports import ObjectReader
+from shared.ports import ObjectReader, Outgoing
 from tests.data import build
 from tests.edge_system import SOURCE, CutLinkError, EdgeSystem
 
@@ -161,6 +161,28 @@ def test_files_that_cannot_go_leave_room_for_those_that_can(
     assert other.receipt_id in told
     assert len(told) == 7 - len(stuck)
     assert edge.mover.counts.stuck == len(stuck)
+
+
+def test_one_message_that_the_cloud_does_not_take_keeps_no_other_back(edge: EdgeSystem) -> None:
+    receipts = [edge.receive(str(number)) for number in range(3)]
+    publish = edge.cloud.publish
+
+    def published(messages: Iterable[Outgoing]) -> None:
+        given = list(messages)
+        if any(receipts[1].receipt_id.encode() in one.data for one in given):
+            raise ValueError("an argument that is none")
+        publish(given)
+
+    edge.cloud.publish = published  # type: ignore[method-assign]
+    edge.move_for(20)
+    told = [one.receipt_id for one in edge.cloud.received()]
+    assert told == [receipts[0].receipt_id, receipts[2].receipt_id]
+    assert (edge.mover.counts.stuck, edge.link.since) == (1, None)
+    edge.cloud.publish = publish  # type: ignore[method-assign]
+    edge.clock.advance(301)
+    edge.move()
+    assert len(edge.cloud.received()) == 3
+    assert edge.mover.counts.stuck == 0
 
 
 def test_what_the_cloud_says_is_missing_there_is_not_taken_for_moved(edge: EdgeSystem) -> None:
