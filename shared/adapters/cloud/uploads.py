@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import google.cloud.storage as storage
+import google_crc32c
 
 from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.cloud.object_store import TERRAFORM_ADDRESS, BucketObjectStore
@@ -110,9 +111,11 @@ class BucketUploads:
                 raise ObjectExistsError(reader.name)
             return
         if answer.status_code == 400:
-            # Its bytes are not those of the sum that was told when the session began.
+            # Its bytes are not those of the sum that was told when the session began, most likely:
+            # what is called damaged is not sent again, so it is looked at.
             self._sessions.delete(COLLECTION, reader.name)
-            raise SpoolDamagedError(reader.name)
+            if _crc32c(reader) != crc32c:
+                raise SpoolDamagedError(reader.name)
         if answer.status_code in _GONE:
             self._sessions.delete(COLLECTION, reader.name)
         raise StorageUnavailableError(f"Cloud Storage: {answer.status_code}")
@@ -140,6 +143,13 @@ def _received(answer: requests.Response | None) -> int:
     if answer is None or "Range" not in answer.headers:
         return 0
     return int(answer.headers["Range"].rpartition("-")[2]) + 1
+
+
+def _crc32c(reader: ObjectReader) -> int:
+    found = google_crc32c.Checksum()
+    for piece in reader.stream():
+        found.update(piece)
+    return int.from_bytes(found.digest(), "big")
 
 
 def _encoded(crc32c: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import google.cloud.storage as storage
 import google_crc32c
@@ -99,6 +100,19 @@ def test_a_damaged_file_is_not_stored(gateway: Gateway, resumable_from: int) -> 
     with pytest.raises(SpoolDamagedError):
         gateway.send(Line(), crc32c=CRC32C ^ 1, resumable_from=resumable_from)
     assert not gateway.bucket.blob(NAME).exists()
+
+
+def test_a_session_that_is_refused_for_another_reason_is_no_damage(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is damaged goes to the exception log and is deleted in the end."""
+    with monkeypatch.context() as patched:
+        refused = SimpleNamespace(status_code=400, headers={}, content=b"")
+        patched.setattr(BucketUploads, "_put", lambda *_: refused)
+        with pytest.raises(StorageUnavailableError):
+            gateway.send(Line())
+    gateway.send(Line())
+    assert gateway.stored() == LARGE
 
 
 def test_a_lost_answer_to_a_finished_session_is_success(gateway: Gateway) -> None:
