@@ -134,6 +134,7 @@ locals {
       schedule     = "* * * * *"
       publishes_to = ["exception-raised"]
       objects      = "delete"
+      reaches_out  = var.audit_syslog != null # sends audit messages
       timeout_s    = 120
       concurrency  = 1
     }

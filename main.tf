@@ -14,7 +14,7 @@ locals {
   callers_of_api = var.http.front == null ? var.http.people : ["serviceAccount:service-${data.google_project.this.number}@gcp-sa-iap.iam.gserviceaccount.com"]
 
   # What every process of the system is told; shared/adapters/cloud/environment.py reads it.
-  environment = merge(local.gemini, {
+  environment = merge(local.gemini, local.telemetry, local.audit, {
     AXIOM_PLATFORM      = "cloud"
     AXIOM_PROJECT       = var.project
     AXIOM_BUCKET        = module.storage.received
@@ -30,6 +30,32 @@ locals {
   gemini = var.gemini == null ? {} : {
     AXIOM_VERTEX_LOCATION = var.gemini.location
     AXIOM_VERTEX_MODEL    = var.gemini.model
+  }
+
+  telemetry = var.telemetry == null ? {} : {
+    AXIOM_OTLP_ENDPOINT         = var.telemetry.endpoint
+    AXIOM_TRACE_SAMPLING        = tostring(var.telemetry.trace_sampling)
+    OTEL_METRIC_EXPORT_INTERVAL = tostring(var.telemetry.metrics_every_s * 1000)
+  }
+
+  # Whoever audits keeps what is to be sent; `clean_up` alone sends, and needs the files.
+  audit = var.audit_syslog == null ? {} : { AXIOM_AUDIT_SYSLOG = var.audit_syslog.url }
+  audit_files = var.audit_syslog == null ? {} : { for name, secret in {
+    AXIOM_AUDIT_SYSLOG_CA          = var.audit_syslog.authorities
+    AXIOM_AUDIT_SYSLOG_CERTIFICATE = var.audit_syslog.certificate
+    AXIOM_AUDIT_SYSLOG_KEY         = var.audit_syslog.private_key
+  } : name => secret if secret != null }
+
+  # What everybody is told whom people ask, and what the API alone is, where they sign in.
+  identity = { for name, value in {
+    AXIOM_OIDC_AUDIENCES = join(",", setunion(var.identity.audiences, var.identity.login[*].client_id))
+    AXIOM_OIDC_ISSUER    = var.identity.issuer
+    AXIOM_ADMIN_EMAIL    = var.identity.admin_email
+  } : name => value if value != null && value != "" }
+  login = var.identity.login == null ? {} : {
+    AXIOM_OIDC_CLIENT_ID     = var.identity.login.client_id
+    AXIOM_OIDC_CLIENT_SECRET = var.identity.login.client_secret
+    AXIOM_PUBLIC_URL         = var.identity.login.public_url
   }
 
   kept_stores = sort([for name, store in var.dicom_stores : name if !store.is_source])
@@ -49,6 +75,7 @@ module "services" {
   budget     = var.budget != null
   gemini     = var.gemini != null
   perimeter  = var.perimeter != null
+  telemetry  = local.is_googles_collector
   builds     = var.builds != null
   front      = var.http.front != null
 }
@@ -116,6 +143,25 @@ module "registry" {
   name    = var.name
   kms_key = module.services.kms_key
   labels  = merge(local.labels, { component = "registry" })
+}
+
+# Google's own role would also let it read and write there. A role of ours is good in this project alone.
+resource "google_project_iam_custom_role" "expires_objects" {
+  count = length(var.expiring_buckets) == 0 ? 0 : 1
+
+  project     = var.project
+  role_id     = replace("${var.name}_object_expirer", "-", "_")
+  title       = "Axiom Flow: delete objects"
+  description = "Lists objects and deletes them, and reads none."
+  permissions = ["storage.objects.list", "storage.objects.delete"]
+}
+
+resource "google_storage_bucket_iam_member" "expires_objects" {
+  for_each = var.expiring_buckets
+
+  bucket = each.key
+  role   = google_project_iam_custom_role.expires_objects[0].id
+  member = module.functions["clean-up"].member
 }
 
 # ---- messages
@@ -223,12 +269,15 @@ module "functions" {
 
   environment = merge(
     local.environment,
+    each.value.has_api_keys ? local.identity : {},
+    each.key == "api" ? local.login : {},
     each.value.http2 ? { AXIOM_HTTP2 = "true" } : {},
     each.value.landing != null && var.landing.enabled ? { AXIOM_LANDING_BUCKETS = module.storage.landing } : {},
   )
   http2              = each.value.http2
   landing_bucket     = each.value.landing != null && var.landing.enabled ? { name = module.storage.landing, role = "roles/storage.${each.value.landing}" } : null
   secret_environment = each.value.has_api_keys ? { AXIOM_API_KEY = module.secrets.ids["api-key"] } : {}
+  secret_files       = each.key == "clean-up" ? local.audit_files : {}
 
   caller = (
     each.value.subscribes_to != null ? { account = local.callers["push"] }
@@ -247,7 +296,7 @@ module "functions" {
     max_instances = each.value.schedule == null ? var.scale.max_instances : 1
   }
 
-  network             = each.value.reaches_out ? module.network : null
+  network             = each.value.reaches_out || local.is_collector_in_network ? module.network : null
   bucket              = module.storage.received
   objects             = each.value.objects
   database            = module.firestore.condition_name
@@ -315,7 +364,7 @@ module "gateway" {
   name                = "${var.name}-gateway"
   host                = var.gateway.host
   image               = var.images.gateway
-  environment         = local.environment
+  environment         = merge(local.environment, local.identity)
   ae_title            = var.gateway.ae_title
   dimse_port          = var.gateway.port
   instances           = var.gateway.instances
@@ -376,6 +425,22 @@ module "perimeter" {
 }
 
 # ---- watching
+
+locals {
+  is_googles_collector    = var.telemetry == null ? false : can(regex("^https://telemetry[.]googleapis[.]com/?$", var.telemetry.endpoint))
+  is_collector_in_network = var.telemetry == null ? false : var.telemetry.in_network
+
+  exporters = local.is_googles_collector ? merge({ for name, function in module.functions : name => function.member }, { gateway = module.gateway.member }) : {}
+}
+
+# Google has no role for less than the project's traces and metrics.
+resource "google_project_iam_member" "telemetry" {
+  for_each = { for pair in setproduct(keys(local.exporters), ["tracesWriter", "metricsWriter"]) : "${pair[0]} ${pair[1]}" => { exporter = pair[0], role = pair[1] } }
+
+  project = var.project
+  role    = "roles/telemetry.${each.value.role}"
+  member  = local.exporters[each.value.exporter]
+}
 
 module "monitoring" {
   source = "./infra/monitoring"

@@ -63,6 +63,11 @@ output "delivery_member" {
   value       = module.functions["deliver-instance"].member
 }
 
+output "clean_up_member" {
+  description = "IAM member that deletes at destinations with `retain_days`: what buckets of other projects let list and delete."
+  value       = module.functions["clean-up"].member
+}
+
 output "running" {
   description = "The images that run: what a roll-back goes back to."
   value       = var.images

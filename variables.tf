@@ -171,6 +171,38 @@ variable "http" {
   }
 }
 
+variable "identity" {
+  description = <<-EOT
+    Whose ID tokens the API, DICOMweb and listeners with `user_identity.tokens` take, as docs/identity.md has it: those of `issuer` (Google, if
+    null) for one of `audiences`. `login` has people sign in with a client of the issuer's: `client_secret` is its name in the secret store, and
+    browsers reach us at `public_url`. Whoever has the address `admin_email` is an administrator. Without audiences and a client none are taken.
+  EOT
+  type = object({
+    audiences   = optional(set(string), [])
+    issuer      = optional(string)
+    admin_email = optional(string)
+    login       = optional(object({ client_id = string, client_secret = string, public_url = string }))
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for audience in var.identity.audiences : can(regex("^[^\\s,]+$", audience))])
+    error_message = "An audience has no spaces and no commas."
+  }
+  validation {
+    condition     = alltrue([for url in [var.identity.issuer, try(var.identity.login.public_url, null)] : url == null ? true : can(regex("^https://[^/@?#\\s]+(/[^@?#\\s]*)?$", url))])
+    error_message = "An issuer and a public URL are such as https://accounts.google.com."
+  }
+  validation {
+    condition     = var.identity.admin_email == null ? true : can(regex("^[^@\\s]+@[^@\\s]+$", var.identity.admin_email))
+    error_message = "An address of e-mail."
+  }
+  validation {
+    condition     = var.identity.login == null ? true : can(regex("^[^\\s,]+$", var.identity.login.client_id)) && can(regex("^[A-Za-z0-9_-]+$", var.identity.login.client_secret))
+    error_message = "A client has an id, and its secret a name in the secret store: letters, digits, '_' and '-'."
+  }
+}
+
 # ---- where instances come from and go to
 
 variable "destinations" {
@@ -217,6 +249,17 @@ variable "gemini" {
   validation {
     condition     = var.gemini == null ? true : can(regex("^(global|[a-z]+-[a-z]+[0-9]+)$", var.gemini.location)) && can(regex("^gemini-[a-z0-9.-]+$", var.gemini.model))
     error_message = "A region such as europe-west1 or global, and a model such as gemini-2.5-flash."
+  }
+}
+
+variable "expiring_buckets" {
+  description = "Buckets of this project that destinations with `retain_days` write to: `clean_up` may list and delete objects there, and nothing else."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for bucket in var.expiring_buckets : can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", bucket))])
+    error_message = "Names of buckets, without gs:// and without a folder."
   }
 }
 
@@ -303,6 +346,66 @@ variable "perimeter" {
 }
 
 # ---- watching
+
+variable "telemetry" {
+  description = <<-EOT
+    The collector that functions and the gateway send traces and metrics to, by OTLP over HTTP; null for none. At https://telemetry.googleapis.com
+    each signs in as its own service account, which is given the roles to write them and nothing else. `in_network` is for a collector
+    that has a private address: each function then has one too. `trace_sampling` is how many of all traces are sent, 0 to 1.
+  EOT
+  type = object({
+    endpoint        = string
+    in_network      = optional(bool, false)
+    trace_sampling  = optional(number, 1)
+    metrics_every_s = optional(number, 60)
+  })
+  default = null
+
+  validation {
+    condition     = var.telemetry == null ? true : can(regex("^https?://[^/@?#\\s]+(/[^@?#\\s]*)?$", var.telemetry.endpoint)) && !endswith(var.telemetry.endpoint, "/v1/traces")
+    error_message = "A collector is such as http://10.1.0.20:4318, without /v1/traces."
+  }
+  validation {
+    condition     = var.telemetry == null ? true : var.telemetry.trace_sampling >= 0 && var.telemetry.trace_sampling <= 1 && var.telemetry.metrics_every_s >= 1 && var.telemetry.metrics_every_s <= 86400
+    error_message = "None to all of the traces (0 to 1), and metrics once in a second to a day."
+  }
+}
+
+variable "audit_syslog" {
+  description = <<-EOT
+    The repository that audit messages are sent to by syslog (tls://repository.example:6514, tcp://…, udp://…), also at a private address; null
+    for none. The others name secrets of this project, made beforehand, that hold files: `authorities` that the repository's certificate is
+    checked against, and our own `certificate` and `private_key`. Only `clean_up`, which sends, may read them.
+  EOT
+  type = object({
+    url         = string
+    authorities = optional(string)
+    certificate = optional(string)
+    private_key = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.audit_syslog == null ? true : can(regex("^(tls|tcp|udp)://([A-Za-z0-9._-]+|\\[[0-9a-fA-F:]+\\])(:[0-9]{1,5})?$", var.audit_syslog.url))
+    error_message = "A repository is such as tls://repository.example:6514."
+  }
+  validation {
+    condition     = var.audit_syslog == null ? true : (var.audit_syslog.certificate == null) == (var.audit_syslog.private_key == null)
+    error_message = "A certificate and its private key go together."
+  }
+  validation {
+    condition     = var.audit_syslog == null ? true : startswith(var.audit_syslog.url, "tls:") || alltrue([for file in [var.audit_syslog.authorities, var.audit_syslog.certificate] : file == null])
+    error_message = "Only tls:// has certificates."
+  }
+  validation {
+    condition     = var.audit_syslog == null ? true : alltrue([for name in compact([var.audit_syslog.authorities, var.audit_syslog.certificate, var.audit_syslog.private_key]) : can(regex("^[A-Za-z0-9_-]{1,255}$", name))])
+    error_message = "Secrets of this project, by their names alone."
+  }
+  validation {
+    condition     = var.audit_syslog == null ? true : length(toset(compact([var.audit_syslog.authorities, var.audit_syslog.certificate, var.audit_syslog.private_key]))) == length(compact([var.audit_syslog.authorities, var.audit_syslog.certificate, var.audit_syslog.private_key]))
+    error_message = "Each file is a secret of its own."
+  }
+}
 
 variable "alerts" {
   description = "Addresses that are told when something is wrong, and when that is."

@@ -1,6 +1,11 @@
 # One function: a Cloud Run service with a service account of its own, which may do what the function
 # does and nothing else.
 
+locals {
+  # Where the process finds each file.
+  files = { for name, secret in var.secret_files : name => "/secrets/${secret}/file.pem" }
+}
+
 resource "google_service_account" "this" {
   project      = var.project
   account_id   = var.name
@@ -52,10 +57,18 @@ resource "google_cloud_run_v2_service" "this" {
           AXIOM_AUDIENCE  = var.name
           AXIOM_THREADS   = tostring(var.limits.concurrency)
           FUNCTION_TARGET = var.entry_point
-        })
+        }, local.files)
         content {
           name  = env.key
           value = env.value
+        }
+      }
+
+      dynamic "volume_mounts" {
+        for_each = local.files
+        content {
+          name       = lower(replace(volume_mounts.key, "_", "-"))
+          mount_path = dirname(volume_mounts.value)
         }
       }
 
@@ -68,6 +81,22 @@ resource "google_cloud_run_v2_service" "this" {
               secret  = env.value
               version = "latest"
             }
+          }
+        }
+      }
+    }
+
+    # A volume has one secret.
+    dynamic "volumes" {
+      for_each = var.secret_files
+      content {
+        name = lower(replace(volumes.key, "_", "-"))
+        secret {
+          secret       = volumes.value
+          default_mode = 292 # 0444
+          items {
+            version = "latest"
+            path    = basename(local.files[volumes.key])
           }
         }
       }
@@ -182,7 +211,7 @@ resource "google_project_iam_member" "secret_creator" {
 }
 
 resource "google_secret_manager_secret_iam_member" "environment" {
-  for_each = var.secret_environment
+  for_each = merge(var.secret_environment, var.secret_files)
 
   project   = var.project
   secret_id = each.value

@@ -44,6 +44,12 @@ variable "secret_environment" {
   default     = {}
 }
 
+variable "secret_files" {
+  description = "Secrets that the process reads as files: name of each by that of the variable which says where its file is."
+  type        = map(string)
+  default     = {}
+}
+
 variable "caller" {
   description = "E-mail address of the service account that calls it for Pub/Sub or Scheduler; null if people do."
   type        = object({ account = string })

@@ -34,6 +34,8 @@ locals {
     var.builds ? "cloudbuild.googleapis.com" : "",
     var.front ? "iap.googleapis.com" : "",
     var.gemini ? "aiplatform.googleapis.com" : "",
+    var.telemetry ? "cloudtrace.googleapis.com" : "",
+    var.telemetry ? "telemetry.googleapis.com" : "",
     var.perimeter ? "accesscontextmanager.googleapis.com" : "",
   ]))
 }

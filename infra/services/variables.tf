@@ -47,3 +47,9 @@ variable "front" {
   type        = bool
   default     = false
 }
+
+variable "telemetry" {
+  description = "Whether traces and metrics are sent to Google's own collector."
+  type        = bool
+  default     = false
+}

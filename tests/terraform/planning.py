@@ -53,6 +53,17 @@ MOST: Mapping[str, Any] = {
     "destinations": {"pacs": {}, "archive": {"at_most_attempts": 10}},
     "landing": {"enabled": True, "uploaders": ["group:research@example.org"]},
     "dicom_stores": {"research": {}, "modality": {"is_source": True}},
+    "expiring_buckets": ["demo-project-cold-images"],
+    "identity": {
+        "audiences": ["axiom-flow"],
+        "issuer": "https://issuer.example.org",
+        "admin_email": "it@example.org",
+        "login": {
+            "client_id": "our-client",
+            "client_secret": "oidc-client",
+            "public_url": "https://dicom.example.org",
+        },
+    },
     "storage": {"tiers_days": {"nearline": 30, "archive": 365}},
     "kms_key": {"id": "projects/demo-project/locations/europe-west1/keyRings/r/cryptoKeys/k"},
     "alerts": {"emails": ["it@example.org"], "thresholds": {"delivery_s": 30}},
@@ -68,6 +79,13 @@ MOST: Mapping[str, Any] = {
         "access_policy": "123456789",
         "access_levels": ["accessPolicies/123456789/accessLevels/hospital"],
         "enforced": True,
+    },
+    "telemetry": {"endpoint": "https://telemetry.googleapis.com", "trace_sampling": 0.25},
+    "audit_syslog": {
+        "url": "tls://repository.example.org:6514",
+        "authorities": "audit-authorities",
+        "certificate": "audit-certificate",
+        "private_key": "audit-private-key",
     },
     "budget": {"billing_account": "012345-6789AB-CDEF01", "monthly_amount": 500},
 }

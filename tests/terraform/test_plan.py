@@ -13,8 +13,11 @@ import pytest
 import yaml
 
 from shared.adapters.cloud.environment import CloudEnvironment
+from shared.adapters.otlp.settings import OtlpSettings
+from shared.adapters.syslog import SyslogSettings
 from shared.edge.environment import EdgeEnvironment
 from shared.environment import Environment
+from shared.identity.settings import IdentitySettings
 from shared.messages import Topic
 from tests.terraform import planning
 from tests.terraform.planning import IMAGES, LEAST, MOST, ROOT, Plan, Planner, environment
@@ -83,6 +86,13 @@ class TestRoot:
             "destinations": ({"pacs": {"at_most_attempts": 3}}, "5 to 100 times"),
             "gemini": ({"location": "europe-west1", "model": "gpt"}, "a model such as gemini-"),
             "perimeter": ({"access_policy": "ours"}, "named by its number"),
+            "telemetry": ({"endpoint": "collector:4318"}, "without /v1/traces"),
+            "audit_syslog": (
+                {"url": "tls://repository", "certificate": "ours"},
+                "its private key go together",
+            ),
+            "identity": ({"issuer": "http://issuer.example.org"}, "An issuer and a public URL"),
+            "expiring_buckets": (["gs://images"], "without gs://"),
             "builds": (
                 {**MOST["builds"], "plan_account": MOST["builds"]["build_account"]},
                 "Three accounts",
@@ -220,7 +230,7 @@ class TestMessages:
 
 
 class TestGrowing:
-    def test_by_a_destination_and_a_topic_touches_nothing_else(
+    def test_by_a_destination_its_bucket_and_a_topic_touches_nothing_else(
         self, planner: Planner, most: Plan, tmp_path: Path
     ) -> None:
         """What was planned is planned as it was."""
@@ -234,12 +244,21 @@ class TestGrowing:
             text.replace('"object-finalized",\n', '"object-finalized",\n"one-more",\n', 1)
         )
         more = planner.plan(
-            {**MOST, "destinations": {**MOST["destinations"], "research": {}}}, tmp_path
+            {
+                **MOST,
+                "destinations": {**MOST["destinations"], "research": {}},
+                "expiring_buckets": [*MOST["expiring_buckets"], "more-images"],
+            },
+            tmp_path,
         )
         assert_adds(
-            most, more, r"module\.(lane(s|_pushes)\[\"research\"\]|topics\[\"one-more\"\])\."
+            most,
+            more,
+            r"module\.(lane(s|_pushes)\[\"research\"\]|topics\[\"one-more\"\])\."
+            r"|google_storage_bucket_iam_member\.expires_objects\[\"more-images\"\]",
         )
         assert any("one-more" in address for address in more.all())
+        assert any("more-images" in address for address in more.all())
         assert any("research" in address for address in more.all())
 
 
@@ -263,8 +282,8 @@ class TestWhoMayDoWhat:
             assert resource.get("role") not in ("roles/owner", "roles/editor"), address
 
     def test_roles_of_the_whole_project_are_bound_by_a_condition(self, most: Plan) -> None:
-        """But for writing logs, asking Gemini and making secrets: the project as such is asked
-        for these.
+        """But for writing logs, traces and metrics, asking Gemini and making secrets: the project
+        as such is asked for these.
         """
         unbound = {
             resource.get("role") or "roles of ours"
@@ -274,6 +293,8 @@ class TestWhoMayDoWhat:
         assert unbound <= {
             "roles/logging.logWriter",
             "roles/monitoring.metricWriter",
+            "roles/telemetry.tracesWriter",
+            "roles/telemetry.metricsWriter",
             "roles/aiplatform.user",
             "roles of ours",
         }
@@ -292,6 +313,27 @@ class TestWhoMayDoWhat:
         assert askers(minimal) == []
         told = environment(hospital.functions()["standardize_attributes"])
         assert CloudEnvironment.read(told).vertex_model == "gemini-2.5-flash"
+
+    def test_what_is_kept_so_long_is_deleted_by_the_clean_up_alone(
+        self, most: Plan, minimal: Plan
+    ) -> None:
+        granted = {
+            address: one["bucket"]
+            for address, one in most.of_type("google_storage_bucket_iam_member").items()
+            if ".expires_objects[" in address
+        }
+        assert list(granted.values()) == ["demo-project-cold-images"]
+        (grant,) = (
+            one["expressions"]
+            for one in most.document["configuration"]["root_module"]["resources"]
+            if one["address"] == "google_storage_bucket_iam_member.expires_objects"
+        )
+        assert 'module.functions["clean-up"].member' in grant["member"]["references"]
+        role = "google_project_iam_custom_role.expires_objects"
+        assert any(one.startswith(role) for one in grant["role"]["references"])
+        permissions = most.all()[f"{role}[0]"][0]["permissions"]
+        assert sorted(permissions) == ["storage.objects.delete", "storage.objects.list"]
+        assert not any("expires_objects" in address for address in minimal.all())
 
     def test_a_perimeter_holds_whatever_keeps_data(self, most: Plan) -> None:
         (perimeter,) = most.of_type("google_access_context_manager_service_perimeter").values()
@@ -320,6 +362,114 @@ class TestWhoMayDoWhat:
         assert not {"apply-rules", "deliver-instance"} & publishers["instance-received"]
         assert not {"gateway", "validate-instance"} & publishers["delivery-requested"]
         assert publishers["dead-letters"] == {"pubsub"}
+
+
+def gateway_is_told(planned: Plan) -> dict[str, str]:
+    """What the file of its environment says on a machine of the gateway."""
+    lines = cloud_config_files(planned)["/etc/axiom/gateway.env"].strip().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def cloud_config_files(planned: Plan) -> dict[str, str]:
+    """What cloud-init writes on a machine of the gateway, by the paths of the files."""
+    (template,) = planned.of_type("google_compute_instance_template").values()
+    document = yaml.safe_load(template["metadata"]["user-data"])
+    return {file["path"]: file["content"] for file in document["write_files"]}
+
+
+def telling(planned: Plan) -> dict[str, dict[str, str]]:
+    """What all processes are told, by their entry points; the gateway's is "gateway"."""
+    told = {name: environment(service) for name, service in planned.functions().items()}
+    return {**told, "gateway": gateway_is_told(planned)}
+
+
+class TestTelling:
+    def test_all_send_to_the_collector(self, most: Plan) -> None:
+        for told in telling(most).values():
+            settings = OtlpSettings.read(told)
+            assert settings is not None
+            assert settings.is_googles
+            assert (settings.sampling, settings.metrics_every_s) == (0.25, 60.0)
+
+    def test_googles_own_collector_lets_each_write_and_nobody_read(
+        self, planner: Planner, most: Plan, minimal: Plan
+    ) -> None:
+        def writers(planned: Plan) -> list[tuple[str, str]]:
+            return [
+                (re.sub(r'.*\["(\S+) .*', r"\1", address), one["role"])
+                for address, one in planned.of_type("google_project_iam_member").items()
+                if one.get("role", "").startswith("roles/telemetry.")
+            ]
+
+        names = {folder.replace("_", "-") for folder in folders()} | {"gateway"}
+        roles = ("roles/telemetry.metricsWriter", "roles/telemetry.tracesWriter")
+        assert sorted(writers(most)) == sorted((name, role) for name in names for role in roles)
+        hospital = planner.plan(HOSPITAL, ROOT / "infra" / "examples" / "hospital-vpn")
+        assert writers(hospital) == writers(minimal) == []
+
+    def test_a_collector_in_the_network_is_reached_by_all(
+        self, planner: Planner, most: Plan
+    ) -> None:
+        hospital = planner.plan(HOSPITAL, ROOT / "infra" / "examples" / "hospital-vpn")
+        for service in hospital.functions().values():
+            assert service["template"][0]["vpc_access"]
+        assert not most.functions()["validate_instance"]["template"][0]["vpc_access"]
+
+    def test_audit_messages_are_kept_by_all_and_sent_by_the_clean_up(
+        self, most: Plan, minimal: Plan
+    ) -> None:
+        for name, told in telling(most).items():
+            assert told["AXIOM_AUDIT_SYSLOG"] == "tls://repository.example.org:6514"
+            files = {one for one in told if one.startswith("AXIOM_AUDIT_SYSLOG_")}
+            assert len(files) == (3 if name == "clean_up" else 0)
+        assert most.functions()["clean_up"]["template"][0]["vpc_access"]
+        assert not minimal.functions()["clean_up"]["template"][0]["vpc_access"]
+
+    def test_a_file_of_a_secret_is_where_its_variable_says(self, most: Plan) -> None:
+        service = most.functions()["clean_up"]
+        told, (template,) = environment(service), service["template"]
+        volumes = {one["name"]: one["secret"][0] for one in template["volumes"]}
+        mounted = {
+            f"{one['mount_path']}/{volumes[one['name']]['items'][0]['path']}"
+            for one in template["containers"][0]["volume_mounts"]
+        }
+        assert mounted == {
+            path for name, path in told.items() if name.startswith("AXIOM_AUDIT_SYSLOG_")
+        }
+        readers = {
+            address
+            for address, one in most.of_type("google_secret_manager_secret_iam_member").items()
+            if one["secret_id"] in {volume["secret"] for volume in volumes.values()}
+        }
+        assert len(readers) == 3
+        assert all(address.startswith('module.functions["clean-up"]') for address in readers)
+
+    def test_nobody_is_told_of_what_is_not_asked_for(self, minimal: Plan) -> None:
+        for service in minimal.functions().values():
+            told = environment(service)
+            assert OtlpSettings.read(told) is None
+            assert SyslogSettings.read(told) is None
+            assert IdentitySettings.read(told).oidc_audiences == ()
+
+
+class TestIdentity:
+    def test_tokens_are_taken_by_all_whom_people_call(self, most: Plan) -> None:
+        """The gateway's too: listeners with `user_identity.tokens` check them as the API does."""
+        for name, told in telling(most).items():
+            settings = IdentitySettings.read(told)
+            is_called = name in ("api", "dicomweb", "gateway")
+            assert set(settings.oidc_audiences) == (
+                {"axiom-flow", "our-client"} if is_called else set()
+            )
+            if is_called:
+                assert settings.oidc_issuer == "https://issuer.example.org"
+                assert settings.admin_email == "it@example.org"
+
+    def test_people_sign_in_at_the_api_alone(self, most: Plan) -> None:
+        for name, told in telling(most).items():
+            settings = IdentitySettings.read(told)
+            assert bool(settings.oidc_client_id) == (name == "api")
+            assert bool(settings.oidc_client_secret) == bool(settings.public_url) == (name == "api")
 
 
 class TestFront:
@@ -392,15 +542,10 @@ class TestPrivacy:
 
 class TestGateway:
     def test_starts_on_a_machine_as_cloud_init_reads_it(self, most: Plan) -> None:
-        (template,) = most.of_type("google_compute_instance_template").values()
-        document = yaml.safe_load(template["metadata"]["user-data"])
-        written = {file["path"]: file["content"] for file in document["write_files"]}
-        told = dict(
-            line.split("=", 1) for line in written["/etc/axiom/gateway.env"].strip().splitlines()
-        )
+        told = gateway_is_told(most)
         assert CloudEnvironment.read(told).project == "demo-project"
         assert Environment.read(told).dimse_host == "0.0.0.0"
-        unit = written["/etc/systemd/system/axiom-gateway.service"]
+        unit = cloud_config_files(most)["/etc/systemd/system/axiom-gateway.service"]
         assert "--publish=11112:11112 " in unit
         assert unit.count(IMAGES["gateway"]) == 2
 

@@ -1,6 +1,7 @@
 # A hospital whose modalities hold an address, not a name, and come through a VPN with two tunnels.
 # Data is encrypted with the hospital's key, old files move to cheaper storage, the PACS has a queue
-# of its own, and standard terms may be asked of Gemini.
+# of its own, standard terms may be asked of Gemini, and the hospital gets traces, metrics and audit
+# messages.
 
 terraform {
   required_version = ">= 1.11"
@@ -176,6 +177,8 @@ module "axiom_flow" {
   scale        = { min_instances = 1 }
   alerts       = { emails = ["radiology-it@example.org"], thresholds = { queue_age_s = 600 } }
   budget       = { billing_account = "012345-6789AB-CDEF01", monthly_amount = 800 }
+  telemetry    = { endpoint = "http://10.1.0.20:4318", in_network = true, trace_sampling = 0.1 }
+  audit_syslog = { url = "tls://audit.hospital.example:6514", authorities = "hospital-authorities" }
 }
 
 output "axiom_flow" {

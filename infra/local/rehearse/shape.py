@@ -15,8 +15,12 @@ from typing import Any
 
 SHAPE_FILE = Path(__file__).with_name("shape.json")
 
-# What the rehearsal says itself, or what comes from a secret.
-_NOT_SHAPE = frozenset({"AXIOM_API_KEY"})
+# What the rehearsal says itself, what comes from a secret, and what it has no peer for: an issuer
+# of tokens, a collector, a repository of audit messages.
+_NOT_SHAPE = re.compile(
+    "AXIOM_(API_KEY|OIDC_(AUDIENCES|ISSUER|CLIENT_.*)|ADMIN_EMAIL|PUBLIC_URL"
+    "|OTLP_ENDPOINT|TRACE_SAMPLING|AUDIT_SYSLOG.*)|OTEL_.*"
+)
 # How a machine of the gateway is told its environment, in its cloud-config.
 _TOLD = re.compile(r"^\s+(AXIOM_[A-Z_]+)=(.*)$", re.MULTILINE)
 
@@ -120,7 +124,7 @@ class Shape:
                 for after in planned("google_healthcare_dicom_store")
             ),
             {targets[name]: environments[name] for name in sorted(environments)},
-            dict(_TOLD.findall(machine["metadata"]["user-data"])),
+            _shape(dict(_TOLD.findall(machine["metadata"]["user-data"]))),
         )
 
     def write(self) -> None:
@@ -131,8 +135,11 @@ class Shape:
 
 def _environment(service: Mapping[str, Any]) -> dict[str, str]:
     (container,) = service["template"][0]["containers"]
-    told = {entry["name"]: entry["value"] for entry in container["env"]}
-    return {name: value for name, value in sorted(told.items()) if name not in _NOT_SHAPE}
+    return _shape({entry["name"]: entry["value"] for entry in container["env"]})
+
+
+def _shape(told: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in sorted(told.items()) if not _NOT_SHAPE.fullmatch(name)}
 
 
 def _subscription(after: Mapping[str, Any], targets: Mapping[str, str]) -> Subscription:
