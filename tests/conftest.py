@@ -21,6 +21,7 @@ from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from tests.firestore_indexes import queries_noted
 from tests.running import RunningAxiom
+from tests.schemas import remember_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -57,6 +58,14 @@ def free_port() -> Callable[[], int]:
 def home(tmp_path: Path) -> Path:
     """An AXIOM_HOME that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_schemas() -> Iterator[None]:
+    """Make the schema of each model once in a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        remember_schemas(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
