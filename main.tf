@@ -427,7 +427,7 @@ module "perimeter" {
 # ---- watching
 
 locals {
-  is_googles_collector    = var.telemetry == null ? false : can(regex("^https://telemetry[.]googleapis[.]com/?$", var.telemetry.endpoint))
+  is_googles_collector    = var.telemetry == null ? false : can(regex("^https?://[^/:]+[.]googleapis[.]com(:[0-9]+)?(/|$)", var.telemetry.endpoint)) # as shared/adapters/otlp/settings.py has it
   is_collector_in_network = var.telemetry == null ? false : var.telemetry.in_network
 
   exporters = local.is_googles_collector ? merge({ for name, function in module.functions : name => function.member }, { gateway = module.gateway.member }) : {}

@@ -350,7 +350,7 @@ variable "perimeter" {
 variable "telemetry" {
   description = <<-EOT
     The collector that functions and the gateway send traces and metrics to, by OTLP over HTTP; null for none. At https://telemetry.googleapis.com
-    each signs in as its own service account, which is given the roles to write them and nothing else. `in_network` is for a collector
+    (or another of Google's) each signs in as its own service account, which is given the roles to write them and nothing else. `in_network` is for a collector
     that has a private address: each function then has one too. `trace_sampling` is how many of all traces are sent, 0 to 1.
   EOT
   type = object({
