@@ -7,6 +7,7 @@ the environment says CI=true a reason that tests/expected_skips.txt does not lis
 from __future__ import annotations
 
 import fnmatch
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -36,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have pytest import the peers first: modules that name them as a plugin import them too."""
     config.pluginmanager.import_plugin("tests.peers")
     config.pluginmanager.import_plugin("tests.contract_counts")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave out what was imported and collected: it stays to the end.
+
+    Otherwise it goes through all of it again with every second application that a test builds.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 
 def remember_schemas(patch: pytest.MonkeyPatch) -> None:
@@ -26,4 +27,6 @@ def remember_schemas(patch: pytest.MonkeyPatch) -> None:
         schema: dict[str, Any] = pickle.loads(of_model[wanted])
         return schema
 
+    # The same class, where one is made anew for each application.
+    patch.setattr("shared.web.configuration.create_model", cache(create_model))
     patch.setattr(BaseModel, "model_json_schema", classmethod(model_json_schema))
