@@ -191,7 +191,7 @@ class TestHostileKeys:
             assert site.lookup("new-ids", old_id=key) == {"new_id": str(number)}, repr(key)
 
     @settings(
-        max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(key=st.lists(st.sampled_from(HOSTILE) | st.text(max_size=20)).map("".join))
     def test_find_nothing_and_change_nothing(
