@@ -28,7 +28,7 @@ def made(kind: type[AxiomError]) -> AxiomError:
 @pytest.mark.parametrize("kind", KINDS)
 def test_c_store_and_stow_rs_answer_the_same(kind: type[AxiomError]) -> None:
     error = made(kind)
-    error.template = "said"  # type: ignore[misc]
+    error.template, error.args = "said", ("things", "key")  # type: ignore[misc]
     reason = FailedInstance(error).failure_reason
     assert int(reason) == int(answer_for(error).status) == int(refusal_for(error))
 
