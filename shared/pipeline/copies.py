@@ -216,6 +216,35 @@ class Copies:
         """The destination has lost what it had: the next copy is delivered again."""
         self._documents.delete(COLLECTION, copy.key)
 
+    def vacate(self, key: str) -> Document | None:
+        """Forget what is confirmed and have every Delivery wait until `vacated`, or until a claim
+        would have ended by itself; None, and nothing is changed, while one is under way.
+        """
+        known = self._documents.get(COLLECTION, key)
+        if known is None or known.data["claim"] is not None:
+            return None
+        held = {
+            **known.data,
+            "confirmed": None,
+            "claim": {
+                "fingerprint": "",
+                "receipt_id": "",
+                "until": timestamp(self._clock.now() + timedelta(seconds=CLAIM_S)),
+                "is_idle": False,
+                "original_attributes": None,
+            },
+            # Should its holder die, what was there may be there still.
+            "is_uncertain": True,
+        }
+        with suppress(DocumentChangedError):
+            return self._documents.replace(COLLECTION, key, held, known.version)
+        return None
+
+    def vacated(self, held: Document) -> None:
+        """The destination has nothing any more."""
+        with suppress(DocumentChangedError):  # it took so long that somebody else is at work
+            self._documents.delete(COLLECTION, held.key, held.version)
+
     def release(self, copy: Copy) -> None:
         """It is certain that nothing of `copy` is stored: others may deliver at once.
 

@@ -1,23 +1,23 @@
 """Deleting at destinations of ours what they are to keep for so many days only.
 
 Once a day each such destination is looked through. What we know of a copy is forgotten before the
-copy is deleted: whoever is killed in between leaves bytes that the next round deletes, and never a
-record of bytes that are not there.
+copy is deleted, and nobody delivers there meanwhile: whoever is killed in between leaves bytes that
+the next round deletes, and never a record of bytes that are not there.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
-from shared.errors import AxiomError, DocumentChangedError, StorageUnavailableError
+from shared.errors import AxiomError, StorageUnavailableError
 from shared.pipeline.copies import COLLECTION as COPIES
-from shared.pipeline.copies import copy_key
+from shared.pipeline.copies import Copies, copy_key
 from shared.pipeline.times import timestamp
-from shared.ports import KeepingDestination
+from shared.ports import Document, KeepingDestination
 
 if TYPE_CHECKING:
     from shared.config.entities import AnyDestination
@@ -61,20 +61,27 @@ def _is_due(entity: AnyDestination, now: datetime, ports: Ports) -> bool:
 
 
 def _sweep(entity: AnyDestination, before: datetime, ports: Ports) -> Iterator[int]:
+    copies = Copies(ports.documents, ports.clock)
     opened = ports.destinations.open(entity.name, timeout_s=_ANSWER_S)
     with closing(cast(KeepingDestination, opened)) as destination:
         for kept in destination.taken_before(before):
-            if kept is None or not _forget(entity, kept.sop_instance_uid, ports):
+            held = None if kept is None else _vacate(entity, kept.sop_instance_uid, copies, ports)
+            if kept is None or held is None:
                 yield 0
                 continue
             kept.delete()
+            for document in held:
+                copies.vacated(document)
             yield 1
 
 
-def _forget(entity: AnyDestination, sop_instance_uid: str, ports: Ports) -> bool:
-    """Forget that the destination has the Instance, also where a group gave it to it; False while
-    a Delivery of it is under way.
+def _vacate(
+    entity: AnyDestination, sop_instance_uid: str, copies: Copies, ports: Ports
+) -> list[Document] | None:
+    """Forget that the destination has the Instance, also where a group gave it to it, and have
+    Deliveries of it wait; None while one is under way.
     """
+    held = []
     for one in ports.configuration.get().destinations:
         if one != entity and not (one.type == "group" and entity.name in one.members):
             continue
@@ -85,10 +92,8 @@ def _forget(entity: AnyDestination, sop_instance_uid: str, ports: Ports) -> bool
         confirmed = known.data["confirmed"] or {}
         if one != entity and not confirmed.get("answer", "").startswith(f"{entity.name}: "):
             continue
-        if known.data["claim"] is not None:
-            return False
-        with suppress(DocumentChangedError):
-            ports.documents.delete(COPIES, key, known.version)
-            continue
-        return False
-    return True
+        document = copies.vacate(key)
+        if document is None:
+            return None
+        held.append(document)
+    return held

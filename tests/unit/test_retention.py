@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.adapters.destinations.filesystem import FolderDestination
 from shared.dicom.commitment import CommitmentRequest, Reference
 from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
 from shared.messages import (
@@ -380,6 +381,31 @@ class TestADestination:
         assert not path.exists()
         assert all(other.exists() for other in others)
         system.receive()
+        system.work()
+        assert path.exists()
+
+    def test_has_in_the_end_what_comes_again_while_it_is_deleted(
+        self, system: System, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = {"name": "primary-storage", "type": "filesystem", "path": "primary-storage"}
+        kept = {**folder, "storage_policy": {"retain_days": 1}}
+        system.ports.configuration.apply({"destinations": [kept]}, by="test")
+        system.receive()
+        system.work()
+        (path,) = system.delivered()
+        took_it_at = system.clock.now().timestamp()
+        os.utime(path, (took_it_at, took_it_at))
+        delete = FolderDestination._delete_older
+
+        def too_late(self: FolderDestination, place: str, uid: str) -> None:
+            system.receive()
+            system.work(refused=True)
+            delete(self, place, uid)
+
+        monkeypatch.setattr(FolderDestination, "_delete_older", too_late)
+        assert system.later(1.1 * DAY).expired == 1
+        assert not path.exists()
+        system.clock.advance(DAY)
         system.work()
         assert path.exists()
 
