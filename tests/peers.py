@@ -101,6 +101,15 @@ class _Peer:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    def kill(self) -> None:
+        """End it and whatever it forked, at once: Orthanc takes its time to close connections."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
     @property
     def pid(self) -> int:
         assert self._process is not None
@@ -114,7 +123,7 @@ class _Peer:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         raise NotImplementedError
@@ -287,7 +296,7 @@ def storescp(tmp_path: Path) -> Iterator[StartStorescp]:
         return peers[-1].start()
 
     yield start
-    _stop(peers)
+    _kill(peers)
 
 
 @pytest.fixture(scope="session")
@@ -316,7 +325,7 @@ def start_orthanc(tmp_path: Path) -> Iterator[StartOrthanc]:
         return peers[-1].start()
 
     yield start
-    _stop(peers)
+    _kill(peers)
 
 
 def _skip_without(peer: type[_Peer]) -> None:
@@ -324,9 +333,9 @@ def _skip_without(peer: type[_Peer]) -> None:
         pytest.skip(f"{peer.program} is not installed")
 
 
-def _stop(peers: Sequence[_Peer]) -> None:
+def _kill(peers: Sequence[_Peer]) -> None:
     for peer in peers:
-        peer.stop()
+        peer.kill()
 
 
 def _listens(port: int) -> bool:
