@@ -5,6 +5,7 @@ What a store shows is DICOM JSON (PS3.18 Annex F), here as plain mappings by tag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,14 @@ _INTEGER_VRS: Final = frozenset({"US", "SS", "UL", "SL", "SV", "UV"})
 _MOST_KEYS: Final = 1000
 _DEEPEST: Final = 8
 _MOST_ITEMS: Final = 1000
+# One date or time of a key, with the dots and colons of ACR-NEMA.
+_MOMENTS: Final = {
+    "DA": r"\d{4}\.?(0[1-9]|1[0-2])\.?(0[1-9]|[12]\d|3[01])",
+    "TM": r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?",
+}
+_MOMENT_KEYS: Final = {
+    vr: re.compile(rf"({one})?( *- *({one})?)?", re.ASCII) for vr, one in _MOMENTS.items()
+}
 
 
 class MalformedIdentifierError(ValueError):
@@ -171,9 +180,13 @@ def found_of(dataset: Dataset, depth: int = 0) -> Found:
 
 
 def parse_keys(data: bytes, transfer_syntax_uid: str) -> tuple[Key, ...]:
-    """Read an identifier of a model without levels. Raises: MalformedIdentifierError."""
+    """Read an identifier of a model without levels. Raises: MalformedIdentifierError, also for a
+    date or time that is none: it would fit nothing.
+    """
     found = _all_keys(data, transfer_syntax_uid)
-    return tuple(found[tag] for tag in found if tag not in _NO_KEYS)
+    keys = tuple(found[tag] for tag in found if tag not in _NO_KEYS)
+    _check_moments(keys)
+    return keys
 
 
 def dataset_of(keys: Iterable[Key]) -> Dataset:
@@ -272,6 +285,17 @@ def _all_keys(data: bytes, transfer_syntax_uid: str) -> dict[int, Key]:
     except Exception:
         # The decoder raises whatever it stumbles over; each time the identifier is at fault.
         raise MalformedIdentifierError("the identifier cannot be decoded") from None
+
+
+def _check_moments(keys: Iterable[Key]) -> None:
+    for key in keys:
+        for item in key.items:
+            _check_moments(item)
+        form = _MOMENT_KEYS.get(key.vr)
+        if form is None or key.is_universal:
+            continue
+        if not all(form.fullmatch(value.strip()) for value in key.values):
+            raise MalformedIdentifierError(f"({key.tag[:4]},{key.tag[4:]}) is no {key.vr}")
 
 
 def _each(value: Any) -> Iterator[Any]:

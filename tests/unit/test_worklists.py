@@ -211,6 +211,76 @@ def test_a_key_that_no_column_gives_is_left_out_of_matching_and_told(tmp_path: P
     assert [is_certain for _, is_certain in found] == [False] * 3
 
 
+def odd_csv(home: Path, *rows: str) -> Site:
+    path = home / "crosswalks"
+    path.mkdir(parents=True)
+    (path / "steps.csv").write_text("\n".join(["mrn,birth,station,begins", *rows]))
+    source = {"name": "file", "type": "csv", "path": "steps.csv"}
+    columns = {
+        "PatientID": "mrn",
+        "PatientBirthDate": "birth",
+        f"{SEQUENCE}[0].{STATION}": "station",
+        f"{SEQUENCE}[0].{DATE}": "begins",
+        f"{SEQUENCE}[0].{TIME}": "begins",
+    }
+    return Site(home, {"type": "table", "source": "file", "columns": columns}, source)
+
+
+@pytest.mark.parametrize(
+    ("row", "left", "named"),
+    [
+        ("P1,31.12.1981,CT1,2026-11-21 08:30", ["", "CT1", "20261121", "0830"], "3: birth"),
+        ("P1,,CT1,21.11.2026 10:15", ["", "CT1", "", ""], "3: begins, 3: begins"),
+        ("P1,,CT1,11/21/2026 08:30", ["", "CT1", "", ""], "3: begins, 3: begins"),
+        ("P1,,CT1,2026-11-21 8:30 AM", ["", "CT1", "20261121", ""], "3: begins"),
+        ("P1,,CT1,2026-02-30 08:30", ["", "CT1", "", "0830"], "3: begins"),
+        ("P1,,ACCIDENT-AND-EMERGENCY-1,", ["", "", "", ""], "3: station"),
+    ],
+)
+def test_a_value_of_a_table_that_dicom_does_not_allow_is_left_out_and_named_without_it(
+    row: str, left: list[str], named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = odd_csv(tmp_path, ",,,", row)
+    [(found, _)] = site.asked(request())
+    [item] = found["00400100"]["Value"]
+    shown = [found["00100030"], *(item[tag] for tag in ("00400001", "00400002", "00400003"))]
+    assert ["".join(one["Value"]) for one in shown] == left
+    [told] = caplog.records
+    assert (told.__dict__["by_row"], told.levelname) == (named, "WARNING")
+    site.clock.advance(5)
+    site.asked(request())
+    assert len(caplog.records) == 1
+
+
+def test_a_row_whose_patient_id_dicom_does_not_allow_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = odd_csv(tmp_path, "P\\1,,CT1,2026-11-21", "P2,,CT1,2026-11-21")
+    assert site.patients() == ["P2"]
+    assert caplog.records[0].__dict__["by_row"] == "2: mrn"
+
+
+@pytest.mark.parametrize(
+    "within", [{DATE: "garbage"}, {DATE: "2026-11-21"}, {DATE: "20261321"}, {TIME: "8:30 AM"}]
+)
+def test_a_date_or_time_that_is_none_is_refused(within: dict[str, str]) -> None:
+    with pytest.raises(MalformedIdentifierError, match=r"is no (DA|TM)"):
+        parse_keys(request(within), SYNTAX)
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        {DATE: "2026.11.21", TIME: "08:30"},
+        {DATE: "20261121 - 20261122", TIME: "-0830"},
+        {DATE: "*", TIME: "083000.5-"},
+        {DATE: "20261121\\20261122"},
+    ],
+)
+def test_a_date_or_time_as_modalities_write_it_is_a_key(within: dict[str, str]) -> None:
+    assert parse_keys(request(within), SYNTAX)
+
+
 def test_a_file_that_changes_comes_or_goes_is_noticed_at_once(tmp_path: Path) -> None:
     site = folder(tmp_path)
     assert site.patients() == ["P1", "P2", "P3"]
@@ -266,7 +336,10 @@ def test_whatever_the_keys_are_what_fits_is_answered(
         for keyword, value in given_.items():
             one.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=IGNORE))
     data_set.ScheduledProcedureStepSequence = [item]
-    asked = parse_keys(encoded(data_set), SYNTAX)
+    try:
+        asked = parse_keys(encoded(data_set), SYNTAX)
+    except MalformedIdentifierError:
+        return
     for match in steps.archives.worklist("ris").find(asked):
         if match is not None:
             assert encode_keys(asked, match.found, transfer_syntax_uid=SYNTAX)

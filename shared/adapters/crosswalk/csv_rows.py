@@ -39,13 +39,15 @@ class CsvRows:
         """As `Rows.find`."""
         return self._current().find(keys)
 
-    def all_rows(self) -> Iterator[tuple[Keys, Outputs]]:
-        """Every row that has its keys, whether others have them too or not.
+    def all_rows(self) -> Iterator[tuple[int, Outputs]]:
+        """Every row that has its keys, whether others have them too or not, with the line of the
+        file that it ends on.
 
         Raises: CrosswalkUnavailableError, CrosswalkMisconfiguredError.
         """
         with self._told():
-            yield from self._read()
+            for line, _, outputs in self._read():
+                yield line, outputs
 
     def _current(self) -> Index:
         with self._lock:
@@ -56,7 +58,8 @@ class CsvRows:
                 found = self._path.stat()
                 signature = (found.st_mtime_ns, found.st_size, found.st_ino)
                 if signature != self._signature:
-                    index = Index(self._entity.name, self._read())
+                    rows = ((keys, outputs) for _, keys, outputs in self._read())
+                    index = Index(self._entity.name, rows)
                     self._index, self._signature = index, signature
             self._looked_at_s = now_s
             return self._index
@@ -70,7 +73,7 @@ class CsvRows:
                 self._entity.name, f"its file cannot be read: {error.strerror}"
             ) from None
 
-    def _read(self) -> Iterator[tuple[Keys, Outputs]]:
+    def _read(self) -> Iterator[tuple[int, Keys, Outputs]]:
         if self._path.stat().st_size > MAX_FILE_BYTES:
             raise self._wrong(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         # A byte order mark, which spreadsheets write, is not part of the first column's name.
@@ -91,7 +94,7 @@ class CsvRows:
                         raise self._wrong(reason)
                     keys = keys_of(self._entity, [row[place] for place in matched])
                     if keys is not None:
-                        yield keys, tuple(row[place] or None for place in given)
+                        yield line, keys, tuple(row[place] or None for place in given)
         except UnicodeError:
             raise self._wrong(f"the file is not {self._source.encoding}") from None
         except csv.Error:

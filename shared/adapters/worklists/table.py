@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.adapters.crosswalk.csv_rows import CsvRows
-from shared.adapters.crosswalk.rows import Keys, Outputs
+from shared.adapters.crosswalk.rows import Outputs
 from shared.config.crosswalks import (
     AnyCrosswalkSource,
     CrosswalkMap,
@@ -18,10 +19,12 @@ from shared.config.crosswalks import (
     CsvSource,
 )
 from shared.config.worklists import TableWorklist
+from shared.dicom.character_sets import UTF_8, character_set
 from shared.dicom.dictionary import vr_for_tag
 from shared.dicom.matching import matches
 from shared.dicom.paths import AttributePath
 from shared.dicom.query import Found, Key, Match
+from shared.dicom.values import encode
 from shared.errors import (
     CrosswalkMisconfiguredError,
     CrosswalkUnavailableError,
@@ -31,16 +34,26 @@ from shared.errors import (
 )
 from shared.ports import Clock, SecretStore
 
+log = logging.getLogger(__name__)
+
 # 2026-11-21, 2026-11-21 08:30, 20261121083000: what text columns have in the place of a DA or TM.
 _DATE: Final = re.compile(r"(\d{4})[-./]?(\d\d)[-./]?(\d\d)(?:[T ]?(\d.*))?")
 _TIME: Final = re.compile(r"(\d\d):?(\d\d)?(?::?(\d\d(?:\.\d{1,6})?))?(?:Z|[+-]\d\d:?\d\d)?")
 _PATIENT_ID: Final = "PatientID"
+_PATIENT_ID_TAG: Final = "00100020"
+_UTF_8: Final = character_set((UTF_8,))
+# Of all that is wrong this much is named.
+_MOST_NAMED: Final = 10
 
 _Tags = tuple[str, ...]
 
 
 class TableOfSteps:
-    """A Worklist. An Attribute that no column gives cannot be matched, which each match tells."""
+    """A Worklist. An Attribute that no column gives cannot be matched, which each match tells.
+
+    A Value that breaks PS3.5 6.2 is left empty, and a row whose Patient ID does is left out: told
+    in the log whenever there are others than before.
+    """
 
     def __init__(
         self,
@@ -67,6 +80,7 @@ class TableOfSteps:
         self._map = as_map
         self._lock = threading.Lock()
         self._steps: list[Found] = []
+        self._invalid: list[tuple[int, str]] = []
         self._read_at_s = float("-inf")
 
     def find(self, keys: Sequence[Key]) -> Iterator[Match | None]:
@@ -95,22 +109,44 @@ class TableOfSteps:
     def _read(self) -> list[Found]:
         name, most = self._entity.name, self._entity.max_rows
         steps: list[Found] = []
+        invalid: list[tuple[int, str]] = []
         try:
-            for _, outputs in self._rows():
+            for number, outputs in self._rows():
                 if len(steps) == most:
                     raise SourceRefusedError(name, f"its table has more than {most} rows")
-                steps.append(_step(self._columns, outputs))
+                found, columns = _step(self._columns, outputs)
+                invalid += [(number, column) for column in columns]
+                if found[_PATIENT_ID_TAG]["Value"]:
+                    steps.append(found)
         except CrosswalkUnavailableError as error:
             raise SourceUnavailableError(name, str(error)) from error
         except CrosswalkMisconfiguredError as error:
             raise SourceMisconfiguredError(name, str(error)) from error
+        self._tell(invalid)
         return steps
 
-    def _rows(self) -> Iterator[tuple[Keys, Outputs]]:
+    def _tell(self, invalid: list[tuple[int, str]]) -> None:
+        if invalid and invalid != self._invalid:
+            named = [f"{number}: {column}" for number, column in invalid[:_MOST_NAMED]]
+            log.warning(
+                "a worklist's table has Values that DICOM does not allow; they are left out",
+                extra={
+                    "worklist": self._entity.name,
+                    "values": len(invalid),
+                    "by_row": ", ".join(named) + (", ..." if len(invalid) > _MOST_NAMED else ""),
+                },
+            )
+        self._invalid = invalid
+
+    def _rows(self) -> Iterator[tuple[int, Outputs]]:
+        """With the line of a file, or the place among a table's rows that name a patient."""
         if self._csv is not None:
-            return self._csv.all_rows()
+            yield from self._csv.all_rows()
+            return
         assert self._database is not None
-        return self._database.all_rows(self._map, self._entity.timeout_s)
+        rows = self._database.all_rows(self._map, self._entity.timeout_s)
+        for number, (_, outputs) in enumerate(rows, start=1):
+            yield number, outputs
 
 
 def _as_map(entity: TableWorklist) -> CrosswalkMap:
@@ -128,23 +164,31 @@ def _as_map(entity: TableWorklist) -> CrosswalkMap:
     )
 
 
-def _step(columns: Sequence[tuple[_Tags, str]], outputs: Outputs) -> Found:
+def _step(columns: Sequence[tuple[_Tags, str]], outputs: Outputs) -> tuple[Found, list[str]]:
+    """The step, and the columns whose Values had to be left out."""
     found: dict[str, Any] = {}
-    for (tags, _), text in zip(columns, outputs, strict=True):
+    invalid = []
+    for (tags, column), text in zip(columns, outputs, strict=True):
         place = found
         for tag in tags[:-1]:
             sequence = place.setdefault(tag, {"vr": "SQ", "Value": [{}]})
             place = sequence["Value"][0]
-        place[tags[-1]] = _attribute(tags[-1], text)
-    return found
+        place[tags[-1]], is_valid = _attribute(tags[-1], text)
+        if not is_valid:
+            invalid.append(column)
+    return found, invalid
 
 
-def _attribute(tag: str, text: str | None) -> Mapping[str, Any]:
+def _attribute(tag: str, text: str | None) -> tuple[Mapping[str, Any], bool]:
     vr = vr_for_tag(int(tag, 16)) or "LO"
     text = (text or "").strip()
     if vr in ("DA", "TM") and text:
         text = _moment(vr, text)
-    return {"vr": vr, "Value": [text] if text else []}
+    try:
+        encode(vr, [text], True, _UTF_8)
+    except ValueError:
+        return {"vr": vr, "Value": []}, False
+    return {"vr": vr, "Value": [text] if text else []}, True
 
 
 def _moment(vr: str, text: str) -> str:
