@@ -17,6 +17,7 @@ from shared.client import ApiError, ApiUnreachableError, Client, documents
 from shared.errors import DestinationRefusedError
 from shared.identity.settings import IdentitySettings
 from shared.messages import DeliveryRequested, Receipt, Stage, Topic, encode
+from shared.pipeline.admission import Admission
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
@@ -163,6 +164,15 @@ def test_health(there: Terminal, served: Served) -> None:
     assert "documents" in there.text("health")
 
 
+def test_health_fails_and_says_why_while_senders_are_turned_away(
+    there: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert there.json("health")["checks"]["reception"] == "ok"
+    monkeypatch.setattr(Admission, "closed", lambda *_: ["8 MiB are free"])
+    told = there.json("health", status=1)
+    assert (told["status"], told["checks"]["reception"]) == ("failed", "queue: 8 MiB are free")
+
+
 def test_configuration(there: Terminal, tmp_path: Path, api: Client) -> None:
     file = tmp_path / "site.json"
     file.write_text(json.dumps({"rulesets": [RULES]}))
@@ -267,6 +277,29 @@ def test_instances(there: Terminal, served: Served) -> None:
     assert "primary-storage" in there.text("instances", "show", receipts[1].receipt_id)
     assert there.json("instances", "show", "nope", status=1)["error"]["code"] == "not-found"
     there.text("instances", "list", "--cursor", "nope", status=1)
+
+
+def test_an_instance_is_shown_to_who_may_not_see_what_its_values_were(
+    there: Terminal, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = {
+        "name": "stamp",
+        "conditions": [],
+        "actions": [{"type": "set", "tag": "StudyID", "value": "S-77"}],
+        "destinations": ["primary-storage"],
+    }
+    configuration = served.system.ports.configuration
+    configuration.create("rulesets", {"name": "stamps", "rules": [rule]}, by="test")
+    try:
+        served.system.clock.advance(1)
+        receipt = served.receive("stamped")
+    finally:
+        configuration.delete("rulesets", "stamps", by="test")
+    made = there.json("keys", "create", "--user", "watcher", "--role", "viewer")
+    monkeypatch.setenv("AXIOM_API_KEY", made["key"])
+    shown = there.text("instances", "show", receipt.receipt_id)
+    assert "(not shown)" in shown
+    assert "S-77" not in shown
 
 
 def test_instances_that_wait(there: Terminal, served: Served) -> None:

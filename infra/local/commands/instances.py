@@ -263,8 +263,8 @@ def _print(terminal: Terminal, record: Record) -> None:
             [
                 name,
                 change["path"],
-                _values(change["old"]),
-                _values(change["new"]),
+                _values(change, "old"),
+                _values(change, "new"),
                 change["by"],
             ]
             for name, changes in record.changes.items()
@@ -275,5 +275,8 @@ def _print(terminal: Terminal, record: Record) -> None:
     )
 
 
-def _values(values: list[str] | None) -> str:
+def _values(change: Mapping[str, Any], which: str) -> str:
+    if which not in change:
+        return "(not shown)"  # the key has no patients:read
+    values: list[str] | None = change[which]
     return "(absent)" if values is None else "\\".join(values)
