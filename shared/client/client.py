@@ -406,6 +406,14 @@ class Client:
         answer = self._answer("GET", "/health", also=_UNAVAILABLE, prefix="")
         return cast(Health, answer.document)
 
+    def dicom_processing(self) -> Health:
+        """Whether Instances come in, are worked on and go out; `queue` is why senders are turned
+        away.
+        """
+        path = "/health/dicom-processing"
+        answer = self._answer("GET", path, also=_UNAVAILABLE, prefix="")
+        return cast(Health, answer.document)
+
     # ---- inside
 
     def _change(

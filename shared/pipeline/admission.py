@@ -7,6 +7,7 @@ is dead for days stops nobody until the disk is full.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from shared.errors import OverloadedError, RateLimitedError
 from shared.messages import Source, Topic
 from shared.ports import Backlog, Clock, ObjectStore, QueueGauge
 from shared.rates import TokenBuckets
+
+log = logging.getLogger(__name__)
 
 # How old what the watermarks are judged by may be: one caller in so many seconds pays for it.
 _SAMPLE_EVERY_S = 1.0
@@ -52,6 +55,7 @@ class Admission:
         self._lock = threading.Lock()
         self._sampled_at_s = float("-inf")
         self._closed: dict[str, str] = {}
+        self._is_said_to_be_closed = False
         self._buckets = TokenBuckets(clock)
 
     def check(self, source: Source, settings: Settings, *, goes_on: bool = False) -> None:
@@ -60,9 +64,10 @@ class Admission:
 
         Raises: OverloadedError above a watermark; RateLimitedError; StorageUnavailableError.
         """
-        closed = self.closed(settings)
-        if closed:
-            raise OverloadedError("; ".join(closed))
+        words = "; ".join(self.closed(settings))
+        self._say(words)
+        if words:
+            raise OverloadedError(words)
         if settings.rate_limit_per_s:
             rate, burst = settings.rate_limit_per_s, settings.rate_limit_burst
             wait_s = self._buckets.take(_caller(source), rate, burst, may_owe=goes_on)
@@ -81,6 +86,18 @@ class Admission:
         with self._lock:
             self._closed = _judged(load, settings, self._closed)
             return list(self._closed.values())
+
+    def _say(self, words: str) -> None:
+        """Once when it closes and once when it opens, not of every Instance."""
+        if self._is_said_to_be_closed is bool(words):
+            return
+        with self._lock:
+            is_news = self._is_said_to_be_closed is not bool(words)
+            self._is_said_to_be_closed = bool(words)
+        if is_news and words:
+            log.warning("senders are turned away: %s", words)
+        elif is_news:
+            log.warning("senders are let in again")
 
     def _load(self, settings: Settings) -> Load:
         backlog = Backlog()

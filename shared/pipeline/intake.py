@@ -119,7 +119,7 @@ class Intake:
         began_s = time.monotonic()
         while True:
             try:
-                return self._ports.receiver.begin(self._source)
+                return self._ports.receiver.begin(self._source, waits=True)
             except (OverloadedError, RateLimitedError) as error:
                 if time.monotonic() - began_s > _LONGEST_WAIT_S:
                     raise

@@ -33,6 +33,7 @@ from shared.errors import (
     RefusedByRuleError,
     SopInstanceMismatchError,
     StorageUnavailableError,
+    TransientError,
 )
 from shared.messages import (
     MAX_INLINE_HEADER_BYTES,
@@ -84,14 +85,27 @@ class Receiver:
         self._rules = rules
         self._admission = admission
 
-    def begin(self, source: Source, *, goes_on: bool = False, move_originator: str = "") -> Staging:
+    def begin(
+        self,
+        source: Source,
+        *,
+        goes_on: bool = False,
+        move_originator: str = "",
+        waits: bool = False,
+    ) -> Staging:
         """Start one Instance; `goes_on` if it is of a request that was let in already. What an AE
         sends because `move_originator` had it do so comes from the source that we asked there.
+        Who `waits` to be let in is not counted as refused.
 
         Raises: OverloadedError above a watermark; RateLimitedError; StorageUnavailableError.
         """
         settings = self._configuration.get().settings
-        self._admission.check(source, settings, goes_on=goes_on)
+        try:
+            self._admission.check(source, settings, goes_on=goes_on)
+        except TransientError as error:
+            if not waits:
+                _count_refused(source, error)
+            raise
         if move_originator:
             source = self._asked(source, move_originator)
         # Sorts by time, and is a folder of an hour on a file system. 20261121T093000123456
@@ -199,8 +213,12 @@ class Staging:
         is refused (recorded in the exception log); TransientError if it should be sent again.
         """
         with tracing.reception(self._trace_id, self._began_ns) as scope:
-            receipt = self._kept(sop_class_uid, sop_instance_uid, study_instance_uid)
-            self._receiver.publish([receipt])
+            try:
+                receipt = self._kept(sop_class_uid, sop_instance_uid, study_instance_uid)
+                self._receiver.publish([receipt])
+            except TransientError as error:
+                _count_refused(self.source, error)
+                raise
             scope.describe(receipt)
         return receipt
 
@@ -278,7 +296,7 @@ class Staging:
             study_instance_uid=self._named("StudyInstanceUID"),
         )
         self._receiver._exceptions.publish(raised)
-        metrics.PROCESS.count(metrics.REFUSED, self.source.type, self.source.name, error.code)
+        _count_refused(self.source, error)
         log.warning("refused", extra={"code": error.code, "exception_id": raised.exception_id})
 
     def discard(self) -> None:
@@ -352,6 +370,10 @@ class Staging:
         tb: TracebackType | None,
     ) -> None:
         self.discard()
+
+
+def _count_refused(source: Source, error: AxiomError) -> None:
+    metrics.PROCESS.count(metrics.REFUSED, source.type, source.name, error.code)
 
 
 def _shown(uid: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from shared import metrics
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.config.entities import Settings
 from shared.errors import OverloadedError, RateLimitedError
@@ -17,6 +18,7 @@ from shared.messages import DeliveryRequested, Source, Topic, decode
 from shared.pipeline.admission import Admission, resident_bytes
 from shared.ports import Backlog, ObjectStore, Outgoing
 from shared.refusals import refusal_for
+from tests.counting import counting
 from tests.data import build
 from tests.embedded_system import System
 from tests.fakes import FakeClock
@@ -127,6 +129,27 @@ class TestAWatermark:
         machine = Machine(free_bytes=0, memory_bytes=2000)
         with pytest.raises(OverloadedError, match=r"are free.*memory"):
             machine.admission.check(CT1, Settings(max_memory_bytes=1000))
+
+    def test_is_told_in_the_log_when_it_closes_and_when_it_opens(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        machine = Machine()
+        for free_bytes in (2000, 999, 999, 2000, 2000):
+            machine.free_bytes = free_bytes
+            machine.lets_in(min_free_bytes=1000)
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            ("WARNING", "senders are turned away: 0 MiB are free, 0 MiB are required"),
+            ("WARNING", "senders are let in again"),
+        ]
+
+    def test_is_counted_for_each_sender_that_it_turns_away(self, tmp_path: Path) -> None:
+        """Not for a poll, which waits."""
+        system = System(tmp_path / "home", min_free_bytes=1 << 60)
+        with counting(metrics.REFUSED) as refused:
+            for waits in (False, True, False):
+                with pytest.raises(OverloadedError):
+                    system.ports.receiver.begin(CT1, waits=waits)
+            assert refused() == {("dimse", "main", "overloaded"): 2}
 
     def test_is_looked_at_once_a_second(self) -> None:
         """Every C-STORE passes here."""

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from infra.local.addresses import Addresses
 from infra.local.cli import COMMANDS, main
 from infra.local.options import open_ports
 from infra.local.terminal import Terminal
 from shared.errors import ObjectMissingError
 from shared.messages import Stage
+from shared.pipeline.admission import Admission
 from shared.pipeline.exceptions import exception_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +201,19 @@ def test_an_admin_key_is_made_only_when_it_can_be_shown(
 def test_health_of_a_system_that_does_not_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
     status, document = run_json(capsys, "health")
     assert (status, document["error"]["code"]) == (1, "not-running")
+
+
+def test_health_fails_and_says_why_while_senders_are_turned_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home_of_its_own: Path
+) -> None:
+    from infra.local.commands import health
+
+    home_of_its_own.mkdir()
+    running = Addresses(str(home_of_its_own), 1, "localhost", 8080, "localhost", 11112, "AXIOM", ())
+    monkeypatch.setattr(health, "read_addresses", lambda _: running)
+    monkeypatch.setattr(Admission, "closed", lambda *_: ["8 MiB are free"])
+    status, document = run_json(capsys, "health")
+    assert (status, document["checks"]["reception"]) == (1, "8 MiB are free")
 
 
 def test_what_config_apply_stores_config_export_shows(

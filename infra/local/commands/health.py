@@ -19,6 +19,9 @@ def command(as_json: bool) -> int:
     terminal = Terminal(as_json)
     if (api := remote()) is not None:
         told = api.health()["checks"]
+        queue = api.dicom_processing()["checks"].get("queue")
+        if queue is not None:
+            told = {**told, "reception": queue}
         return _tell(
             terminal,
             api.url,
@@ -35,8 +38,10 @@ def command(as_json: bool) -> int:
             hint="Start it with `axiom up`, or name its home with AXIOM_HOME.",
             code="not-running",
         )
+    ports = open_ports()
     checks = heartbeat.faults(home / "run", addresses.parts)
-    checks.update({name: check() for name, check in open_ports().health_checks.items()})
+    checks.update({name: check() for name, check in ports.health_checks.items()})
+    checks["reception"] = "; ".join(ports.receiver.closed()) or None
     return _tell(terminal, addresses.url, checks)
 
 
