@@ -568,6 +568,19 @@ class NothingToRetryError(PermanentError):
     template = "{}: the sender was refused, so there is nothing here to retry"
 
 
+class NeedsCurrentRulesError(PermanentError):
+    """The Instance was accepted and went on without what failed, so that no stage is there to run
+    again: only a new decision can do it. args: entry.
+    """
+
+    code = "needs-current-rules"
+    hint = "Correct the rule, then retry with the current rules."
+    template = (
+        "{}: the Instance was accepted and went on without that rule; retry it with the current "
+        "rules, or archive the entry"
+    )
+
+
 class WrongStateError(PermanentError):
     """What is asked for does not fit the state. args: what it is asked of, its state."""
 

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from shared.dicom.changes import Change, Transcoding
-from shared.errors import NothingToRetryError
+from shared.errors import NeedsCurrentRulesError, NothingToRetryError
 from shared.messages import (
     DeliveryRequested,
     InstanceAccepted,
     InstanceReceived,
     Receipt,
+    Stage,
     StandardizationRequested,
     Topic,
     decode,
@@ -31,7 +32,12 @@ from shared.ports import Document, DocumentStore, Outgoing
 
 
 def same_again(entry: Mapping[str, Any], documents: DocumentStore) -> Outgoing:
-    """The failed stage once more, with what it knew then. Raises: NothingToRetryError."""
+    """The failed stage once more, with what it was given then.
+
+    Raises: NeedsCurrentRulesError of a rule that failed; NothingToRetryError.
+    """
+    if not entry["retry_topic"] and entry["stage"] == Stage.RULES:
+        raise NeedsCurrentRulesError(entry["id"])
     if not entry["retry_topic"]:
         raise NothingToRetryError(entry["id"])
     data = base64.b64decode(entry["retry_message"])

@@ -16,6 +16,7 @@ from shared.dicom.changes import Change
 from shared.dicom.header import Header
 from shared.dicom.standardized import Standardized
 from shared.errors import AxiomError
+from shared.messages import Receipt
 from shared.pipeline.instance_records import COLLECTION, receipt_of
 from shared.pipeline.plans import facts_of
 from shared.pipeline.ports import Ports
@@ -61,20 +62,33 @@ def past_trials(ports: Ports, last: int) -> Iterator[Trial]:
 
 def trial_of(instance: Mapping[str, Any], ports: Ports) -> Trial:
     """An Instance as it was received, by its document."""
-    receipt = receipt_of(instance)
+    answers = msgspec.convert(instance.get("answers", ()), tuple[Standardized, ...])
+    return trial_of_receipt(
+        receipt_of(instance),
+        ports,
+        returned=bool(instance.get("returned")),
+        released=bool(instance.get("released")),
+        answers=answers,
+    )
+
+
+def trial_of_receipt(
+    receipt: Receipt,
+    ports: Ports,
+    *,
+    returned: bool = False,
+    released: bool = False,
+    answers: tuple[Standardized, ...] = (),
+) -> Trial:
+    """An Instance as it was received."""
     uid = receipt.sop_instance_uid
     try:
         with ports.objects.open(receipt.file.object_name) as reader:
             header = header_of(receipt, reader)
     except AxiomError as error:
         return Trial(receipt.receipt_id, None, None, str(error), uid)
-    answers = msgspec.convert(instance.get("answers", ()), tuple[Standardized, ...])
     facts = replace(
-        facts_of(
-            receipt,
-            returned=bool(instance.get("returned")),
-            released=bool(instance.get("released")),
-        ),
+        facts_of(receipt, returned=returned, released=released),
         standardized={answer.standardizer: answer for answer in answers},
     )
     return Trial(receipt.receipt_id, header, facts, sop_instance_uid=uid)

@@ -18,6 +18,7 @@ from shared.errors import (
     DocumentExistsError,
     DocumentMissingError,
     InstanceConflictError,
+    RuleFailedError,
     WrongStateError,
 )
 from shared.messages import ExceptionRaised, Receipt, Source, Stage, Topic, encode
@@ -183,8 +184,9 @@ class ExceptionLog:
         again.
 
         With `destination` the Instance goes there instead; with `with_current_rules` these decide
-        about the received file anew. Raises: DocumentMissingError; NothingToRetryError if nothing
-        was accepted that could be retried; WrongStateError if it was discarded.
+        about the received file anew, which closes what is open about rules that failed. Raises:
+        DocumentMissingError; NothingToRetryError if nothing was accepted that could be retried;
+        NeedsCurrentRulesError; WrongStateError if it was discarded.
         """
         entry = self.get(exception_id)
         if entry["status"] == DISCARDED:
@@ -195,6 +197,8 @@ class ExceptionLog:
             message = again.elsewhere(entry, destination, self._documents)
         else:
             message = again.same_again(entry, self._documents)
+        if with_current_rules and entry["receipt_id"]:
+            self._close(entry["receipt_id"], RuleFailedError.code, RETRIED, by, but=exception_id)
         # In this order: if we end in between, the work is queued and the entry still open.
         self._bus.publish([message])
         if destination and destination != entry["destination"]:
@@ -232,9 +236,23 @@ class ExceptionLog:
 
     def settle_conflicts(self, receipt_id: str, status: str, *, by: str, reason: str = "") -> None:
         """Close what is open about an Instance that was set aside, for a person dealt with it."""
-        where = {"receipt_id": receipt_id, "status": OPEN, "code": InstanceConflictError.code}
+        self._close(receipt_id, InstanceConflictError.code, status, by, reason=reason)
+
+    def settle_failed_rules(
+        self, receipt_id: str, status: str, *, by: str, reason: str = ""
+    ) -> None:
+        """Close what is open about rules that failed on an Instance, before it is dealt with: if
+        the current rules fail on it as well, that comes later and opens the entry again.
+        """
+        self._close(receipt_id, RuleFailedError.code, status, by, reason=reason)
+
+    def _close(
+        self, receipt_id: str, code: str, status: str, by: str, *, but: str = "", reason: str = ""
+    ) -> None:
+        where = {"receipt_id": receipt_id, "status": OPEN, "code": code}
         for document in self.list(where=where).documents:
-            self._move(document.key, status, by, reason=reason)
+            if document.key != but:
+                self._move(document.key, status, by, reason=reason)
 
     def _move(self, exception_id: str, status: str, by: str, **said: str) -> Mapping[str, Any]:
         told = {name: value for name, value in said.items() if value}

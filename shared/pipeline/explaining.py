@@ -5,15 +5,19 @@ The answers hold patients' Values; they are for the person who asked, never for 
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from typing import Any, Final
 
 from shared.config.entities import Configuration
 from shared.errors import DocumentMissingError, ObjectMissingError, PermanentError
+from shared.messages import InstanceAccepted, decode
 from shared.pipeline import dry_run, exceptions
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.dry_run import Trial
 from shared.pipeline.instance_records import COLLECTION
 from shared.pipeline.ports import Ports
+from shared.pipeline.rules import RejectedByRuleError
 from shared.ports import Filter
 from shared.rules import Program
 from shared.rules.explain import as_document, explain
@@ -27,7 +31,8 @@ def explain_instance(
     """The account of every rule about an Instance that was received: with the rules of
     `decided_by`, or those that are live now. It is noted in the audit log.
 
-    Of one that never got as far as a decision it says what happened instead. Raises:
+    Of one that never got as far as a decision, or that a rule rejected, it says what happened
+    instead. Raises:
     DocumentMissingError if there is none, or nothing is known of it yet; ObjectMissingError if the
     received file is gone; InvalidConfigurationError.
     """
@@ -56,7 +61,9 @@ def explain_instance(
 
 
 def _undecided(receipt_id: str, ports: Ports, *, by: str) -> dict[str, Any]:
-    """What the exception log has about an Instance that no rule has decided about."""
+    """What the exception log has about an Instance that no rule has decided about; of one that a
+    rule rejected, the account of the current rules, which a retry would ask.
+    """
     page = ports.documents.query(
         exceptions.COLLECTION, [Filter("receipt_id", "==", receipt_id)], limit=_MOST_ENTRIES
     )
@@ -65,14 +72,26 @@ def _undecided(receipt_id: str, ports: Ports, *, by: str) -> dict[str, Any]:
         raise DocumentMissingError(COLLECTION, receipt_id)
     AuditLog(ports.documents, ports.clock).add(who=by, what="instances.explain", id=receipt_id)
     last = entries[-1]
-    words = f"{last['stage']} ended before a decision: {last['message']}"
+    is_rejected = last["code"] == RejectedByRuleError.code
+    ended = "rejected the Instance" if is_rejected else "ended before a decision"
     shown = ("id", "status", "stage", "code", "message", "hint", "last_at")
     return {
         "receipt_id": receipt_id,
-        "decision": {"error": words},
-        "rules": [],
+        **(_of_rejected(last, ports) if is_rejected else {"rules": []}),
+        "decision": {"error": f"{last['stage']} {ended}: {last['message']}"},
         "exceptions": [{name: entry.get(name, "") for name in shown} for entry in entries],
     }
+
+
+def _of_rejected(entry: Mapping[str, Any], ports: Ports) -> dict[str, Any]:
+    accepted = decode(base64.b64decode(entry["retry_message"]), InstanceAccepted)
+    trial = dry_run.trial_of_receipt(
+        accepted.receipt, ports, released=accepted.released, answers=accepted.standardized
+    )
+    if trial.header is None:
+        raise ObjectMissingError(accepted.receipt.file.object_name)
+    version, program = ports.rules.program()
+    return {"configuration_version": version, **explain_trial(trial, program)}
 
 
 def explain_trial(trial: Trial, program: Program) -> dict[str, Any]:

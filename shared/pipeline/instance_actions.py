@@ -40,6 +40,7 @@ def release(receipt_id: str, *, by: str, ports: Ports, job: str = "") -> Data:
     """
     known = _known(receipt_id, _RELEASABLE, ports)
     warnings = tuple(known["warnings"])
+    ports.exceptions.settle_failed_rules(receipt_id, RETRIED, by=by)
     rules.decide_anew(receipt_of(known), warnings, ports, released=True)
     ports.exceptions.settle_conflicts(receipt_id, RETRIED, by=by)
     return _noted(receipt_id, known, "release", by, ports, job=job)
@@ -61,6 +62,7 @@ def reroute(receipt_id: str, destination: str, *, by: str, ports: Ports, job: st
         tuple(known["matched_rules"]),
         again.planned_transcoding(known, destination),
     )
+    ports.exceptions.settle_failed_rules(receipt_id, RETRIED, by=by)
     # First, so that nothing is missing if we end right after it.
     ports.bus.publish([message])
     give_up.planned(decode(message.data, DeliveryRequested), ports.documents)
@@ -88,6 +90,7 @@ def discard(receipt_id: str, *, reason: str, by: str, ports: Ports, job: str = "
 
     instance_records.change(ports.documents, receipt_id, discarded)
     _give_up_quarantined(known, reason, ports)
+    ports.exceptions.settle_failed_rules(receipt_id, ENTRY_DISCARDED, by=by, reason=reason)
     ports.exceptions.settle_conflicts(receipt_id, ENTRY_DISCARDED, by=by, reason=reason)
     return _noted(receipt_id, known, "discard", by, ports, job=job, reason=reason)
 

@@ -123,7 +123,8 @@ class RejectedByRuleError(PermanentError):
     """A rule says that the Instance is not wanted. args: the rule and its reason."""
 
     code = "rejected-by-rule"
-    hint = "If the Instance is wanted, change the rule and retry with the current rules."
+    hint = "If the Instance is wanted, change the rule, then retry: the current rules decide."
+    template = "rule {}: {}"
 
 
 def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> Document | Ask:
@@ -146,7 +147,8 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         metrics.PROCESS.count(metrics.RULE_MATCHES, rule)
     if decision.verdict is Verdict.REJECT:
         # Not recorded as decided: a retry from the exception log asks the rules of its own day.
-        raise RejectedByRuleError(decision.reason)
+        rule = decision.refusal.rule if decision.refusal else ""
+        raise RejectedByRuleError(rule, decision.reason)
     plans: list[Plan] = []
     if decision.verdict is Verdict.ROUTE:
         plans = plans_of(decision, () if has_returned else settings.default_route)

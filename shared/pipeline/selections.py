@@ -8,9 +8,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from shared.errors import Category
+from shared.messages import Stage
 from shared.pipeline import instance_records
 from shared.pipeline.exceptions import COLLECTION as EXCEPTIONS
-from shared.pipeline.exceptions import OPEN, words_of
+from shared.pipeline.exceptions import OPEN, STATUSES, words_of
 from shared.pipeline.times import timestamp
 from shared.ports import Document, DocumentStore, Filter, Page
 
@@ -28,6 +30,8 @@ class Kind(Struct, frozen=True):
     states_unless_named: tuple[str, ...]
     time_field: str
     words_of: Callable[[Data], list[str]]
+    # The values there are, of the fields that have but a few.
+    choices: Mapping[str, tuple[str, ...]]
 
 
 def _words_of_instance(instance: Data) -> list[str]:
@@ -51,6 +55,7 @@ KINDS: Mapping[str, Kind] = {
         states_unless_named=(OPEN,),
         time_field="last_at",
         words_of=words_of,
+        choices={"status": STATUSES, "category": tuple(Category), "stage": tuple(Stage)},
     ),
     "instances": Kind(
         collection=instance_records.COLLECTION,
@@ -59,6 +64,7 @@ KINDS: Mapping[str, Kind] = {
         states_unless_named=instance_records.WAITING,
         time_field="received_at",
         words_of=_words_of_instance,
+        choices={"state": instance_records.STATES},
     ),
 }
 
@@ -76,12 +82,17 @@ class Selection(Struct, frozen=True):
 
     @classmethod
     def of(cls, kind: str, filter: Mapping[str, str], until: datetime) -> Selection:
-        """Raises: ValueError for a name that the kind does not have, or a time that is none."""
+        """Raises: ValueError for a name or a value that the kind does not have, or a time that is
+        none.
+        """
         known = {*KINDS[kind].fields, "since", "q"}
         unknown = sorted(set(filter) - known)
         if unknown:
             raise ValueError(f"no such filter: {', '.join(unknown)}; known: {sorted(known)}")
         given = {name: value for name, value in filter.items() if value}
+        for name, choices in KINDS[kind].choices.items():
+            if given.get(name, choices[0]) not in choices:
+                raise ValueError(f"{name} is one of {', '.join(choices)}")
         if "since" in given:
             given["since"] = timestamp(_time(given["since"]))
         return cls(kind, given, timestamp(until))

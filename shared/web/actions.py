@@ -58,8 +58,10 @@ class BulkRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: str
-    filter: dict[str, Annotated[str, BeforeValidator(_as_text)]] = Field(
-        default={}, description="Names and values as the list's query parameters take them"
+    filter: dict[str, Annotated[str, BeforeValidator(_as_text)]] | None = Field(
+        default=None,
+        description="Names and values as the list's query parameters take them; {} means all that "
+        "wait. It may be left out with `dry_run` alone.",
     )
     dry_run: bool = Field(default=False, description="Count what the filter means, do nothing")
     destination: str = ""
@@ -174,8 +176,10 @@ def bulk_response(kind: str, ports: Ports) -> Response:
     _check(action, ports)
     try:
         if asked.dry_run:
-            count = jobs.preview(kind, asked.filter, ports)
+            count = jobs.preview(kind, asked.filter or {}, ports)
             return json_response({"dry_run": True, "action": asked.action, "count": count})
+        if asked.filter is None:
+            raise ValueError("say which are meant: {} means all that wait")
         job = jobs.start(action, asked.filter, by=acting(), ports=ports)
     except ValueError as error:
         raise _unfit("filter", str(error)) from None

@@ -23,7 +23,7 @@ from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import (
     DestinationRefusedError,
     DestinationUnavailableError,
-    NothingToRetryError,
+    NeedsCurrentRulesError,
     PermanentError,
     WrongStateError,
 )
@@ -63,6 +63,14 @@ def refused(system: System, *, instances: int = 1) -> list[Receipt]:
     system.pump()
     mend(system)
     return receipts
+
+
+def failing(system: System, *names: str) -> None:
+    """Rules that cannot be carried out on any Instance; then it is held."""
+    set_date = {"type": "set", "tag": "StudyDate", "value": "{PatientID}"}
+    rules = [{"name": name, "actions": [set_date]} for name in names]
+    ruleset = {"name": "failing", "execution_mode": "ALL_MATCHES", "rules": rules}
+    system.ports.configuration.create("rulesets", ruleset, by="test")
 
 
 def quarantined(system: System) -> Receipt:
@@ -133,25 +141,71 @@ class TestARetry:
         assert system.instance(receipt)["matched_rules"] == ["r/ct"]
         assert system.instance(receipt)["decision"] == 1
 
-    def test_of_a_failed_rule_is_one_with_the_current_rules(self, system: System) -> None:
+    def test_of_a_failed_rule_is_one_with_the_current_rules(
+        self, system: System, client: FlaskClient
+    ) -> None:
         """Nothing else of it can be tried again: the Instance went on without the rule."""
         bad = {
             "name": "bad",
             "conditions": [{"type": "tag_equals", "tag": "Modality", "value": "CT"}],
-            "actions": [{"type": "copy", "from": "PatientID", "to": "StudyDate"}],
+            "actions": [{"type": "set", "tag": "StudyDate", "value": "{PatientID}"}],
         }
-        system.ports.configuration.create("rulesets", {"name": "r", "rules": [bad]}, by="test")
+        system.ports.configuration.create(
+            "rulesets",
+            {
+                "name": "r",
+                "execution_mode": "ALL_MATCHES",
+                "rules": [bad, {**bad, "name": "worse"}, {"name": "all", "destinations": ["pacs"]}],
+            },
+            by="test",
+        )
         receipt = system.receive(FIRST)
         system.pump()
-        entries = system.entries(stage="apply_rules")
-        if not entries:
-            pytest.skip("the rule could be carried out")
-        with pytest.raises(NothingToRetryError):
-            system.ports.exceptions.retry(entries[0]["id"], by="test")
+        assert system.delivery(receipt)["state"] == "delivered"
+        entry, other = system.entries(stage="apply_rules")
+        with pytest.raises(NeedsCurrentRulesError, match="the Instance was accepted"):
+            system.ports.exceptions.retry(entry["id"], by="test")
+        shown = post(client, f"exceptions/{entry['id']}/retry", {}, 409)
+        assert "sender" not in str(shown)
+        job = jobs.create(jobs.Action("exceptions", "retry"), {}, by="test", ports=system.ports)
+        jobs.work(job["id"], system.ports)
+        found = system.ports.documents.get("jobs", job["id"])
+        assert found is not None
+        assert (found.data["skipped"], found.data["failed"]) == (0, 2)
+        assert "current rules" in found.data["failures"][0]["reason"]
         system.ports.configuration.apply({"rulesets": []}, by="test")
-        system.ports.exceptions.retry(entries[0]["id"], by="test", with_current_rules=True)
+        system.ports.exceptions.retry(entry["id"], by="test", with_current_rules=True)
         system.pump()
         assert system.instance(receipt)["decision"] == 1
+        assert {one["status"] for one in system.entries()} == {"retried"}, other["id"]
+
+    def test_with_the_current_rules_that_fail_again_opens_all_that_do(self, system: System) -> None:
+        failing(system, "one", "two")
+        system.receive(FIRST)
+        system.pump()
+        first, _ = system.entries()
+        system.ports.exceptions.retry(first["id"], by="test", with_current_rules=True)
+        assert not system.entries(status="open")
+        system.pump()
+        assert len(system.entries(status="open")) == 2
+
+    def test_of_what_a_rule_rejected_asks_the_current_rules(
+        self, system: System, client: FlaskClient
+    ) -> None:
+        reject = {"name": "no", "actions": [{"type": "reject", "reason": "not ours"}]}
+        system.ports.configuration.create("rulesets", {"name": "r", "rules": [reject]}, by="test")
+        receipt = system.receive(FIRST)
+        system.pump()
+        (entry,) = system.entries()
+        assert entry["message"] == "rule r/no: not ours"
+        path = f"{API}/instances/{receipt.receipt_id}/explain"
+        told = client.get(path, headers=AUTHORIZED).get_json()
+        assert told["decision"]["error"] == "apply_rules rejected the Instance: rule r/no: not ours"
+        assert [(one["rule"], one["matched"]) for one in told["rules"]] == [("r/no", True)]
+        system.ports.configuration.apply({"rulesets": []}, by="test")
+        post(client, f"exceptions/{entry['id']}/retry")
+        system.pump()
+        assert system.delivery(receipt)["state"] == "delivered"
 
     def test_takes_no_unknown_destination_and_no_two_wishes(
         self, system: System, client: FlaskClient
@@ -247,6 +301,20 @@ class TestWhatWaits:
         assert not system.entries(status="open")
         post(client, path, {"destination": "spare"}, 409)
 
+    @pytest.mark.parametrize("action", ["reroute", "release", "discard"])
+    def test_has_no_open_entry_of_a_failed_rule_any_more(
+        self, system: System, client: FlaskClient, action: str
+    ) -> None:
+        failing(system, "one")
+        receipt = system.receive(FIRST)
+        system.pump()
+        assert system.instance(receipt)["state"] == "held"
+        body = {"reroute": {"destination": "spare"}, "discard": {"reason": "a test"}}
+        path = f"instances/{receipt.receipt_id}/{action}"
+        post(client, path, body.get(action, {}), 202)
+        (entry,) = system.entries()
+        assert entry["status"] == ("discarded" if action == "discard" else "retried")
+
     def test_is_discarded(self, system: System, client: FlaskClient) -> None:
         receipt = quarantined(system)
         path = f"instances/{receipt.receipt_id}/discard"
@@ -292,12 +360,15 @@ class TestInBulk:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"action": "forget"},
-            {"action": "discard"},
-            {"action": "archive", "destination": "spare"},
+            {"action": "forget", "filter": {}},
+            {"action": "discard", "filter": {}},
+            {"action": "archive", "filter": {}, "destination": "spare"},
             {"action": "retry", "filter": {"colour": "red"}},
             {"action": "retry", "filter": {"since": "yesterday"}},
-            {"action": "retry", "destination": "nowhere"},
+            {"action": "retry", "filter": {"category": "netwrk"}},
+            {"action": "retry", "filter": {"stage": "deliver"}},
+            {"action": "retry", "filter": {}, "destination": "nowhere"},
+            {"action": "retry"},
             {"filter": {}},
         ],
     )
