@@ -15,7 +15,13 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from shared.errors import AxiomError, DocumentMissingError, ObjectMissingError, TransientError
+from shared.errors import (
+    AxiomError,
+    DocumentMissingError,
+    InstanceConflictError,
+    ObjectMissingError,
+    TransientError,
+)
 from shared.messages import JobRequested, Topic, encode
 from shared.pipeline import again, exceptions
 from shared.pipeline.audit import AuditLog
@@ -24,7 +30,7 @@ from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import DELIVERED, FAILED, RETRYING, delivery_key
 from shared.pipeline.instance_records import COLLECTION as INSTANCES
-from shared.pipeline.instance_records import receipt_of
+from shared.pipeline.instance_records import QUARANTINED, receipt_of
 from shared.pipeline.plans import delivered_uid
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
@@ -46,8 +52,9 @@ Data = Mapping[str, Any]
 class Inventory(Protocol):
     """What a destination holds."""
 
-    def instances(self, study_instance_uid: str) -> set[str]:
-        """The SOP Instance UIDs of a Study; none if it is not there.
+    def instances(self, study_instance_uid: str) -> set[str] | None:
+        """The SOP Instance UIDs of a Study; none if it is not there. "" is what belongs to no
+        Study (colour palettes, say): None if the destination cannot be asked about that.
 
         Raises: DestinationUnavailableError and its kin.
         """
@@ -59,10 +66,11 @@ class Difference(Struct):
     studies: int = 0
     present: int = 0
     missing: int = 0  # confirmed, and not there
-    failed: int = 0  # not delivered, and not there: the exception log says why
+    failed: int = 0  # not delivered, and not there, or other bytes are: the exception log says why
     pending: int = 0  # on its way
     extra: int = 0  # there, and never sent from here
     not_routed: int = 0  # came, and no rule sends it there
+    not_asked: int = 0  # confirmed, of no Study, and the destination is asked by Study
     requeued: int = 0
     gone: int = 0  # missing, and the received file is deleted
     named: dict[str, list[dict[str, str]]] = field(
@@ -83,8 +91,9 @@ class Difference(Struct):
     def as_json(self) -> dict[str, Any]:
         """As documents, the API and the command line show it."""
         counts = ("studies", "present", "missing", "failed", "pending", "extra", "not_routed")
+        others = ("not_asked", "requeued", "gone")
         return {
-            **{name: getattr(self, name) for name in (*counts, "requeued", "gone")},
+            **{name: getattr(self, name) for name in (*counts, *others)},
             "instances": self.named,
         }
 
@@ -161,19 +170,24 @@ class _Expected(Struct, frozen=True):
     study_instance_uid: str  # as the destination sees it
     sop_instance_uid: str
     state: str
+    code: str  # of what it failed with
 
 
 def _compared(asked: Data, inventory: Inventory, ports: Ports) -> Difference:
     difference = Difference()
     for study in _studies(asked, ports):
-        difference.studies += 1
+        difference.studies += study != ""
         expected, others = _expected(study, asked, difference, ports)
         for seen_study in {one.study_instance_uid for one in expected}:
             there = inventory.instances(seen_study)
             own = {o.sop_instance_uid: o for o in expected if o.study_instance_uid == seen_study}
             for one in own.values():
-                _judge(one, one.sop_instance_uid in there, asked, difference, ports)
-            for uid in sorted(there - own.keys() - others):
+                if there is None and one.state == DELIVERED:
+                    difference.not_asked += 1
+                else:
+                    is_there = there is not None and one.sop_instance_uid in there
+                    _judge(one, is_there, asked, difference, ports)
+            for uid in sorted((there or set()) - own.keys() - others):
                 difference.extra += 1
                 difference.name("extra", seen_study, uid)
     return difference
@@ -217,6 +231,7 @@ def _expected(
             delivered_uid(plans[0], study, "StudyInstanceUID"),
             uid,
             RETRYING if found is None else str(found.data["state"]),
+            "" if found is None else str(found.data.get("code", "")),
         )
     return list(newest.values()), others
 
@@ -224,7 +239,9 @@ def _expected(
 def _judge(
     one: _Expected, is_there: bool, asked: Data, difference: Difference, ports: Ports
 ) -> None:
-    if is_there:
+    is_conflict = one.state in (FAILED, QUARANTINED) and one.code == InstanceConflictError.code
+    is_other = is_there and is_conflict
+    if is_there and not is_other:
         difference.present += 1
         return
     if one.state == RETRYING:
@@ -236,7 +253,7 @@ def _judge(
     difference.name(
         kind, one.study_instance_uid, one.sop_instance_uid, receipt_id=receipt_id, state=one.state
     )
-    if not asked["requeue"]:
+    if not asked["requeue"] or is_other:  # it would be refused again
         return
     try:
         with ports.objects.open(one.instance["file"]["object_name"]):

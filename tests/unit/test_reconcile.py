@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ from shared.errors import DestinationMisconfiguredError, DestinationUnavailableE
 from shared.messages import Topic
 from shared.pipeline import reconcile
 from tests.data import build
-from tests.embedded_system import DAY, System
-from tests.peers import StartOrthanc, free_port
+from tests.embedded_system import DAY, SOURCE, System
+from tests.peers import StartOrthanc, StartStorescp, free_port
 from tests.unit.web_fakes import AUTHORIZED, client_over
 
 pytest_plugins = ("tests.peers",)
@@ -43,6 +45,21 @@ def compare(
 def file_of(system: System, name: str) -> Path:
     (found,) = (path for path in system.delivered() if path.stem == build.uid(name))
     return found
+
+
+def receive_palette(system: System) -> None:
+    """A Color Palette: of no patient, and of no Study."""
+    palette = "1.2.840.10008.5.1.4.39.1"
+    with system.ports.receiver.begin(SOURCE) as staging:
+        staging.write(
+            build.part10(
+                build.element(build.SOP_CLASS_UID, "UI", palette)
+                + build.element(build.SOP_INSTANCE_UID, "UI", build.uid("palette")),
+                sop_class_uid=palette,
+                sop_instance_uid=build.uid("palette"),
+            )
+        )
+        staging.commit()
 
 
 class TestAFolder:
@@ -108,6 +125,24 @@ class TestAFolder:
         assert entry.data["status"] == "retried"
         system.work()
         assert compare(system)["present"] == 1
+
+    def test_that_has_other_bytes_of_an_instance_says_that_it_failed(self, system: System) -> None:
+        system.receive("one")
+        system.work()
+        system.clock.advance(1)
+        system.receive("one", patient_id="ANOTHER")
+        system.work()
+        for requeue in (False, True):
+            found = compare(system, requeue=requeue)
+            assert (found["failed"], found["present"], found["requeued"]) == (1, 0, 0)
+        (failed,) = found["instances"]["failed"]
+        assert failed["sop_instance_uid"] == build.uid("one")
+
+    def test_that_has_what_belongs_to_no_study_is_complete(self, system: System) -> None:
+        receive_palette(system)
+        system.work()
+        found = compare(system)
+        assert (found["present"], found["missing"], found["not_asked"]) == (1, 0, 0)
 
     def test_that_has_more_says_so(self, system: System) -> None:
         system.receive("one")
@@ -217,6 +252,44 @@ class TestOrthanc:
             system.work(refused=True)
             with pytest.raises(DestinationUnavailableError):
                 compare(system, "pacs")
+
+
+class TestAStorageScp:
+    def test_that_cannot_be_asked_is_told_apart_from_one_that_is_not_there(
+        self, system: System, storescp: StartStorescp
+    ) -> None:
+        peer = storescp()
+        entity = {"host": peer.host, "port": peer.port, "ae_title": peer.ae_title}
+        system.ports.configuration.apply(
+            {
+                "destinations": [{"name": "pacs", "type": "dimse", **entity}],
+                "settings": {"default_route": ["pacs"], "min_free_bytes": 0},
+            },
+            by="test",
+        )
+        system.clock.advance(1)
+        found = compare(system, "pacs")
+        assert found["state"] == "failed"
+        assert "does not accept C-FIND" in found["reason"]
+
+
+class TestOneThatIsAskedByStudy:
+    @pytest.mark.parametrize("is_delivered", [True, False])
+    def test_misses_nothing_of_what_belongs_to_no_study(
+        self, system: System, is_delivered: bool
+    ) -> None:
+        class ByStudy:
+            def instances(self, study_instance_uid: str) -> set[str] | None:
+                return set() if study_instance_uid else None
+
+        receive_palette(system)
+        system.work(*([] if is_delivered else [Topic.INSTANCE_RECEIVED, Topic.INSTANCE_ACCEPTED]))
+        ports = replace(system.ports, inventory=lambda _: nullcontext(ByStudy()))
+        created = reconcile.create("", "primary-storage", ports, by="test")
+        found = reconcile.work(created["id"], ports)
+        assert found["missing"] == found["present"] == found["studies"] == 0
+        assert found["not_asked"] == is_delivered
+        assert found["pending"] == (not is_delivered)
 
 
 class TestPeople:

@@ -65,10 +65,11 @@ def command(
     lines = [
         ("present", "there"),
         ("missing", "confirmed, and not there"),
-        ("failed", "not delivered: see `axiom exceptions list`"),
+        ("failed", "not delivered, or other bytes are there: see `axiom exceptions list`"),
         ("pending", "on the way"),
         ("extra", "there, and not from here"),
         ("not_routed", "received, and not sent there by any rule"),
+        ("not_asked", "confirmed; of no Study, by which the destination is asked"),
         ("requeued", "delivered anew"),
         ("gone", "missing, and the received file is deleted"),
     ]

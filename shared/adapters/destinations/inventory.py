@@ -74,8 +74,14 @@ class _Together:
     def __init__(self, members: Sequence[Inventory]) -> None:
         self._members = members
 
-    def instances(self, study_instance_uid: str) -> set[str]:
-        return set().union(*(one.instances(study_instance_uid) for one in self._members))
+    def instances(self, study_instance_uid: str) -> set[str] | None:
+        found: set[str] = set()
+        for one in self._members:
+            there = one.instances(study_instance_uid)
+            if there is None:
+                return None
+            found |= there
+        return found
 
 
 # ---- a folder
@@ -124,8 +130,8 @@ class _Folder:
         except (FileNotFoundError, PermanentError):
             return  # it went meanwhile, or is no Instance
         study, uid = header.text("StudyInstanceUID"), header.text("SOPInstanceUID")
-        if study and uid:
-            studies[study].add(uid)
+        if uid:
+            studies[study or ""].add(uid)
 
 
 # ---- a Query SCP (PS3.4 Annex C)
@@ -157,10 +163,12 @@ def _query_scp(entity: DimseDestination, secrets: SecretStore) -> Iterator[Inven
     try:
         if association.is_rejected:
             raise DestinationUnavailableError(entity.name, "association rejected")
+        # pynetdicom ends an association of which no Presentation Context is accepted.
+        if association.rejected_contexts and not association.accepted_contexts:
+            reason = "it does not accept C-FIND (Study Root), so it cannot be asked what it holds"
+            raise DestinationMisconfiguredError(entity.name, reason)
         if not association.is_established:
             raise DestinationUnavailableError(entity.name, "no association")
-        if not association.accepted_contexts:
-            raise DestinationMisconfiguredError(entity.name, "it does not answer C-FIND")
         yield _QueryScp(entity.name, association, StudyRootFind)
     finally:
         if association.is_established:
@@ -173,7 +181,9 @@ class _QueryScp:
     def __init__(self, name: str, association: Any, model: str) -> None:
         self._name, self._association, self._model = name, association, model
 
-    def instances(self, study_instance_uid: str) -> set[str]:
+    def instances(self, study_instance_uid: str) -> set[str] | None:
+        if not study_instance_uid:
+            return None  # universal matching: it would answer with all it has (PS3.4 C.2.2.2.3)
         series = self._find("SERIES", "SeriesInstanceUID", StudyInstanceUID=study_instance_uid)
         found: set[str] = set()
         for uid in series:
@@ -238,7 +248,9 @@ class _Qido:
     ) -> None:
         self._entity, self._session = entity, session
 
-    def instances(self, study_instance_uid: str) -> set[str]:
+    def instances(self, study_instance_uid: str) -> set[str] | None:
+        if not study_instance_uid:
+            return None
         found: set[str] = set()
         while True:
             page = self._page(study_instance_uid, offset=len(found))

@@ -225,8 +225,10 @@ def orthanc_inventory(entity: OrthancDestination, secrets: SecretStore) -> Itera
 
 
 class _Inventory(OrthancRestDestination):
-    def instances(self, study_instance_uid: str) -> set[str]:
+    def instances(self, study_instance_uid: str) -> set[str] | None:
         """The SOP Instance UIDs of a Study, page by page."""
+        if not study_instance_uid:
+            return None
         found: set[str] = set()
         since = 0
         while True:
