@@ -23,6 +23,7 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
     "asctime",
     "taskName",
 }
+_FORMATS = ("json", "text")
 
 
 class JsonFormatter(logging.Formatter):
@@ -115,9 +116,18 @@ def configure(part: str) -> None:
         logging.getLogger(talkative).setLevel(logging.CRITICAL)
 
 
+def check_settings(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises: ValueError naming the setting that is wrong, for a person to read at a start."""
+    level, wish = environ.get("AXIOM_LOG_LEVEL", ""), environ.get("AXIOM_LOG_FORMAT", "")
+    if level and level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError("AXIOM_LOG_LEVEL is debug, info, warning or error")
+    if wish and wish.lower() not in _FORMATS:
+        raise ValueError(f"AXIOM_LOG_FORMAT is {' or '.join(_FORMATS)}")
+
+
 def _is_text(environ: Mapping[str, str], *, is_terminal: bool) -> bool:
     wish = environ.get("AXIOM_LOG_FORMAT", "").lower()
-    return is_terminal if wish not in ("json", "text") else wish == "text"
+    return is_terminal if wish not in _FORMATS else wish == "text"
 
 
 def _level(environ: Mapping[str, str], default: int) -> int:

@@ -21,6 +21,7 @@ from shared.errors import (
 
 # Error Comment (0000,0902) is LO.
 _MAX_COMMENT_CHARACTERS: Final = 64
+_CUT: Final = "..."
 
 
 class Refusal(IntEnum):
@@ -59,8 +60,13 @@ def refusal_for(error: BaseException) -> int:
 
 
 def comment_on(error: AxiomError) -> str:
-    """What an Error Comment (0000,0902) says of it: the words beside the number."""
+    """What an Error Comment (0000,0902) says of it: the words beside the number, as many whole ones
+    as there is room for, since half a UID reads as another.
+    """
     text = str(error)
     # A backslash would start another Value; a command set is ISO IR 6 (PS3.7 6.3.1).
     plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
-    return plain[:_MAX_COMMENT_CHARACTERS]
+    if len(plain) <= _MAX_COMMENT_CHARACTERS:
+        return plain
+    room = _MAX_COMMENT_CHARACTERS - len(_CUT)
+    return (plain[: room + 1].rpartition(" ")[0] or plain[:room]) + _CUT

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 # What `axiom --help` lists, in this order; the module of a command is its name in `commands`.
 COMMANDS = {
@@ -37,6 +38,8 @@ COMMANDS = {
     "rehearse": "Run the cloud's functions on Google's emulators; lose nothing.",
     "torture": "Kill, starve and deceive the system; show that nothing is lost.",
 }
+# Those that ask no system by its API.
+HERE_ALONE = frozenset({"demo", "up", "send", "test", "bench", "rehearse", "torture"})
 
 _SETTINGS = """\b
 Settings are environment variables:
@@ -104,11 +107,15 @@ def version() -> str:
     "--url", envvar="AXIOM_URL", metavar="URL",
     help="Ask the system that runs there, by its API, and not AXIOM_HOME.",
 )  # fmt: skip
-def axiom(url: str | None) -> None:
+@click.pass_context
+def axiom(context: click.Context, url: str | None) -> None:
     """Axiom Flow: receives DICOM, checks, changes and routes it, and never loses an Instance.
 
     Start with `axiom demo`. Every command takes --help and --json.
     """
+    was_said = context.get_parameter_source("url") is ParameterSource.COMMANDLINE
+    if was_said and context.invoked_subcommand in HERE_ALONE:
+        raise click.UsageError(f"`axiom {context.invoked_subcommand}` works here alone: no --url.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -40,10 +40,11 @@ json_option = click.option(
 
 def read_environment() -> Environment:
     """The settings. Raises: CommandFailedError naming the one that is wrong."""
-    from shared import exporting
+    from shared import exporting, logs
     from shared.environment import Environment
 
     try:
+        logs.check_settings()
         exporting.check_settings()
         return Environment.read()
     except ValueError as error:

@@ -99,8 +99,14 @@ def examine(path: Path) -> SendResult:
         transfer_syntax_uid = _text(meta, _TRANSFER_SYNTAX_UID)
     except (Overrun, MalformedHeaderError):
         return SendResult(path, size, FAILED, "its File Meta Information cannot be read")
-    if not (sop_class_uid and sop_instance_uid and transfer_syntax_uid):
-        return SendResult(path, size, FAILED, "its File Meta Information lacks a UID")
+    uids = {
+        "Media Storage SOP Class UID": sop_class_uid,
+        "Media Storage SOP Instance UID": sop_instance_uid,
+        "Transfer Syntax UID": transfer_syntax_uid,
+    }
+    lacking = ", ".join(name for name, uid in uids.items() if not uid)
+    if lacking:
+        return SendResult(path, size, FAILED, f"its File Meta Information lacks {lacking}")
     if sop_class_uid == _MEDIA_STORAGE_DIRECTORY:
         return SendResult(path, size, SKIPPED, "a DICOMDIR is no Instance")
     return SendResult(

@@ -313,7 +313,7 @@ class Client:
         headers = {"Accept": "application/x-ndjson"}
         with (
             self._sent("POST", "/data-browser/query", wanted, None, headers) as response,
-            _told(),
+            _told(self.url),
         ):
             for line in response.iter_lines():
                 if line:
@@ -446,7 +446,7 @@ class Client:
         with self._sent(method, path, body, query, headers, also=also, prefix=prefix) as response:
             if response.status_code == _NO_CONTENT:
                 return _Answer(None, "")
-            with _told():
+            with _told(self.url):
                 document = _document_of(response)
             if document is None:
                 raise ApiError.of(response.status_code, None)
@@ -468,7 +468,7 @@ class Client:
         given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        with _told():
+        with _told(self.url):
             response = self._session.request(
                 method,
                 f"{self.url}{prefix}{path}",
@@ -486,7 +486,7 @@ class Client:
             )
         try:
             if response.status_code // 100 != 2 and response.status_code != also:
-                with _told():
+                with _told(self.url):
                     document = _document_of(response)
                 wait = response.headers.get("Retry-After", "")
                 raise ApiError.of(response.status_code, document, wait)
@@ -513,18 +513,18 @@ class _Bearer(requests.auth.AuthBase):
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What goes wrong on the way, in words without the URL's query or the key."""
+def _told(url: str) -> Iterator[None]:
+    """What goes wrong on the way to `url`, in words without the request's query or the key."""
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise ApiUnreachableError("the server's certificate is not taken") from error
+        raise ApiUnreachableError(f"{url}: the server's certificate is not taken") from error
     except requests.exceptions.Timeout as error:
-        raise ApiUnreachableError("no answer in time") from error
+        raise ApiUnreachableError(f"{url}: no answer in time") from error
     except requests.exceptions.ConnectionError as error:
-        raise ApiUnreachableError("no connection, or one that broke off") from error
+        raise ApiUnreachableError(f"{url}: no connection, or one that broke off") from error
     except requests.exceptions.RequestException as error:
-        raise ApiUnreachableError(type(error).__name__) from error
+        raise ApiUnreachableError(f"{url}: {type(error).__name__}") from error
 
 
 def _document_of(response: requests.Response) -> Any:

@@ -286,7 +286,15 @@ def _record(
 
 def _publish(raised: ExceptionRaised, ports: Ports) -> None:
     ports.exceptions.publish(raised)
+    said = {
+        "stage": raised.stage,
+        "code": raised.code,
+        "exception_id": raised.exception_id,
+        "destination": raised.destination,
+        # What a peer says of an Instance may quote it.
+        "reason": "" if raised.peer_message else raised.message,
+    }
     log.warning(
         "recorded in the exception log",
-        extra={"stage": raised.stage, "code": raised.code, "exception_id": raised.exception_id},
+        extra={name: value for name, value in said.items() if value},
     )

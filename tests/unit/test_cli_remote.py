@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from werkzeug.serving import make_server
 
-from infra.local.cli import COMMANDS, main
+from infra.local.cli import COMMANDS, HERE_ALONE, main
 from shared.client import ApiError, ApiUnreachableError, Client, documents
 from shared.errors import DestinationRefusedError
 from shared.identity.settings import IdentitySettings
@@ -24,12 +24,11 @@ from shared.pipeline.source_states import state_of
 from shared.web.wsgi import create_app
 from tests.data import build
 from tests.embedded_system import System
+from tests.peers import free_port
 from tests.unit.destinations.scripted_http import Answer, Request, ScriptedHttp
 from tests.unit.web_fakes import KEY
 
 RULES = {"name": "main", "execution_mode": "ALL_MATCHES", "rules": []}
-# Commands that work on this machine, or send to a peer themselves.
-HERE_ALONE = {"demo", "up", "send", "test", "bench", "rehearse", "torture"}
 
 
 class Served:
@@ -383,6 +382,14 @@ def test_keys(there: Terminal, served: Served) -> None:
     assert there.json("keys", "create", "--user", "x", status=1)["error"]["code"] == "no-user"
 
 
+@pytest.mark.parametrize("name", sorted(HERE_ALONE))
+def test_what_works_here_alone_does_not_start_for_a_system_elsewhere(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--url", "http://127.0.0.1:9"]) == 2
+    assert "works here alone" in capsys.readouterr().err
+
+
 def test_no_command_looks_into_a_home_where_a_url_is_named(there: Terminal) -> None:
     """Whoever means another system must not change this one."""
     assert set(COMMANDS) >= HERE_ALONE
@@ -436,6 +443,14 @@ class TestClient:
             client.configuration()
         assert found.value.code == "no-api"
         assert "secret" not in str(found.value)
+
+    def test_whoever_cannot_be_asked_is_named(self) -> None:
+        with (
+            Client(f"http://127.0.0.1:{free_port()}/api/v1", "secret") as client,
+            pytest.raises(ApiUnreachableError) as found,
+        ):
+            client.configuration()
+        assert str(found.value) == f"{client.url}: no connection, or one that broke off"
 
     def test_nobody_answers(self) -> None:
         with (

@@ -51,6 +51,13 @@ def test_says_what_cannot_be_sent(tmp_path: Path) -> None:
     assert results[0].reason == "not a DICOM Part 10 file"
 
 
+def test_says_which_uid_a_file_lacks(tmp_path: Path) -> None:
+    path = shipped("CT_small.dcm", tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"\x02\x00\x03\x00UI", b"\x02\x00\x04\x00UI", 1))
+    assert "lacks Media Storage SOP Instance UID" in examine(path).reason
+
+
 def test_a_dicomdir_is_left_out(tmp_path: Path) -> None:
     """A folder from a disc has one, and it is no fault."""
     assert examine(shipped("DICOMDIR-empty.dcm", tmp_path)).outcome == SKIPPED

@@ -51,6 +51,15 @@ class TestText:
         assert "code=destination-refused" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("AXIOM_LOG_LEVEL", "loud"), ("AXIOM_LOG_FORMAT", "xml")]
+)
+def test_a_setting_that_is_none_is_named(name: str, wrong: str) -> None:
+    logs.check_settings({"AXIOM_LOG_LEVEL": "Debug", "AXIOM_LOG_FORMAT": ""})
+    with pytest.raises(ValueError, match=name):
+        logs.check_settings({name: wrong})
+
+
 class TestConfigured:
     def run(self, stderr: int, **environ: str) -> None:
         subprocess.run(

@@ -316,6 +316,15 @@ class TestReception:
             assert "CANARY" not in json.dumps(shown)
         assert "CANARY" not in caplog.text
 
+    def test_logs_why_there_is_a_new_entry(
+        self, ports: Ports, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        receive(ports, build.ct(changes={0x00100020: None}))
+        pump(ports)
+        (entry,) = ports.exceptions.list().documents
+        (told,) = [one for one in caplog.records if "exception log" in one.message]
+        assert told.__dict__["reason"] == entry.data["message"]
+
     def test_of_a_text_file_says_that_it_is_no_dicom(self, ports: Ports) -> None:
         with pytest.raises(NotDicomError):
             receive(ports, build.text_file())

@@ -9,7 +9,7 @@ import pytest
 from scp_gateway.dimse_status import answer_for
 from shared import errors
 from shared.errors import AxiomError
-from shared.refusals import REFUSALS, Refusal, refusal_for
+from shared.refusals import REFUSALS, Refusal, comment_on, refusal_for
 from shared.web.store_response import FailedInstance
 
 KINDS = [
@@ -49,3 +49,11 @@ def test_no_row_is_hidden_by_one_above() -> None:
     for kind, _ in REFUSALS:
         assert not any(issubclass(kind, earlier) for earlier in seen)
         seen.append(kind)
+
+
+def test_a_comment_is_cut_between_words_for_half_a_uid_is_another() -> None:
+    uid = "1.2.826.0.1.3680043.8.498.1234567890.1234567890.1234567890"
+    comments = [comment_on(errors.NotDicomError(f"{start} {uid}")) for start in ("its UID is", "")]
+    assert comments[0].endswith(" UID is...")
+    for comment in (*comments, comment_on(errors.NotDicomError("x" * 100))):
+        assert len(comment) <= 64

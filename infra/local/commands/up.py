@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -49,7 +50,8 @@ def command(as_json: bool) -> None:
     requests = StopRequests()
 
     def tell(text: str) -> None:
-        print(f"axiom: {text}", file=sys.stderr, flush=True)
+        at = datetime.now().astimezone().strftime("%H:%M:%S")
+        print(f"axiom: {at} {text}", file=sys.stderr, flush=True)
 
     supervisor = Supervisor(environment, tell=tell)
     supervisor.start()
