@@ -19,7 +19,7 @@ from shared.config.entities import (
 from shared.config.peers import DimsePeer
 from shared.config.query_retrieve import QueryRetrieve
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
-from shared.errors import SourceMisconfiguredError
+from shared.errors import AxiomError, SourceMisconfiguredError
 from shared.ports import Clock, SecretStore
 
 
@@ -82,6 +82,17 @@ class Archives:
             worklist = open_worklist(entity, configuration, self._secrets, self._clock, self._home)
             self._worklists[name] = (entity, table), worklist
             return worklist
+
+    def worklist_fault(self, name: str) -> str | None:
+        """Why the worklist cannot be shown now. Another SCP is not asked: modalities do that."""
+        entity = self._configuration().worklist(name)
+        if entity is not None and entity.type == "dimse":
+            return None
+        try:
+            next(iter(self.worklist(name).find(())), None)
+        except AxiomError as error:
+            return str(error)
+        return None
 
     def move_destination(
         self, services: QueryRetrieve, ae_title: str, *, calling_ae_title: str, timeout_s: float

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from infra.local.addresses import Addresses
 from infra.local.cli import COMMANDS, main
@@ -216,6 +217,26 @@ def test_health_fails_and_says_why_while_senders_are_turned_away(
     assert (status, document["checks"]["reception"]) == (1, "8 MiB are free")
 
 
+def test_health_fails_and_says_why_where_a_worklist_cannot_be_shown(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    home_of_its_own: Path,
+    tmp_path: Path,
+) -> None:
+    from infra.local.commands import health
+
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "worklists: [{name: ris, type: folder, path: nowhere}]\n"
+        "listeners: [{name: modalities, port: 11118, worklist: ris}]\n"
+    )
+    assert run_json(capsys, "config", "apply", str(site))[0] == 0
+    running = Addresses(str(home_of_its_own), 1, "localhost", 8080, "localhost", 11112, "AXIOM", ())
+    monkeypatch.setattr(health, "read_addresses", lambda _: running)
+    status, document = run_json(capsys, "health")
+    assert (status, "its folder is not there" in document["checks"]["worklist ris"]) == (1, True)
+
+
 def test_what_config_apply_stores_config_export_shows(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -282,6 +303,19 @@ def test_every_fault_of_a_configuration_is_listed_and_nothing_is_applied(
     assert run_json(capsys, "config", "export") == (0, before)
     status, _, err = run(capsys, "config", "apply", str(site))
     assert "destinations[0].name" in err
+
+
+def test_an_instance_that_nothing_was_decided_about_is_shown_by_its_entries(
+    capsys: pytest.CaptureFixture[str], home_of_its_own: Path
+) -> None:
+    home_of_its_own.mkdir()
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    raised = exception_from(ObjectMissingError("in/1"), stage=Stage.RULES, at=at)
+    open_ports().exceptions.record(replace(raised, receipt_id="r-1"))
+    status, shown = run_json(capsys, "instances", "show", "r-1")
+    assert (status, shown["state"]) == (0, "undecided")
+    assert [one["id"] for one in shown["exceptions"]] == [raised.exception_id]
+    assert run(capsys, "instances", "show", "r-2")[0] == 1
 
 
 def test_lists_of_an_empty_home_are_empty(

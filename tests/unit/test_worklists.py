@@ -407,6 +407,28 @@ def test_a_worklist_that_is_not_there_says_so(
         made(tmp_path).patients()
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [(gone_folder, "its folder is not there"), (gone_file, "cannot be read"), (csv, None)],
+)
+def test_whether_it_can_be_shown_is_known_before_a_modality_asks(
+    made: Any, words: str | None, tmp_path: Path
+) -> None:
+    fault = made(tmp_path).archives.worklist_fault("ris")
+    assert words in fault if words else fault is None
+
+
+def test_a_column_that_was_renamed_is_known_before_a_modality_asks(tmp_path: Path) -> None:
+    site = csv(tmp_path)
+    path = tmp_path / "crosswalks" / "steps.csv"
+    path.write_text(path.read_text().replace("mrn,", "number,"))
+    assert "no column 'mrn'" in (site.archives.worklist_fault("ris") or "")
+
+
+def test_another_scp_is_not_asked_whether_it_can_be_shown(tmp_path: Path) -> None:
+    assert nobody(tmp_path).archives.worklist_fault("ris") is None
+
+
 # ---- another SCP
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,9 @@ from infra.local import heartbeat
 from infra.local.addresses import read_addresses
 from infra.local.options import json_option, open_ports, read_environment, remote
 from infra.local.terminal import CommandFailedError, Terminal
+
+if TYPE_CHECKING:
+    from shared.pipeline.ports import Ports
 
 
 @click.command("health", help="Say whether every part of the running system works.")
@@ -42,7 +47,20 @@ def command(as_json: bool) -> int:
     checks = heartbeat.faults(home / "run", addresses.parts)
     checks.update({name: check() for name, check in ports.health_checks.items()})
     checks["reception"] = "; ".join(ports.receiver.closed()) or None
+    checks.update(_worklists(ports, home))
     return _tell(terminal, addresses.url, checks)
+
+
+def _worklists(ports: Ports, home: Path) -> dict[str, str | None]:
+    """What each worklist that a listener shows says of itself."""
+    listeners = ports.configuration.get().listeners
+    shown = sorted({one.worklist for one in listeners if one.enabled and one.worklist})
+    if not shown:
+        return {}
+    from shared.adapters.archives import Archives
+
+    archives = Archives(ports.configuration.get, ports.secrets, ports.clock, home)
+    return {f"worklist {name}": archives.worklist_fault(name) for name in shown}
 
 
 def _tell(terminal: Terminal, url: str, checks: Mapping[str, str | None]) -> int:
