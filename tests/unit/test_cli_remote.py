@@ -273,7 +273,9 @@ def test_instances(there: Terminal, served: Served) -> None:
     assert rest["next_cursor"] is None
     shown = there.json("instances", "show", build.uid("listed-1"))
     assert shown["receipt_id"] == receipts[1].receipt_id
-    assert "primary-storage" in there.text("instances", "show", receipts[1].receipt_id)
+    text = there.text("instances", "show", receipts[1].receipt_id)
+    assert "primary-storage" in text
+    assert shown["file"]["object_name"] in text
     assert there.json("instances", "show", "nope", status=1)["error"]["code"] == "not-found"
     there.text("instances", "list", "--cursor", "nope", status=1)
 
@@ -299,6 +301,17 @@ def test_an_instance_is_shown_to_who_may_not_see_what_its_values_were(
     shown = there.text("instances", "show", receipt.receipt_id)
     assert "(not shown)" in shown
     assert "S-77" not in shown
+
+
+def test_an_instance_that_nothing_was_decided_about_is_shown_by_its_entries(
+    there: Terminal, served: Served
+) -> None:
+    undecided = msgspec.structs.replace(served.receive("undecided"), receipt_id="r-undecided")
+    entry = served.fail(undecided)
+    shown = there.json("instances", "show", "r-undecided")
+    assert shown["state"] == "undecided"
+    assert [one["id"] for one in shown["exceptions"]] == [entry]
+    assert "A900H" in there.text("instances", "show", "r-undecided")
 
 
 def test_instances_that_wait(there: Terminal, served: Served) -> None:

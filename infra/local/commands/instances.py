@@ -14,6 +14,8 @@ from infra.local.terminal import CommandFailedError, Terminal
 
 STATES = ("routed", "collecting", "held", "discarded", "released", "quarantined")
 
+_MOST_ENTRIES = 20
+
 
 @click.group("instances", help="What was received, where it went, and what waits for a person.")
 def command() -> None:
@@ -84,9 +86,16 @@ def _there(state: str, study: str, limit: int, cursor: str | None) -> _Listed:
 @click.argument("identifier", metavar="RECEIPT|UID")
 @json_option
 def show(identifier: str, as_json: bool) -> None:
-    """Show one Instance: by receipt, or the newest with this SOP Instance UID."""
+    """Show one Instance: by receipt, or the newest with this SOP Instance UID.
+
+    Of one that nothing was decided about, or that a rule rejected: its entries of the exception
+    log.
+    """
     terminal = Terminal(as_json)
     record = _found_here(identifier) if remote() is None else _found_there(identifier)
+    if record is None and (entries := _entries_of(identifier)):
+        _print_undecided(terminal, entries)
+        return
     if record is None:
         raise CommandFailedError(
             f"no Instance {identifier}",
@@ -210,6 +219,28 @@ def _found_there(identifier: str) -> Record | None:
     return Record(found, {d["destination"]: d for d in found["deliveries"] if "attempts" in d})
 
 
+def _entries_of(receipt_id: str) -> list[Mapping[str, Any]]:
+    api = remote()
+    if api is not None:
+        return list(api.exceptions(limit=_MOST_ENTRIES, receipt_id=receipt_id).items)
+    log = open_ports().exceptions
+    page = log.list(where={"receipt_id": receipt_id}, limit=_MOST_ENTRIES)
+    return [document.data for document in page.documents]
+
+
+def _print_undecided(terminal: Terminal, entries: list[Mapping[str, Any]]) -> None:
+    shown = ("id", "last_at", "status", "stage", "code", "message", "hint")
+    rows = [{name: entry[name] for name in shown} for entry in entries]
+    receipt_id = entries[0]["receipt_id"]
+    terminal.document({"receipt_id": receipt_id, "state": "undecided", "exceptions": rows})
+    if not terminal.as_json:
+        terminal.table(
+            ["", ""],
+            [["receipt id", receipt_id], ["state", "undecided: see the exception log"]]
+            + [[name.replace("_", " "), row[name]] for row in rows for name in shown],
+        )
+
+
 def source_of(instance: Mapping[str, Any]) -> str:
     """Where an Instance came from, in short."""
     source = instance["source"]
@@ -232,6 +263,7 @@ def _print(terminal: Terminal, record: Record) -> None:
     rows = [[name.replace("_", " "), instance[name]] for name in shown if instance[name]]
     rows.append(["from", source_of(instance)])
     rows.append(["bytes", instance["file"]["size"]])
+    rows.append(["received file", instance["file"]["object_name"]])
     rows += [["rule", rule] for rule in instance["matched_rules"]]
     rows += [["warning", warning] for warning in instance["warnings"]]
     rows += [
