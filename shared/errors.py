@@ -458,8 +458,10 @@ class InstanceConflictError(PermanentError):
     code = "instance-conflict"
     category = Category.STORAGE
     hint = (
-        "Compare the two. Is the newer one wanted, a corrected header or what a changed rule makes"
-        " of it, the destination takes it with on_conflict: replace; changed pixels need a new UID."
+        "Compare the two: `axiom instances show` names the received file, below $AXIOM_HOME/objects"
+        " or in the bucket. Is the newer one wanted, a corrected header or what a changed rule"
+        " makes of it, the destination takes it with on_conflict: replace; changed pixels need a"
+        " new UID."
     )
     template = "{}: other bytes are there (their CRC32C or digest differs): stored {}, received {}"
 
@@ -488,7 +490,10 @@ class SourceUnavailableError(TransientError):
 
     code = "source-unavailable"
     category = Category.NETWORK
-    hint = "It is asked again by itself, with growing pauses."
+    hint = (
+        "See that it runs and can be reached. Scheduled polls and pulls try it again by themselves,"
+        " with growing pauses; a check or a search does not."
+    )
     template = "{}: {}"
 
 

@@ -196,7 +196,7 @@ def _add_entity_routes(
                 "still-used",
                 f"The {noun} is still used.",
                 hint=f"Change what uses it first: GET {URL_PREFIX}/{collection}/NAME/references.",
-                faults=error.faults,
+                faults=[Fault(f.path, f"uses the {noun} {path.name!r}") for f in error.faults],
             ) from None
         return Response(status=204)
 

@@ -191,6 +191,9 @@ class TestReferences:
     def test_keep_it_from_being_removed(self, client: FlaskClient) -> None:
         refused = client.delete(f"{CONFIG}/destinations/pacs", headers=AUTHORIZED)
         assert (refused.status_code, refused.get_json()["code"]) == (409, "still-used")
+        (fault,) = refused.get_json()["faults"]
+        assert fault["path"] == "rulesets[0].rules[0].destinations[0]"
+        assert fault["message"] == "uses the destination 'pacs'"
         assert client.delete(f"{CONFIG}/rulesets/main", headers=AUTHORIZED).status_code == 204
         assert client.delete(f"{CONFIG}/destinations/pacs", headers=AUTHORIZED).status_code == 204
 

@@ -55,6 +55,12 @@ _INSTEAD_S = 300.0
 class _SyntaxRefusedError(DestinationRefusedError):
     """The peer takes associations, but not this SOP Class in this Transfer Syntax."""
 
+    hint = (
+        "Have the peer accept this SOP Class in this Transfer Syntax, or set the destination's"
+        " transcode_when_refused: true, which tries Explicit and Implicit VR Little Endian, too."
+        " Then retry."
+    )
+
 
 class StorageScpDestination:
     """A Destination that is a Storage SCP."""
@@ -182,8 +188,9 @@ class StorageScpDestination:
                     size = sum(map(len, data_set))
                     response = self._store(context, calling_ae_title, store, size)
                 except ContextRefusedError as error:
-                    refused = outcomes.failure(outcomes.client_error(error), self._name)
-                    raise _SyntaxRefusedError(*refused.args) from error
+                    words = outcomes.client_error(error).meaning
+                    asked = f"{context.abstract_syntax} in {context.transfer_syntax}"
+                    raise _SyntaxRefusedError(self._name, f"{words}: {asked}") from error
         except DestinationUnavailableError as error:
             error.may_be_stored = is_begun
             raise

@@ -397,8 +397,11 @@ def test_a_refused_kind_does_not_hold_up_the_others(destination: Make, tmp_path:
         delivery = destination(scp.port)
         delivery.deliver(outgoing(tmp_path, build.ct()))
         for number in range(3):
-            with pytest.raises(DestinationRefusedError, match="not accepted"):
+            with pytest.raises(DestinationRefusedError, match="not accepted") as refused:
                 delivery.deliver(outgoing(tmp_path, build.mr(instance=str(number))))
+            syntax = build.EXPLICIT_VR_LITTLE_ENDIAN
+            assert f"{build.MR_IMAGE_STORAGE} in {syntax}" in str(refused.value)
+            assert "transcode_when_refused" in refused.value.hint
             delivery.deliver(outgoing(tmp_path, build.ct(instance=str(number))))
 
 
