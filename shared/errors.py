@@ -43,10 +43,12 @@ class AxiomError(Exception):
 class PermanentError(AxiomError):
     """Trying again changes nothing: a person has to look.
 
-    `may_be_stored` is True where a destination may have taken the Instance all the same.
+    `may_be_stored` is True where a destination may have taken the Instance all the same,
+    `refuses_all` where it would refuse any other just as well.
     """
 
     may_be_stored = False
+    refuses_all = False
 
 
 class TransientError(AxiomError):

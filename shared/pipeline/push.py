@@ -1,7 +1,8 @@
 """What a stage's entry point does with one pushed message: parse, call, record.
 
 Pub/Sub pushes a message over HTTP; the embedded runner hands the same values to the same entry
-points without HTTP. 204 acknowledges; 503 and 500 have the message delivered again.
+points without HTTP. 204 acknowledges; 503 and 500 have the message delivered again. Words beside a
+204, which HTTP leaves out, say that the far end refuses all that is sent to it.
 """
 
 from __future__ import annotations
@@ -281,7 +282,8 @@ def _record(
         retry_message=data,
     )
     _publish(raised, ports)
-    return "", 204, {}
+    refuses_all = isinstance(error, PermanentError) and error.refuses_all
+    return str(error) if refuses_all else "", 204, {}
 
 
 def _publish(raised: ExceptionRaised, ports: Ports) -> None:

@@ -288,7 +288,11 @@ class StorageScpDestination:
             verdict = outcomes.association_rejection(
                 rejected.result, rejected.source, rejected.reason
             )
-            raise outcomes.failure(verdict, self._name, "association rejected") from error
+            failure = outcomes.failure(verdict, self._name, "association rejected")
+            if isinstance(failure, PermanentError):
+                # It has not even heard which Instance it is.
+                failure.refuses_all = True
+            raise failure from error
         except (AssociationLostError, ProtocolError) as error:
             # Their texts are ours.
             raise outcomes.failure(outcomes.client_error(error), self._name, str(error)) from error

@@ -247,7 +247,9 @@ def failure(
         unavailable.retry_after_s = retry_after_s
         return unavailable
     if verdict.outcome is Outcome.MISCONFIGURED:
-        return DestinationMisconfiguredError(destination, text)
+        misconfigured = DestinationMisconfiguredError(destination, text)
+        misconfigured.refuses_all = True
+        return misconfigured
     return DestinationRefusedError(destination, text)
 
 

@@ -461,11 +461,9 @@ class Runner:
             return None
 
     def _judge(self, lane: Lane, work: Work, answer: _Answer, budget_s: float | None) -> None:
-        if answer.is_done:
+        if answer.is_done and not answer.words:
             lane.succeeded()
-            self._settler.add([Settlement(work)])
-            return
-        if answer.status in _UNAVAILABLE or lane.is_probing:
+        elif answer.is_done or answer.status in _UNAVAILABLE or lane.is_probing:
             lane.failed(
                 self._clock.monotonic_s(),
                 self._jitter(),
@@ -475,7 +473,9 @@ class Runner:
             )
             if lane.is_probing:
                 self._hand_back(lane)
-        self._settler.add([self._try_again(work, answer, budget_s)])
+        is_done = answer.is_done
+        settlement = Settlement(work) if is_done else self._try_again(work, answer, budget_s)
+        self._settler.add([settlement])
 
     def _try_again(self, work: Work, answer: _Answer, budget_s: float | None) -> Settlement:
         leased = work.leased

@@ -22,6 +22,7 @@ from shared.errors import (
     DestinationRefusedError,
     DestinationUnavailableError,
     InstanceConflictError,
+    PermanentError,
 )
 from tests.data import build
 from tests.unit.destinations.received import outgoing
@@ -383,8 +384,10 @@ def rejects(result: int, source: int, reason: int) -> Script:
 def test_a_rejected_association_says_why(
     destination: Make, tmp_path: Path, rejection: tuple[int, int, int], error: type[Exception]
 ) -> None:
-    with ScriptedScp(rejects(*rejection)) as scp, pytest.raises(error, match="rejected"):
+    with ScriptedScp(rejects(*rejection)) as scp, pytest.raises(error, match="rejected") as raised:
         destination(scp.port).deliver(outgoing(tmp_path, build.ct()))
+    if isinstance(raised.value, PermanentError):
+        assert raised.value.refuses_all
 
 
 def test_a_refused_kind_does_not_hold_up_the_others(destination: Make, tmp_path: Path) -> None:

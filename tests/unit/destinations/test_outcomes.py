@@ -99,6 +99,7 @@ def test_an_outcome_becomes_the_error_that_says_what_happens_next(
     error = outcomes.failure(Verdict(outcome, "meaning"), "pacs", "words", retry_after_s=7)
     assert type(error) is kind
     assert str(error) == "pacs: meaning: words"
+    assert getattr(error, "refuses_all", False) is (outcome is Outcome.MISCONFIGURED)
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert getattr(again, "retry_after_s", None) == (7 if outcome is Outcome.TRANSIENT else None)

@@ -154,6 +154,35 @@ def test_how_a_lane_is_is_told_when_it_changes(bus: SqliteMessageBus, clock: Fak
         assert not last.last_error
 
 
+def test_one_that_refuses_all_for_good_is_asked_for_one_at_a_time(
+    bus: SqliteMessageBus, clock: FakeClock
+) -> None:
+    """Each of these is in the exception log; the rest waits until somebody has mended it."""
+    told: list[LaneState] = []
+    is_mended = Event()
+
+    def refuse(_: PushRequest) -> PushResponse:
+        return ("" if is_mended.is_set() else "pacs: Unauthorized: 401"), 204, {}
+
+    runner = Runner(
+        bus, {Topic.DELIVERY_REQUESTED: refuse}, clock, jitter=lambda: 1.0, tell=told.append
+    )
+    bus.publish(Outgoing(Topic.DELIVERY_REQUESTED, b"%d" % n, lane="pacs") for n in range(100))
+    with Running(runner):
+        wait_until(lambda: bool(told) and told[-1].circuit == "open", 20.0, "it to open", 0.005)
+        assert told[-1].last_error == "pacs: Unauthorized: 401"
+        assert told[-1].failures >= 5
+        wait_until(lambda: not runner._held, 20.0, "all settled", 0.005)
+        assert left(bus) > 80
+        is_mended.set()
+
+        def has_arrived() -> bool:
+            clock.advance(10)
+            return left(bus) == 0 and told[-1].circuit == "closed"
+
+        wait_until(has_arrived, 60.0, "the others to arrive", 0.005)
+
+
 def test_the_retry_budget_is_a_setting_that_may_change(
     bus: SqliteMessageBus, clock: FakeClock
 ) -> None:
