@@ -19,7 +19,7 @@ from infra.local.cli import COMMANDS, main
 from infra.local.options import open_ports
 from infra.local.terminal import Terminal
 from shared.errors import ObjectMissingError
-from shared.messages import Stage
+from shared.messages import Stage, Topic
 from shared.pipeline.admission import Admission
 from shared.pipeline.exceptions import exception_from
 
@@ -376,6 +376,23 @@ def test_retry_without_naming_any_is_usage(
 ) -> None:
     home_of_its_own.mkdir()
     assert run(capsys, "exceptions", "retry")[0] == 2
+
+
+def test_a_retry_while_nothing_runs_says_that_it_waits(
+    capsys: pytest.CaptureFixture[str], home_of_its_own: Path
+) -> None:
+    home_of_its_own.mkdir()
+    raised = exception_from(
+        ObjectMissingError("in/1"),
+        stage=Stage.RULES,
+        at=datetime(2026, 11, 21, tzinfo=UTC),
+        retry_topic=Topic.INSTANCE_RECEIVED,
+        retry_message=b"{}",
+    )
+    open_ports().exceptions.record(raised)
+    status, out, _ = run(capsys, "exceptions", "retry", raised.exception_id)
+    assert status == 0
+    assert "what is retried waits until one does" in " ".join(out.split())
 
 
 def test_no_colour_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

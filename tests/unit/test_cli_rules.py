@@ -110,6 +110,13 @@ class TestRulesValidate:
         paths = [fault["path"] for fault in told["error"]["faults"]]
         assert sorted(paths) == ["rules[0].actons", "rules[0].destinations[0]"]
 
+    def test_sees_what_is_no_field_of_a_configuration(self, axiom: Axiom, tmp_path: Path) -> None:
+        file = tmp_path / "x.yaml"
+        file.write_text("destnations: []\nrulesets: [{name: x, rules: []}]\n")
+        told = axiom("rules", "validate", "--alone", file, "--json", status=1)
+        (fault,) = told["error"]["faults"]
+        assert (fault["path"], fault["hint"]) == ("destnations", "did you mean destinations?")
+
     def test_alone_asks_for_no_destination(self, axiom: Axiom, site: Path) -> None:
         files = sorted(COOKBOOK.glob("R*.yaml"))
         assert len(axiom("rules", "validate", "--alone", *files, "--json")["valid"]) == 16

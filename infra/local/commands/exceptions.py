@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.local.acting import act, all_option, dry_run_option, filter_option
-from infra.local.options import Moment, json_option, open_ports, remote
+from infra.local.addresses import read_addresses
+from infra.local.options import Moment, json_option, open_ports, read_environment, remote
 from infra.local.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def retry(
     """Try what failed once more; an entry opens again if it fails again."""
     from shared.pipeline.jobs import Action
 
-    return act(
+    status = act(
         Action("exceptions", "retry", destination, with_current_rules),
         exception_ids,
         everything=everything,
@@ -177,6 +178,13 @@ def retry(
         done="retried",
         as_json=as_json,
     )
+    if not (status or dry_run or as_json) and remote() is None:
+        home = read_environment().home
+        if read_addresses(home) is None:
+            Terminal(as_json).say(
+                f"No system runs on {home}: what is retried waits until one does."
+            )
+    return status
 
 
 @command.command("archive")

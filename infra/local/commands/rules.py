@@ -243,12 +243,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 def _rulesets(file: Path) -> list[Mapping[str, Any]]:
     from infra.local.documents import read_configuration
+    from shared.config.entities import Configuration
+    from shared.errors import Fault, InvalidConfigurationError
+    from shared.rules.reading import nearest
 
     if file.is_dir():
         raise CommandFailedError(f"no *.yaml, *.yml or *.json file in {file}", code="unreadable")
     document = read_configuration(file)
     rulesets = document.get("rulesets")
     if "rules" not in document and isinstance(rulesets, list):
+        known = sorted(Configuration.model_fields)
+        faults = [
+            Fault(name[:100], "is no field here", nearest(name, known))
+            for name in map(str, document)
+            if name not in known
+        ]
+        if faults:
+            raise InvalidConfigurationError(*faults)
         return [one if isinstance(one, Mapping) else {} for one in rulesets]
     return [document]
 
