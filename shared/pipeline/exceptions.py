@@ -184,9 +184,10 @@ class ExceptionLog:
         again.
 
         With `destination` the Instance goes there instead; with `with_current_rules` these decide
-        about the received file anew, which closes what is open about rules that failed. Raises:
-        DocumentMissingError; NothingToRetryError if nothing was accepted that could be retried;
-        NeedsCurrentRulesError; WrongStateError if it was discarded.
+        about the received file anew. That closes what is open about rules that failed on it, as
+        does sending it elsewhere because one failed. Raises: DocumentMissingError;
+        NothingToRetryError if nothing was accepted that could be retried; NeedsCurrentRulesError;
+        WrongStateError if it was discarded.
         """
         entry = self.get(exception_id)
         if entry["status"] == DISCARDED:
@@ -197,7 +198,8 @@ class ExceptionLog:
             message = again.elsewhere(entry, destination, self._documents)
         else:
             message = again.same_again(entry, self._documents)
-        if with_current_rules and entry["receipt_id"]:
+        is_of_rule = entry["code"] == RuleFailedError.code
+        if entry["receipt_id"] and (with_current_rules or is_of_rule):
             self._close(entry["receipt_id"], RuleFailedError.code, RETRIED, by, but=exception_id)
         # In this order: if we end in between, the work is queued and the entry still open.
         self._bus.publish([message])

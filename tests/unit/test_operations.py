@@ -179,7 +179,9 @@ class TestARetry:
         assert system.instance(receipt)["decision"] == 1
         assert {one["status"] for one in system.entries()} == {"retried"}, other["id"]
 
-    def test_with_the_current_rules_that_fail_again_opens_all_that_do(self, system: System) -> None:
+    def test_that_deals_with_one_failed_rule_closes_all_until_they_fail_again(
+        self, system: System
+    ) -> None:
         failing(system, "one", "two")
         system.receive(FIRST)
         system.pump()
@@ -188,6 +190,10 @@ class TestARetry:
         assert not system.entries(status="open")
         system.pump()
         assert len(system.entries(status="open")) == 2
+        system.ports.exceptions.retry(first["id"], by="test", destination="spare")
+        system.pump()
+        assert not system.entries(status="open")
+        assert len(system.peers["spare"].stored) == 1
 
     def test_of_what_a_rule_rejected_asks_the_current_rules(
         self, system: System, client: FlaskClient
