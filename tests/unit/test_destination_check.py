@@ -226,6 +226,7 @@ class TestASource:
         answer = response.get_json()
         assert (response.status_code, answer["ok"]) == (200, False)
         assert (answer["source"], answer["code"]) == ("pacs", "source-unavailable")
+        assert "a check or a search does not" in answer["hint"]
         (entry,) = (
             one.data
             for one in AuditLog(ports.documents, ports.clock).list().documents

@@ -324,6 +324,27 @@ class TestPeople:
         )
         assert answer.status_code == 409
 
+    def test_are_told_to_ask_again_where_the_destination_does_not_answer(
+        self,
+        system: System,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        place = {"host": "127.0.0.1", "port": free_port(), "ae_title": "X"}
+        system.ports.configuration.create(
+            "destinations", {"name": "pacs", "type": "dimse", "timeout_s": 2, **place}, by="test"
+        )
+        system.clock.advance(1)
+        monkeypatch.setenv("AXIOM_HOME", str(system.home))
+        bootstrap.from_environment.cache_clear()
+        try:
+            assert main(["reconcile", "--destination", "pacs", "--json"]) == 1
+        finally:
+            bootstrap.from_environment.cache_clear()
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "destination-unavailable"
+        assert error["hint"].startswith("Nothing was compared")
+
     def test_use_it_from_the_command_line(
         self,
         system: System,

@@ -41,6 +41,7 @@ def command(
 
     Exit status 1 if something is missing that was not requeued.
     """
+    from shared.errors import TransientError
     from shared.pipeline import reconcile
 
     terminal = Terminal(as_json)
@@ -58,7 +59,11 @@ def command(
         created = reconcile.create(
             source, destination, ports, by=principal(), since=since, requeue=requeue
         )
-        found = reconcile.work(created["id"], ports)
+        try:
+            found = reconcile.work(created["id"], ports)
+        except TransientError as error:
+            hint = "Nothing was compared: ask again once the destination answers."
+            raise CommandFailedError(str(error), hint=hint, code=error.code) from None
     if found["state"] != reconcile.FINISHED:
         raise CommandFailedError(str(found["reason"]), code="not-reconciled")
     terminal.document(found)
