@@ -274,6 +274,18 @@ class TestAStorageScp:
 
 
 class TestOneThatIsAskedByStudy:
+    @pytest.mark.parametrize(("type_", "address"), [("dicomweb", "/dicom-web"), ("orthanc", "")])
+    def test_is_not_asked_for_the_instances_of_no_study(
+        self, system: System, type_: str, address: str
+    ) -> None:
+        url = f"http://127.0.0.1:{free_port()}{address}"
+        system.ports.configuration.create(
+            "destinations", {"name": "pacs", "type": type_, "base_url": url}, by="test"
+        )
+        system.clock.advance(1)
+        with system.ports.inventory("pacs") as inventory:
+            assert inventory.instances("") is None
+
     @pytest.mark.parametrize("is_delivered", [True, False])
     def test_misses_nothing_of_what_belongs_to_no_study(
         self, system: System, is_delivered: bool
