@@ -59,10 +59,11 @@ _INTEGER_VRS: Final = frozenset({"US", "SS", "UL", "SL", "SV", "UV"})
 _MOST_KEYS: Final = 1000
 _DEEPEST: Final = 8
 _MOST_ITEMS: Final = 1000
-# One date or time of a key, with the dots and colons of ACR-NEMA.
+# One date or time of a key, with the dots and colons of ACR-NEMA. Bounds as 99999999 and 240000
+# are no days and times, but what lies within them is clear.
 _MOMENTS: Final = {
-    "DA": r"\d{4}\.?(0[1-9]|1[0-2])\.?(0[1-9]|[12]\d|3[01])",
-    "TM": r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?",
+    "DA": r"\d{4}\.?\d\d\.?\d\d",
+    "TM": r"\d\d(:?\d\d(:?\d\d(\.\d{1,6})?)?)?",
 }
 _MOMENT_KEYS: Final = {
     vr: re.compile(rf"({one})?( *- *({one})?)?", re.ASCII) for vr, one in _MOMENTS.items()

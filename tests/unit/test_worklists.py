@@ -261,7 +261,7 @@ def test_a_row_whose_patient_id_dicom_does_not_allow_is_left_out(
 
 
 @pytest.mark.parametrize(
-    "within", [{DATE: "garbage"}, {DATE: "2026-11-21"}, {DATE: "20261321"}, {TIME: "8:30 AM"}]
+    "within", [{DATE: "garbage"}, {DATE: "2026-11-21"}, {DATE: "2026112"}, {TIME: "8:30 AM"}]
 )
 def test_a_date_or_time_that_is_none_is_refused(within: dict[str, str]) -> None:
     with pytest.raises(MalformedIdentifierError, match=r"is no (DA|TM)"):
@@ -274,6 +274,7 @@ def test_a_date_or_time_that_is_none_is_refused(within: dict[str, str]) -> None:
         {DATE: "2026.11.21", TIME: "08:30"},
         {DATE: "20261121 - 20261122", TIME: "-0830"},
         {DATE: "*", TIME: "083000.5-"},
+        {DATE: "19000101-99999999", TIME: "000000-240000"},
         {DATE: "20261121\\20261122"},
     ],
 )
