@@ -254,7 +254,7 @@ class CorpusRun:
         at_storescp = Counter(_body_digest(path.read_bytes()) for path in storescp.files())
         bodies_of: dict[str, set[str]] = defaultdict(set)
         received: dict[str, bytes] = {}
-        at_scp: dict[tuple[str, str], list[bytes]] = defaultdict(list)
+        at_scp: dict[tuple[str, str], list[list[bytes]]] = defaultdict(list)
         instances = axiom.get_all("/api/v1/instances")
         for instance in instances:
             data = (axiom.home / "objects" / instance["file"]["object_name"]).read_bytes()
@@ -275,18 +275,25 @@ class CorpusRun:
                 ]
                 if not any(path.exists() and _is_same(path.read_bytes(), data) for path in copies):
                     self.faults.append(f"{receipt_id}: the folder has no such copy")
-            # The same Instance that came again is there once.
-            if (receipt_id, scp) in delivered and not any(
-                _is_same(earlier, data) for earlier in at_scp[scp, uid]
-            ):
-                at_scp[scp, uid].append(data)
-                at_storescp[_body_digest(data)] -= 1
-                if at_storescp[_body_digest(data)] < 0:
-                    self.faults.append(f"{receipt_id}: storescp has no such Pixel Data")
+            if (receipt_id, scp) in delivered:
+                # The same Instance that came again is there once, as it came one of these times.
+                of_one = at_scp[scp, uid]
+                alike = next((group for group in of_one if _is_same(group[0], data)), None)
+                if alike is None:
+                    of_one.append([data])
+                else:
+                    alike.append(data)
             if (receipt_id, web) in delivered and (
                 _body_digest(orthanc.file(uid)) not in bodies_of[uid]
             ):
                 self.faults.append(f"{receipt_id}: Orthanc has other Pixel Data")
+        for (scp, uid), of_one in at_scp.items():
+            for group in of_one:
+                there = next((d for d in map(_body_digest, group) if at_storescp[d] > 0), None)
+                if there is None:
+                    self.faults.append(f"{uid}: {scp} has no such Pixel Data")
+                else:
+                    at_storescp[there] -= 1
         for sent in self.sent:
             for receipt in sent.receipts:
                 self._check_against_source(sent, received[receipt["receipt_id"]])
