@@ -94,9 +94,9 @@ def run_demo(folder: Path, tell: Callable[[str], None]) -> Outcome:
         nodes.append(main)
         receiving = _Node(folder / "receiving-home", log, parts=_RECEIVING_PARTS)
         nodes.append(receiving)
+        receiving.start(_receiving_configuration(folder))
         pacs_port = _start_peer(folder / PACS, stack)
-        receiving.ports.configuration.apply(_receiving_configuration(folder), by="demo")
-        main.ports.configuration.apply(_configuration(folder, receiving, pacs_port), by="demo")
+        main.start(_configuration(folder, receiving, pacs_port))
         for node in nodes:
             node.supervisor.wait_until_ready()
         tell("sending over C-STORE and STOW-RS")
@@ -121,8 +121,12 @@ class _Node:
             Environment.read({}), home=home, http_port=0, dimse_port=0, api_key=self.api_key
         )
         self.supervisor = Supervisor(environment, output=log, parts=parts)
-        self.supervisor.start()
         self.ports = bootstrap.embedded(environment)
+
+    def start(self, configuration: dict[str, Any]) -> None:
+        """Start it with this configuration: no part may have read another one before."""
+        self.ports.configuration.apply(configuration, by="demo")
+        self.supervisor.start()
 
     @property
     def dicomweb_url(self) -> str:
