@@ -71,7 +71,10 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
+            deadline_s = time.monotonic() + _READY_WITHIN_S
             while _listens(self.port):  # its children are dying yet
+                if time.monotonic() > deadline_s:
+                    raise CommandFailedError(f"{self.name} outlives SIGKILL", code="not-killed")
                 time.sleep(0.01)
 
     def end(self) -> float:
