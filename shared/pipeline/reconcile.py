@@ -77,11 +77,6 @@ class Difference(Struct):
         default_factory=lambda: {"missing": [], "failed": [], "extra": []}
     )
 
-    @property
-    def is_complete(self) -> bool:
-        """True if all that should be there is, or is on its way again."""
-        return self.missing + self.failed == self.requeued
-
     def name(self, kind: str, study_instance_uid: str, sop_instance_uid: str, **more: str) -> None:
         """Name one Instance, unless enough are."""
         if len(self.named[kind]) < _NAMED:

@@ -107,11 +107,6 @@ def peak_mib(pid: int) -> float:
     return _status_kib(pid, "VmHWM") / 1024
 
 
-def resident_mib(pid: int) -> float:
-    """What of a process's memory is resident now."""
-    return _status_kib(pid, "VmRSS") / 1024
-
-
 @contextmanager
 def running(
     command: Sequence[str | Path],

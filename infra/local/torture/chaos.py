@@ -11,9 +11,10 @@ from pathlib import Path
 
 import requests
 
+from infra.local.part import PART_NAMES
 from infra.local.torture.configuration import NO_ROOM, settings, stamp_of
 from infra.local.torture.operator import Operator
-from infra.local.torture.system import PARTS, System
+from infra.local.torture.system import System
 from shared import crash_points
 from shared.adapters.embedded.clock import SystemClock
 from shared.adapters.embedded.message_bus import SqliteMessageBus
@@ -85,7 +86,7 @@ class Chaos:
     # ---- what goes wrong --------------------------------------------------------------------
 
     def _kill_part(self) -> None:
-        self._system.kill_part(self._random.choice(PARTS))
+        self._system.kill_part(self._random.choice(PART_NAMES))
 
     def _kill_child(self) -> None:
         self._system.kill_part("http", child=True)

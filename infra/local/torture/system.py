@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import requests
 
 from infra.local import heartbeat
 from infra.local.addresses import claim_port
-from infra.local.part import PART_NAMES, process_name
+from infra.local.part import process_name
 from infra.local.terminal import CommandFailedError
 from shared.adapters.embedded import clock
 from shared.crash_points import VARIABLE
@@ -166,16 +165,6 @@ class System:
         except OSError:
             return False
         return name == process_name(part) and f"AXIOM_HOME={self.home}".encode() in environment
-
-
-PARTS = PART_NAMES
-
-
-def configuration_of(answer: requests.Response) -> Mapping[str, Any]:
-    """The configuration that an answer brings. Raises: requests.RequestException."""
-    answer.raise_for_status()
-    found: Mapping[str, Any] = json.loads(answer.content)
-    return found
 
 
 def _children(pid: int) -> list[int]:
