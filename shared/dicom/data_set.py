@@ -415,6 +415,11 @@ class DataSet:
         """True if the bytes would be read in this data set as one Data Element of this tag."""
         if len(chunk) > MAX_HEADER_VALUE_BYTES:
             return False  # the Body would start there
+        if len(chunk) >= 8 and not self.is_implicit_vr:
+            head = _EXPLICIT_LE if self.is_little_endian else _EXPLICIT_BE
+            group, element, vr, length = head.unpack_from(chunk)
+            if vr in _SHORT:  # nearly all
+                return group << 16 | element == tag and length == len(chunk) - 8
         alone = DataSet(
             chunk, 0, is_implicit_vr=self.is_implicit_vr, is_little_endian=self.is_little_endian
         )

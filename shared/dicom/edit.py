@@ -408,7 +408,7 @@ class HeaderEdit:
     def _delete_duplicates(self, target: AttributePath, by: str) -> None:
         """Of a tag that stands twice at the top, leave one to replace."""
         if len(target.steps) == 1:
-            while self._data_set.count(target.last.tag) > 1:
+            while self._data_set.stands_twice(target.last.tag):
                 self._replace(target, None, "", by)
 
     def _follow_in_file_meta(self, target: AttributePath, raw: bytes, by: str) -> None:

@@ -55,11 +55,9 @@ class EditedDataSet:
         """In the order of the bytes; a tag that stands twice comes twice."""
         return list(self._tags)
 
-    def count(self, tag: int) -> int:
-        """How often the tag stands here: 0, 1, or more where a sender got it wrong."""
-        if self._in_order:
-            return 1 if self._index(tag) is not None else 0
-        return self._tags.count(tag)
+    def stands_twice(self, tag: int) -> bool:
+        """True where a sender got it wrong, or more than twice."""
+        return not self._in_order and self._tags.count(tag) > 1
 
     def element_bytes(self, tag: int) -> bytes | None:
         """The whole Data Element; the last one where the tag stands twice."""
@@ -68,15 +66,19 @@ class EditedDataSet:
 
     def view(self, tag: int) -> DataSet:
         """A data set in which `tag` can be read as it is now, if it is there at all."""
-        index = self._index(tag)
         if not self.is_edited:
             return self.base
-        is_as_it_was = self._in_order and index is not None and self._chunks[index] is None
-        if is_as_it_was and not self._has_new_character_set:
+        is_in_block = tag & 0x10000 and tag & 0xFF00
+        is_as_it_was = self._in_order and tag not in self._edited
+        if (
+            is_as_it_was
+            and not self._has_new_character_set
+            and (not is_in_block or tag in self.base.entries)
+        ):
             return self.base
         known = self._views.get(tag)
         if known is None:
-            is_in_block = tag & 0x10000 and tag & 0xFF00
+            index = self._index(tag)
             reserved = self.element_bytes(creator_tag(tag)) if is_in_block else None
             data = (reserved or b"") + (b"" if index is None else self._bytes(index))
             known = self._views[tag] = self._data_set_of(data)
@@ -269,6 +271,8 @@ class EditedDataSet:
         length_tag = tag & 0xFFFF0000
         if tag == length_tag or not difference:
             return
+        if length_tag not in self.base.entries and length_tag not in self._edited:
+            return  # nearly always
         index = self._index(length_tag)
         if index is None:
             return
