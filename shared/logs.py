@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -24,6 +25,9 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
     "taskName",
 }
 _FORMATS = ("json", "text")
+_OURS = ("shared", "scp_gateway", "infra", "functions", "__main__")
+# They log Values of the data sets that they meet, and URLs that a search made of Values.
+_TALKATIVE = ("pynetdicom", "pydicom", "urllib3")
 
 
 class JsonFormatter(logging.Formatter):
@@ -110,10 +114,15 @@ def configure(part: str) -> None:
     handler.setFormatter(TextFormatter(part) if is_text else JsonFormatter(part, project))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_level(os.environ, logging.WARNING if is_text else logging.INFO))
-    # pynetdicom and pydicom log Values of the data sets they meet.
-    for talkative in ("pynetdicom", "pydicom"):
-        logging.getLogger(talkative).setLevel(logging.CRITICAL)
+    level = _level(os.environ, logging.WARNING if is_text else logging.INFO)
+    # What libraries have to say of their inner life is nothing that they check for Values.
+    root.setLevel(max(level, logging.INFO))
+    for package in _OURS:
+        logging.getLogger(package).setLevel(level)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    # pydicom's quote Values, and no operator can act on any library's.
+    warnings.simplefilter("ignore")
 
 
 def check_settings(environ: Mapping[str, str] = os.environ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,53 +20,11 @@ from shared.pipeline.audit_forwarding import Forwarder
 from shared.ports import DocumentStore
 from tests.certificates import Authority
 from tests.embedded_system import System
+from tests.syslog_repository import Repository
 
 _LINE = re.compile(
     rb"<85>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S+) axiom-flow (\d+) DICOM\+RFC3881 - \xef\xbb\xbf(.*)"
 )
-
-
-class Repository:
-    """Takes syslog over TCP or TLS on loopback, until it is closed."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._context = context
-        self.messages: list[bytes] = []
-        self._came = threading.Condition()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def wait_for(self, number: int) -> list[bytes]:
-        with self._came:
-            assert self._came.wait_for(lambda: len(self.messages) >= number, 60)
-            return list(self.messages)
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection = self._listener.accept()[0]
-                if self._context is not None:
-                    connection = self._context.wrap_socket(connection, server_side=True)
-            except ssl.SSLError:
-                continue
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as stream:
-                while length := self._length(stream.read(1), stream):
-                    with self._came:
-                        self.messages.append(stream.read(length))
-                        self._came.notify_all()
-
-    @staticmethod
-    def _length(first: bytes, stream: object) -> int:
-        digits = first
-        while digits and not digits.endswith(b" "):
-            digits += stream.read(1)  # type: ignore[attr-defined]
-        return int(digits) if digits else 0
 
 
 @pytest.fixture

@@ -19,9 +19,14 @@ from tests.conftest import ROOT
 _PROGRAM = """
 from shared import logs
 import logging
+import warnings
 logs.configure("gateway")
+warnings.warn("Invalid value for VR DA: 'CANARY^YELLOW'")
 logging.getLogger("x").info("listening")
 logging.getLogger("x").warning("refused", extra={"code": "not-dicom"})
+logging.getLogger("shared.x").debug("deciding")
+logging.getLogger("x").debug("SELECT 'CANARY^YELLOW'")
+logging.getLogger("urllib3.connectionpool").warning("GET /studies?00100010=CANARY%5EYELLOW")
 """
 
 
@@ -104,6 +109,14 @@ class TestConfigured:
                 self.run(file.fileno(), **environ)
             lines = (tmp_path / "log").read_text().splitlines()
             assert [json.loads(line)["part"] for line in lines] == ["gateway"] * number
+
+    def test_only_our_own_parts_say_more(self, tmp_path: Path) -> None:
+        """A library's inner life holds statements and URLs, and those hold Values."""
+        with (tmp_path / "log").open("wb") as file:
+            self.run(file.fileno(), AXIOM_LOG_LEVEL="debug")
+        lines = (tmp_path / "log").read_text().splitlines()
+        said = [json.loads(line)["message"] for line in lines]
+        assert said == ["listening", "refused", "deciding"]
 
     def test_the_format_is_chosen(self, tmp_path: Path) -> None:
         with (tmp_path / "log").open("wb") as file:
