@@ -78,8 +78,10 @@ def steps(message: DeliveryRequested, ports: Ports) -> Iterator[bool]:
             OnConflict.QUARANTINE
         ):
             state = QUARANTINED
-            _quarantine(message, str(error), ports)
         _write(message, record(state, error=str(error), code=error.code), ports)
+        if state == QUARANTINED:
+            # After the Delivery, by which others see that it was set aside again.
+            _quarantine(message, str(error), ports)
         raise
     if is_written:
         _count(message, put.data)

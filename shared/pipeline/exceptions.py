@@ -181,7 +181,7 @@ class ExceptionLog:
         job: str = "",
     ) -> Mapping[str, Any]:
         """Try what failed again, from the stage where it failed; the entry opens again if it fails
-        again.
+        again, and stays open if it already has when this returns.
 
         With `destination` the Instance goes there instead; with `with_current_rules` these decide
         about the received file anew. That closes what is open about rules that failed on it, as
@@ -210,6 +210,7 @@ class ExceptionLog:
             exception_id,
             RETRIED,
             by,
+            known_attempts=entry["attempts"],
             job=job,
             destination=destination,
             with_current_rules="yes" if with_current_rules else "",
@@ -256,7 +257,18 @@ class ExceptionLog:
             if document.key != but:
                 self._move(document.key, status, by, reason=reason)
 
-    def _move(self, exception_id: str, status: str, by: str, **said: str) -> Mapping[str, Any]:
+    def _move(
+        self,
+        exception_id: str,
+        status: str,
+        by: str,
+        *,
+        known_attempts: int | None = None,
+        **said: str,
+    ) -> Mapping[str, Any]:
+        """Note a step. An entry of which there were more than `known_attempts` has failed since
+        whoever takes the step looked at it, and stays as it is.
+        """
         told = {name: value for name, value in said.items() if value}
         while True:
             known = self._documents.get(COLLECTION, exception_id)
@@ -264,8 +276,10 @@ class ExceptionLog:
                 raise DocumentMissingError(COLLECTION, exception_id)
             if status == ARCHIVED == known.data["status"]:
                 return known.data
+            has_failed_again = known_attempts not in (None, known.data["attempts"])
+            after = str(known.data["status"]) if has_failed_again else status
             step = {"at": timestamp(self._clock.now()), "status": status, "by": by, **told}
-            data = {**known.data, "status": status, "history": [*known.data["history"], step]}
+            data = {**known.data, "status": after, "history": [*known.data["history"], step]}
             try:
                 moved = self._documents.replace(COLLECTION, exception_id, data, known.version).data
             except DocumentChangedError:
@@ -275,7 +289,7 @@ class ExceptionLog:
                 what=f"exceptions.{_ACTIONS[status]}",
                 id=exception_id,
                 before=str(known.data["status"]),
-                after=status,
+                after=after,
                 **told,
             )
             return moved

@@ -40,9 +40,8 @@ def release(receipt_id: str, *, by: str, ports: Ports, job: str = "") -> Data:
     """
     known = _known(receipt_id, _RELEASABLE, ports)
     warnings = tuple(known["warnings"])
-    ports.exceptions.settle_failed_rules(receipt_id, RETRIED, by=by)
+    _settle_entries(receipt_id, by, ports)
     rules.decide_anew(receipt_of(known), warnings, ports, released=True)
-    ports.exceptions.settle_conflicts(receipt_id, RETRIED, by=by)
     return _noted(receipt_id, known, "release", by, ports, job=job)
 
 
@@ -62,15 +61,20 @@ def reroute(receipt_id: str, destination: str, *, by: str, ports: Ports, job: st
         tuple(known["matched_rules"]),
         again.planned_transcoding(known, destination),
     )
-    ports.exceptions.settle_failed_rules(receipt_id, RETRIED, by=by)
-    # First, so that nothing is missing if we end right after it.
+    _settle_entries(receipt_id, by, ports)
+    # Before it is noted, so that nothing is missing if we end right after it.
     ports.bus.publish([message])
-    give_up.planned(decode(message.data, DeliveryRequested), ports.documents)
+    ordered = decode(message.data, DeliveryRequested)
+    give_up.planned(ordered, ports.documents)
     _give_up_quarantined(known, f"sent to {destination} instead", ports, but=destination)
-    instance_records.change(
-        ports.documents, receipt_id, lambda data: {**data, "state": ROUTED, "reason": ""}
-    )
-    ports.exceptions.settle_conflicts(receipt_id, RETRIED, by=by)
+
+    def on_its_way(data: Data) -> Data | None:
+        delivery = ports.documents.get(DELIVERIES, delivery_key(receipt_id, destination))
+        if delivery is not None and _is_set_aside_since(delivery.data, ordered):
+            return None
+        return {**data, "state": ROUTED, "reason": ""}
+
+    instance_records.change(ports.documents, receipt_id, on_its_way)
     return _noted(receipt_id, known, "reroute", by, ports, job=job, destination=destination)
 
 
@@ -93,6 +97,20 @@ def discard(receipt_id: str, *, reason: str, by: str, ports: Ports, job: str = "
     ports.exceptions.settle_failed_rules(receipt_id, ENTRY_DISCARDED, by=by, reason=reason)
     ports.exceptions.settle_conflicts(receipt_id, ENTRY_DISCARDED, by=by, reason=reason)
     return _noted(receipt_id, known, "discard", by, ports, job=job, reason=reason)
+
+
+def _settle_entries(receipt_id: str, by: str, ports: Ports) -> None:
+    """Close what is open about an Instance that is to go on. Before it does, or an entry that opens
+    because it came to grief again would be closed as well; until then its document shows it.
+    """
+    ports.exceptions.settle_failed_rules(receipt_id, RETRIED, by=by)
+    ports.exceptions.settle_conflicts(receipt_id, RETRIED, by=by)
+
+
+def _is_set_aside_since(delivery: Data, ordered: DeliveryRequested) -> bool:
+    """Whether the very Delivery that was ordered has been carried out, and was set aside."""
+    found = delivery.get("decision", 0), delivery.get("order", 0)
+    return delivery["state"] == QUARANTINED and found >= (ordered.decision, ordered.order)
 
 
 def _known(receipt_id: str, states: tuple[str, ...], ports: Ports) -> Data:

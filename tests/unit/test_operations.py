@@ -82,6 +82,18 @@ def quarantined(system: System) -> Receipt:
     return receipt
 
 
+def be_faster(system: System) -> None:
+    """Have what is published next worked off before whoever publishes it goes on."""
+    publish = system.bus.publish
+
+    def publish_and_work(messages: Any) -> None:
+        publish(messages)
+        system.bus.publish = publish  # type: ignore[method-assign]
+        system.pump()
+
+    system.bus.publish = publish_and_work  # type: ignore[method-assign]
+
+
 def post(client: FlaskClient, path: str, document: Any = None, status: int = 200) -> Any:
     response = client.post(f"{API}/{path}", json=document, headers=AUTHORIZED)
     assert response.status_code == status, response.text
@@ -233,6 +245,22 @@ class TestARetry:
         assert len(system.peers["pacs"].stored) == 1
         assert len(system.peers["pacs"].sent) == 2  # the refused one, and one
 
+    def test_that_fails_again_at_once_leaves_its_entry_open(
+        self, system: System, client: FlaskClient
+    ) -> None:
+        """The stage may be done before the retry is noted, and nobody else tells of the failure."""
+        (receipt,) = refused(system)
+        (entry,) = system.entries()
+        system.peers["pacs"].before = refuse
+        be_faster(system)
+        assert post(client, f"exceptions/{entry['id']}/retry")["status"] == "open"
+        assert system.delivery(receipt)["state"] == "failed"
+        (entry,) = system.entries()
+        assert (entry["status"], entry["attempts"]) == ("open", 2)
+        assert [step["status"] for step in entry["history"]] == ["retried"]
+        (step,) = system.done()
+        assert (step["before"], step["after"]) == ("open", "open")
+
 
 class TestADiscard:
     def test_needs_a_reason(self, system: System, client: FlaskClient) -> None:
@@ -282,17 +310,26 @@ class TestWhatWaits:
         receipt = system.receive(FIRST)
         system.pump()
         system.configure()
-        publish = system.bus.publish
-
-        def publish_and_work(messages: Any) -> None:
-            publish(messages)
-            system.bus.publish = publish  # type: ignore[method-assign]
-            system.pump()
-
-        system.bus.publish = publish_and_work  # type: ignore[method-assign]
+        be_faster(system)
         instance_actions.release(receipt.receipt_id, by="test", ports=system.ports)
         assert system.instance(receipt)["state"] == "routed"
         assert system.delivery(receipt)["state"] == "delivered"
+
+    @pytest.mark.parametrize("action", ["reroute", "release"])
+    def test_is_set_aside_again_even_if_its_delivery_is_faster(
+        self, system: System, action: str
+    ) -> None:
+        """Otherwise nobody would ever hear of it: on its way, and without an open entry."""
+        receipt = quarantined(system)
+        be_faster(system)
+        if action == "reroute":
+            instance_actions.reroute(receipt.receipt_id, "pacs", by="test", ports=system.ports)
+        else:
+            instance_actions.release(receipt.receipt_id, by="test", ports=system.ports)
+        assert system.delivery(receipt)["state"] == "quarantined"
+        assert system.instance(receipt)["state"] == "quarantined"
+        (entry,) = system.entries()
+        assert (entry["status"], entry["attempts"]) == ("open", 2)
 
     def test_is_rerouted(self, system: System, client: FlaskClient) -> None:
         receipt = quarantined(system)
