@@ -155,9 +155,6 @@ class StudyRule:
 
     def conclude(self, state: State, collected: Sequence[Collected]) -> StudyDecision:
         """Decide about a Study that is complete or timed out."""
-        if state is State.TIMED_OUT and self.completion.on_timeout is not OnTimeout.PROCESS:
-            verdict = _TIMEOUT_VERDICTS[self.completion.on_timeout]
-            return StudyDecision(state, True, verdict, reason="not complete in time")
         views = [View(self._plan, one.header, one.facts) for one in collected]
         series = {view.attributes.values(_SERIES) for view in views}
         try:
@@ -168,6 +165,9 @@ class StudyRule:
             return StudyDecision(state, True, Verdict.HOLD, reason=reason)
         if not matched:
             return StudyDecision(state, False, Verdict.ROUTE, reason="the conditions do not hold")
+        if state is State.TIMED_OUT and self.completion.on_timeout is not OnTimeout.PROCESS:
+            verdict = _TIMEOUT_VERDICTS[self.completion.on_timeout]
+            return StudyDecision(state, True, verdict, reason="not complete in time")
         decisions = tuple(self.decision_for(one) for one in collected)
         # The gravest verdict of any Instance is everyone's: a Study is not torn apart.
         gravest = min(decisions, key=lambda one: _SEVERITY.index(one.verdict), default=None)

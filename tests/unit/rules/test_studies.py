@@ -81,6 +81,17 @@ def test_the_time_out_counts_from_the_first_arrival(
     assert len(decision.decisions) == (2 if on_timeout == "process" else 0)
 
 
+@pytest.mark.parametrize("on_timeout", ["discard", "hold", "process"])
+def test_a_time_out_is_nothing_to_a_study_that_the_conditions_do_not_mean(on_timeout: str) -> None:
+    """A rule about brains must not throw away every chest that lacks a brain's Series."""
+    completion = {"expected_instances": 9, "timeout_s": 100, "on_timeout": on_timeout}
+    rule = study_rule(completion, conditions=[{"StudyDescription": "BRAIN"}])
+    decision = rule.decide([arrived(StudyDescription="CHEST")], now=at(100))
+    assert (decision.state, decision.matched) == (State.TIMED_OUT, False)
+    assert (decision.verdict, decision.decisions) == (Verdict.ROUTE, ())
+    assert rule.decide([arrived(StudyDescription="BRAIN")], now=at(100)).matched
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
