@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -211,11 +210,10 @@ class Mover:
         self.counts.stuck_why = code
         log.error(
             "what was received cannot be moved",
+            exc_info=error,
             extra={
                 "code": code,
                 "receipt_id": item.receipt.receipt_id if item.receipt else "",
-                # The code's lines alone: the text of the error may hold Values.
-                "frames": "".join(traceback.format_tb(error.__traceback__)),
             },
         )
 

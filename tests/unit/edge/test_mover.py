@@ -12,6 +12,7 @@ import pytest
 from shared import crash_points
 from shared.edge import mover
 from shared.errors import NotDicomError, ObjectMissingError, OverloadedError
+from shared.logs import JsonFormatter
 from shared.messages import ExceptionRaised, Topic, decode
 from shared.ports import ObjectReader, Outgoing
 from tests.data import build
@@ -161,6 +162,26 @@ def test_files_that_cannot_go_leave_room_for_those_that_can(
     assert other.receipt_id in told
     assert len(told) == 7 - len(stuck)
     assert edge.mover.counts.stuck == len(stuck)
+
+
+def test_nothing_of_the_patient_is_said_of_what_cannot_go(
+    edge: EdgeSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a bug's own text quotes, or a link's that breaks."""
+    caplog.set_level(0)
+    patient = {"patient_id": "CANARY^YELLOW"}
+    for number in range(3):
+        edge.receive(str(number), study=str(number), **patient)
+    errors = iter((ValueError("CANARY^YELLOW"), CutLinkError("the link is cut")))
+
+    def broken(reader: ObjectReader, crc32c: int) -> None:
+        raise next(errors, ConnectionError("CANARY^YELLOW"))
+
+    edge.cloud.send = broken  # type: ignore[method-assign]
+    edge.move_for(20)
+    said = [JsonFormatter("gateway").format(one) for one in caplog.records]
+    assert [one for one in said if "cannot be moved" in one]
+    assert "CANARY" not in f"{said} {edge.mover.counts} {edge.link.words}"
 
 
 def test_one_message_that_the_cloud_does_not_take_keeps_no_other_back(edge: EdgeSystem) -> None:
