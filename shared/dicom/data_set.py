@@ -419,7 +419,7 @@ class DataSet:
             head = _EXPLICIT_LE if self.is_little_endian else _EXPLICIT_BE
             group, element, vr, length = head.unpack_from(chunk)
             if vr in _SHORT:  # nearly all
-                return tag == group << 16 | element and len(chunk) - 8 == length
+                return bool(group << 16 | element == tag and length == len(chunk) - 8)
         alone = DataSet(
             chunk, 0, is_implicit_vr=self.is_implicit_vr, is_little_endian=self.is_little_endian
         )
