@@ -56,3 +56,9 @@ class StoredInstanceName(Struct, frozen=True):
         if found is None:
             raise ValueError("not the path of an Instance in a DICOM store")
         return cls(DicomStoreName.parse(found[1]), *found.groups()[-3:])
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store}/dicomWeb/studies/{self.study_instance_uid}"
+            f"/series/{self.series_instance_uid}/instances/{self.sop_instance_uid}"
+        )

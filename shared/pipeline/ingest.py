@@ -11,24 +11,31 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.errors import (
     CopyInFlightError,
     MalformedMessageError,
     ObjectMissingError,
     PermanentError,
+    SourceRefusedError,
 )
-from shared.messages import Receipt, Source
+from shared.messages import Receipt, Source, Stage
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.dicom_store_name import DicomStoreName, StoredInstanceName
 from shared.pipeline.envelope import PushedMessage
+from shared.pipeline.exceptions import exception_from
+from shared.pipeline.file_names import is_archive, is_no_instance
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
+from shared.ports import Buffer, Retrieved
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,7 @@ _FINALIZED = ("OBJECT_FINALIZE", "google.cloud.storage.object.v1.finalized")
 _STORED = ("", "StoreInstances", "ImportDicomData")
 
 Pieces = AbstractContextManager[Iterator[bytes]]
+Members = AbstractContextManager[Iterator[Retrieved]]
 
 
 class Landed(Struct, frozen=True):
@@ -56,15 +64,21 @@ class Landed(Struct, frozen=True):
 class Places(Struct, frozen=True):
     """Where Instances are fetched from. Each call raises ObjectMissingError for what is gone, and
     StorageUnavailableError.
+
+    `members` are those of an archive that may be Instances, one after the other, each with a `uid`
+    that is its place in the archive; it raises SourceRefusedError for one that is none, and for a
+    member that cannot be unpacked while that is read.
     """
 
     buckets: frozenset[str]
     object: Callable[[Landed], Pieces]
+    members: Callable[[Landed], Members]
     instance: Callable[[StoredInstanceName], Pieces]
 
 
 def take_object(pushed: PushedMessage, ports: Ports, places: Places) -> None:
-    """Take in the object that a notification of Cloud Storage names; its name is no matter.
+    """Take in the object that a notification of Cloud Storage names: a file, or an archive of
+    files. What bears the name of no Instance is left alone.
 
     Raises: MalformedMessageError; TransientError.
     """
@@ -76,7 +90,11 @@ def take_object(pushed: PushedMessage, ports: Ports, places: Places) -> None:
     if landed.bucket not in places.buckets:
         raise MalformedMessageError("of a bucket that is none of AXIOM_LANDING_BUCKETS")
     source = Source(type="bucket", name=landed.bucket)
-    _take_once(landed.key, lambda: places.object(landed), source, ports)
+    name = PurePosixPath(landed.name).name
+    if is_archive(name):
+        _take_members(landed, source, ports, places)
+    elif not is_no_instance(name):
+        _take_once(landed.key, lambda: places.object(landed), source, ports)
 
 
 def take_stored(pushed: PushedMessage, ports: Ports, places: Places) -> None:
@@ -96,10 +114,18 @@ def take_stored(pushed: PushedMessage, ports: Ports, places: Places) -> None:
     # Which write it tells of, where the store says so: one after a deletion is another.
     write = attributes.get("versionId") or attributes.get("lastUpdatedTime") or pushed.message_id
     source = Source(type="google_healthcare", name=stored.store.dicom_store_id)
-    _take_once(f"{pushed.data.decode()}#{write}", lambda: places.instance(stored), source, ports)
+    _take_once(str(stored), lambda: places.instance(stored), source, ports, write=write)
 
 
-def take_in(source: Source, pieces: Iterator[bytes], ports: Ports) -> Receipt | None:
+def has_come(stored: StoredInstanceName, ports: Ports) -> bool:
+    """True if a notification has brought the Instance, or it was us who stored it.
+
+    Raises: CopyInFlightError while we may be storing it; StorageUnavailableError.
+    """
+    return ports.documents.get(COLLECTION, _key(str(stored))) is not None or _is_ours(stored, ports)
+
+
+def take_in(source: Source, pieces: Iterator[Buffer], ports: Ports) -> Receipt | None:
     """Receive one Part 10 file as it streams; None if it is refused, which is recorded.
 
     Raises: TransientError.
@@ -117,9 +143,36 @@ def take_in(source: Source, pieces: Iterator[bytes], ports: Ports) -> Receipt | 
             return None
 
 
-def _take_once(what: str, fetch: Callable[[], Pieces], source: Source, ports: Ports) -> None:
-    key = hashlib.sha256(what.encode()).hexdigest()
-    if ports.documents.get(COLLECTION, key) is not None:
+def _take_members(landed: Landed, source: Source, ports: Ports, places: Places) -> None:
+    """Each by itself: whoever ends in the middle goes on there."""
+    if ports.documents.get(COLLECTION, _key(landed.key)) is not None:
+        return
+    try:
+        with places.members(landed) as members:
+            for member in members:
+                chunks = partial(_as_they_are, member.chunks)
+                _take_once(f"{landed.key}!{member.uid}", chunks, source, ports)
+    except ObjectMissingError:
+        log.info("it is gone already", extra={"source": source.name})
+        return
+    except SourceRefusedError as error:
+        now = ports.clock.now()
+        raised = exception_from(error, stage=Stage.RECEIVE, at=now, source=source)
+        # One entry, however often it is told.
+        ports.exceptions.publish(replace(raised, exception_id=_key(landed.key)[:24]))
+    _mark(landed.key, ports)
+
+
+def _take_once(
+    what: str,
+    fetch: Callable[[], AbstractContextManager[Iterator[Buffer]]],
+    source: Source,
+    ports: Ports,
+    *,
+    write: str = "",
+) -> None:
+    known = ports.documents.get(COLLECTION, _key(what))
+    if known is not None and known.data.get("write", "") == write:
         return
     try:
         with fetch() as pieces:
@@ -128,11 +181,21 @@ def _take_once(what: str, fetch: Callable[[], Pieces], source: Source, ports: Po
         log.info("it is gone already", extra={"source": source.name})
         return
     # Last: whoever ends before takes it in twice, and the same bytes are delivered once.
-    mark = {
-        "at": timestamp(ports.clock.now()),
-        "receipt_id": receipt.receipt_id if receipt else "",
-    }
-    ports.documents.put(COLLECTION, key, mark)
+    _mark(what, ports, receipt_id=receipt.receipt_id if receipt else "", write=write)
+
+
+@contextmanager
+def _as_they_are(chunks: Iterator[Buffer]) -> Iterator[Iterator[Buffer]]:
+    yield chunks
+
+
+def _mark(what: str, ports: Ports, *, receipt_id: str = "", write: str = "") -> None:
+    mark = {"at": timestamp(ports.clock.now()), "receipt_id": receipt_id, "write": write}
+    ports.documents.put(COLLECTION, _key(what), mark)
+
+
+def _key(what: str) -> str:
+    return hashlib.sha256(what.encode()).hexdigest()
 
 
 def _landed(pushed: PushedMessage) -> Landed:

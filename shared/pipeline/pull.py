@@ -21,15 +21,18 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from shared.config.sources import AnySource
+from shared.config.sources import AnySource, GoogleHealthcareSource
 from shared.errors import (
     AxiomError,
+    CopyInFlightError,
     NotRetrievedError,
     PermanentError,
     SourceMisconfiguredError,
     SourceUnavailableError,
 )
 from shared.messages import Source, Stage
+from shared.pipeline import ingest
+from shared.pipeline.dicom_store_name import DicomStoreName, StoredInstanceName
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.intake import Intake, PollStoppedError
 from shared.pipeline.ports import Ports
@@ -159,9 +162,10 @@ class Puller:
             return Pulled(error=error)
         if entry.begun_at:
             self._recover(entry, shown)
-        wanted = [one for one in shown if again or entry.is_new(one)]
+        new = [one for one in shown if again or entry.is_new(one)]
+        wanted = new if again else [one for one in new if not self._has_come(entry, one)]
         if not wanted:
-            self._settle(entry, study, shown)
+            self._settle(entry, study, shown, has_more=bool(new))
             return Pulled(len(shown))
         return self._fetch(entry, study, shown, wanted)
 
@@ -171,6 +175,25 @@ class Puller:
         self._intake.close()
 
     # ---- inside
+
+    def _has_come(self, entry: Entry, one: FoundInstance) -> bool:
+        """True if a notification brought it, or we put it there; then it counts as given. Also if
+        we may be putting it there right now: it is asked again when the Study is listed again.
+        """
+        entity = self._entity
+        if not isinstance(entity, GoogleHealthcareSource):
+            return False
+        store = DicomStoreName(
+            entity.project_id, entity.location, entity.dataset_id, entity.dicom_store_id
+        )
+        name = StoredInstanceName(store, entry.study, one.series_instance_uid, one.uid)
+        try:
+            if not ingest.has_come(name, self._ports):
+                return False
+        except CopyInFlightError:
+            return True
+        entry.gave(one)
+        return True
 
     def _fetch(
         self,
@@ -285,8 +308,15 @@ class Puller:
             if one.uid in came:
                 entry.gave(one)
 
-    def _settle(self, entry: Entry, study: FoundStudy, shown: Sequence[FoundInstance]) -> None:
-        """All that is shown is here."""
+    def _settle(
+        self,
+        entry: Entry,
+        study: FoundStudy,
+        shown: Sequence[FoundInstance],
+        *,
+        has_more: bool = False,
+    ) -> None:
+        """All that is shown is here; `has_more` if the ledger does not say so yet."""
         before = (entry.signature, bool(entry.begun_at), entry.retry_at)
         had_failed = bool(entry.failed)
         was_listed_at = entry.listed_at
@@ -295,7 +325,8 @@ class Puller:
         entry.failed.clear()
         # The ledger first: what is deleted and not in it would be no loss, but is here twice.
         if (
-            had_failed
+            has_more
+            or had_failed
             or before != (entry.signature, False, "")
             or entry.version is None
             or _age_s(was_listed_at, entry.listed_at) > _LIST_AGAIN_S

@@ -11,7 +11,7 @@ from msgspec import Struct
 from shared.adapters.cloud.environment import CloudEnvironment, Oidc
 from shared.adapters.cloud.lazily import lazily
 from shared.pipeline.dicom_store_name import StoredInstanceName
-from shared.pipeline.ingest import Landed, Pieces, Places
+from shared.pipeline.ingest import Landed, Members, Pieces, Places
 from shared.pipeline.uploads import BeginSession
 from shared.ports import Clock, DocumentStore, MessageBus, ObjectStore, SecretStore
 
@@ -106,7 +106,12 @@ def places(environment: CloudEnvironment) -> Places:
 
         return landed_object(storage(), one)
 
-    return Places(frozenset(environment.landing_buckets), landed, instance)
+    def members(one: Landed) -> Members:
+        from shared.adapters.cloud.landing import landed_members
+
+        return landed_members(storage(), one)
+
+    return Places(frozenset(environment.landing_buckets), landed, members, instance)
 
 
 def begin_upload(environment: CloudEnvironment) -> BeginSession | None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from shared.errors import SourceRefusedError
+from shared.pipeline.file_names import is_archive
 from shared.ports import Buffer
 
 _PIECE_BYTES: Final = 1 << 18
@@ -85,8 +86,7 @@ class Archive:
                 if not piece:
                     return
                 self._unpacked += len(piece)
-                if self._unpacked > self._max_bytes:
-                    raise self._refused(f"more than {self._max_bytes} bytes are unpacked")
+                self._expect_room()
                 yield piece
 
     def __enter__(self) -> Self:
@@ -107,11 +107,12 @@ class Archive:
             self._count += 1
             if self._count > self._max_members:
                 raise self._refused(f"it has more than {self._max_members} members")
+            self._expect_room()
             if info.flag_bits & _ENCRYPTED:
                 raise self._refused("it is encrypted")
             version = f"{info.CRC:08x}-{info.file_size}"
             member = Member(f"{prefix}{number}", info.filename, version, archive, info)
-            if not info.filename.lower().endswith(".zip"):
+            if not is_archive(info.filename):
                 yield member
                 continue
             if depth == _DEEPEST:
@@ -124,6 +125,10 @@ class Archive:
                     with self._whole("one within it cannot be read"):
                         opened = stack.enter_context(zipfile.ZipFile(inner))
                     yield from self._members(opened, f"{member.path}.", depth + 1)
+
+    def _expect_room(self) -> None:
+        if self._unpacked > self._max_bytes:
+            raise self._refused(f"more than {self._max_bytes} bytes are unpacked")
 
     @contextmanager
     def _whole(self, why: str) -> Iterator[None]:

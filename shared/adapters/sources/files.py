@@ -17,6 +17,7 @@ from typing import IO, Final, Literal, Protocol
 from shared.adapters.sources.archives import Archive
 from shared.config.sources import Limits
 from shared.errors import SourceRefusedError
+from shared.pipeline.file_names import is_archive, is_no_instance
 from shared.ports import (
     Buffer,
     FoundInstance,
@@ -27,17 +28,6 @@ from shared.ports import (
 )
 
 _PIECE_BYTES: Final = 1 << 18
-_ARCHIVE: Final = ".zip"
-# Never an Instance, or one that is still being written. All others are looked into.
-_NO_INSTANCES: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("txt", "xml", "json", "csv", "log", "md", "inf", "ini", "htm", "html", "css", "js"),
-        *("jpg", "jpeg", "png", "gif", "bmp", "pdf", "exe", "dll", "bat", "sh"),
-        *("tmp", "part", "partial", "crdownload", "filepart", "swp", "lock"),
-    )
-)
-_DIRECTORY_FILE: Final = "DICOMDIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +79,7 @@ class FilesReader:
                 yield from self._group(group, plain)
                 group, plain = file.group, {}
             path = PurePosixPath(file.name)
-            suffix = path.suffix.lower()
-            if suffix == _ARCHIVE:
+            if is_archive(path.name):
                 key = _digest("archive", file.name, file.version)
                 self._archives[key] = file
                 yield FoundStudy(key, signature=file.version)
@@ -194,16 +183,6 @@ class FilesReader:
             ) as archive,
         ):
             yield archive
-
-
-def is_no_instance(name: str) -> bool:
-    """True if a file of this name is never an Instance."""
-    path = PurePosixPath(name)
-    return (
-        path.name.startswith(".")
-        or path.name.upper() == _DIRECTORY_FILE
-        or path.suffix.lower() in _NO_INSTANCES
-    )
 
 
 def _pieces(file: IO[bytes]) -> Iterator[Buffer]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 
 from functions.ingest_object.main import ingest_object
 from functions.ingest_store_instance.main import ingest_store_instance
-from shared.pipeline.ingest import Landed, Pieces, Places
+from shared.errors import StorageUnavailableError
+from shared.messages import Receipt
+from shared.pipeline import ingest
+from shared.pipeline.ingest import Landed, Places
 from shared.pipeline.push import PushRequest
 from tests.data import build
 from tests.google.cloud_storage import BUCKET
@@ -30,6 +35,14 @@ def push(function: Any, data: bytes, attributes: Mapping[str, str] | None = None
     request = PushRequest(json.dumps({"message": message}).encode(), {})
     status: int = function(request)[1]
     return status
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return made.getvalue()
 
 
 def instances(system: System) -> list[Mapping[str, Any]]:
@@ -81,6 +94,76 @@ class TestAnObject:
         assert push(ingest_object, b"{}", self.landed(bucket, b"PK\3\4 a letter" * 99)) == 204
         system.pump()
         assert [entry["code"] for entry in system.entries()] == ["not-dicom"]
+
+    @pytest.mark.parametrize("name", ["in/readme.TXT", "in/DICOMDIR", "in/.hidden", "a.part"])
+    def test_of_a_name_that_no_instance_has_is_left_alone_as_where_it_is_listed(
+        self, system: System, bucket: storage.Bucket, name: str
+    ) -> None:
+        assert push(ingest_object, b"{}", self.landed(bucket, b"hello", name)) == 204
+        system.pump()
+        assert (system.entries(), instances(system)) == ([], [])
+
+    def test_that_is_an_archive_is_looked_into(
+        self, system: System, bucket: storage.Bucket
+    ) -> None:
+        inner = zipped({"c.dcm": build.ct(instance="c"), "notes.txt": b"hello"})
+        whole = zipped(
+            {"DICOMDIR": b"x", "a.dcm": build.ct(instance="a"), "b": build.ct(instance="b")}
+            | {"more.zip": inner, "bad.dcm": b"no DICOM" * 100}
+        )
+        told = self.landed(bucket, whole, "in/study.ZIP")
+        for _ in range(2):
+            assert push(ingest_object, b"{}", told) == 204
+        system.pump()
+        assert {one["sop_instance_uid"] for one in instances(system)} == {
+            build.uid(name) for name in "abc"
+        }
+        assert len(instances(system)) == 3
+        assert [entry["code"] for entry in system.entries()] == ["not-dicom"]
+
+    def test_that_is_an_archive_goes_on_where_it_was_left(
+        self, system: System, bucket: storage.Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that is too large for one call comes all the same."""
+        files = {f"{n}.dcm": build.ct(instance=f"n{n}") for n in range(4)}
+        told = self.landed(bucket, zipped(files), "study.zip")
+        take_in, left = ingest.take_in, [2]
+
+        def ending(*given: Any) -> Receipt | None:
+            if not left[0]:
+                raise StorageUnavailableError("the disk")
+            left[0] -= 1
+            return take_in(*given)
+
+        monkeypatch.setattr(ingest, "take_in", ending)
+        assert push(ingest_object, b"{}", told) == 503
+        left[0] = 2
+        assert push(ingest_object, b"{}", told) == 204
+        system.pump()
+        assert len(instances(system)) == 4
+
+    @pytest.mark.parametrize("data", [b"PK\3\4 a letter" * 99, b""])
+    def test_that_is_a_broken_archive_is_one_entry_of_the_exception_log(
+        self, system: System, bucket: storage.Bucket, data: bytes
+    ) -> None:
+        told = self.landed(bucket, data, "study.zip")
+        for _ in range(2):
+            assert push(ingest_object, b"{}", told) == 204
+        system.pump()
+        (entry,) = system.entries()
+        assert (entry["code"], entry["source"]["name"]) == ("source-refused", BUCKET)
+
+    def test_that_is_an_archive_with_a_broken_member_gives_the_others(
+        self, system: System, bucket: storage.Bucket
+    ) -> None:
+        files = {f"{n}.dcm": build.ct(instance=f"n{n}") for n in range(3)}
+        whole = bytearray(zipped(files))
+        # Within the Pixel Data of the second, which is stored as it is.
+        whole[whole.index(b"1.dcm") + 4000] ^= 0xFF
+        assert push(ingest_object, b"{}", self.landed(bucket, bytes(whole), "study.zip")) == 204
+        system.pump()
+        (entry,) = system.entries()
+        assert (entry["code"], len(instances(system))) == ("source-refused", 2)
 
     def test_that_is_gone_or_overwritten_is_passed_over(
         self, system: System, bucket: storage.Bucket
@@ -250,8 +333,8 @@ class TestAStoredInstance:
 def test_places_are_values() -> None:
     """What the pipeline gets: names alone, and two calls."""
 
-    def none(_: Any) -> Pieces:
+    def none(_: Any) -> Any:
         raise AssertionError
 
-    assert Places(frozenset({"b"}), none, none).buckets == {"b"}
+    assert Places(frozenset({"b"}), none, none, none).buckets == {"b"}
     assert Landed("b", "n", 1).key == "gs://b/n#1"

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +19,16 @@ from hypothesis import strategies as st
 
 from shared.adapters.sources import qido
 from shared.dicom.relative_dates import absolute
+from shared.pipeline import ingest
+from shared.pipeline.copies import Copies, Copy
+from shared.pipeline.dicom_store_name import StoredInstanceName
+from shared.pipeline.envelope import PushedMessage
+from shared.pipeline.ingest import Places
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
 from tests.data import build
 from tests.embedded_system import System
-from tests.google.healthcare import STORE, healthcare
+from tests.google.healthcare import STORE, HealthcareStore, healthcare
 
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 
@@ -446,3 +452,61 @@ def test_a_healthcare_store_is_polled_within_the_limits_of_its_statement(tmp_pat
         store.put(build.ct(instance="late"))
         polled.poll()
         assert polled.instances() == sorted(build.uid(n) for n in ("i0", "i1", "i2", "late"))
+
+
+class TestAHealthcareStoreThatTellsOfWhatIsStored:
+    """Notifications and polls of one store, and what went there from here."""
+
+    def address(self, store: HealthcareStore) -> dict[str, str]:
+        names = ("project_id", "location", "dataset_id", "dicom_store_id")
+        address = dict(zip(names, STORE.split("/")[1::2], strict=True))
+        return {"type": "google_healthcare", "base_url": f"{store.url}/v1", **address}
+
+    def polled(self, store: HealthcareStore, home: Path) -> Polled:
+        return Polled(home, {**self.address(store), "lookback": "30000d"})
+
+    def notify(self, polled: Polled, store: HealthcareStore, path: str) -> None:
+        @contextmanager
+        def fetched(stored: StoredInstanceName) -> Iterator[Iterator[bytes]]:
+            part10 = store.get(stored.sop_instance_uid)
+            assert part10 is not None
+            yield iter([part10])
+
+        def none(_: Any) -> Any:
+            raise AssertionError
+
+        places = Places(frozenset(), none, none, fetched)
+        pushed = PushedMessage(path.encode(), "m1", {"versionId": "1"})
+        ingest.take_stored(pushed, polled.system.ports, places)
+
+    def test_is_asked_only_for_what_no_notification_brought(self, tmp_path: Path) -> None:
+        with healthcare() as store:
+            polled = self.polled(store, tmp_path / "home")
+            told = [store.put(build.ct(instance=f"i{n}", series="s1")) for n in range(3)]
+            for path in told:
+                self.notify(polled, store, path)
+            store.put(build.ct(instance="missed", series="s1"))
+            assert polled.poll()["totals"]["found"] == 1
+            assert polled.poll()["totals"]["found"] == 1
+            assert polled.instances() == sorted(build.uid(n) for n in ("i0", "i1", "i2", "missed"))
+
+    def test_is_not_asked_for_what_went_there_from_here(self, tmp_path: Path) -> None:
+        """Else each Instance that is delivered there would come back."""
+        with healthcare() as store:
+            polled = self.polled(store, tmp_path / "home")
+            ports = polled.system.ports
+            there = {"name": "there", **self.address(store)}
+            document = {"destinations": [there], "settings": {"default_route": ["there"]}}
+            ports.configuration.apply(document, by="test")
+            store.put(build.ct(instance="ours"))
+            store.put(build.ct(instance="theirs"))
+            destination = ports.configuration.get().destination("there")
+            assert destination is not None
+            copies = Copies(ports.documents, ports.clock)
+            copy = Copy("there", destination.address, build.uid("ours"), "f", "r", NOW.isoformat())
+            copies.claim(copy)
+            assert polled.poll()["totals"]["found"] == 1, "while it is on its way"
+            copies.confirm(copy)
+            polled.system.clock.advance(3600)
+            assert polled.poll()["totals"]["found"] == 1
+            assert polled.instances() == [build.uid("theirs")]
