@@ -1,5 +1,7 @@
-"""A small HTTP port that says whether this gateway takes associations, for whoever hosts it.
+"""A small HTTP port that says how this gateway is: to people, and to whoever hosts it.
 
+The host asks `/live` and starts the gateway anew where that may help. A listener that cannot listen
+is told of by `/health` alone: starting anew would cost the associations of all others.
 The port of DICOM is no place to ask: a peer that connects and says nothing is a failed association.
 """
 
@@ -20,22 +22,29 @@ Shown = Callable[[], Mapping[str, Any]]
 
 
 class HealthPort:
-    """Answers `GET /health` with 200, or with 503 and what is wrong. A context manager."""
+    """Answers `GET /health` and `GET /live` with 200, or with 503 and what is wrong. A context
+    manager.
+    """
 
-    def __init__(self, host: str, port: int, fault: Fault, spool: Shown = dict) -> None:
-        """`spool` says what waits on a gateway on premises. Port 0 chooses a free one.
+    def __init__(
+        self, host: str, port: int, fault: Fault, lifeless: Fault, spool: Shown = dict
+    ) -> None:
+        """`fault` is whatever is wrong, `lifeless` what starting anew may mend; `spool` says what
+        waits on a gateway on premises. Port 0 chooses a free one.
 
         Raises: OSError if it cannot listen.
         """
+        asked = {"/health": fault, "/live": lifeless}
 
         class Handler(BaseHTTPRequestHandler):
             timeout = _SILENT_FOR_S
 
             def do_GET(self) -> None:
-                words = fault() if self.path == "/health" else "there is /health alone"
-                status = 200 if not words else 503 if self.path == "/health" else 404
+                is_known = self.path in asked
+                words = asked[self.path]() if is_known else "there are /health and /live alone"
+                status = 200 if not words else 503 if is_known else 404
                 said = {"status": "ok" if not words else "failed", "fault": words}
-                told = spool() if status != 404 else {}
+                told = spool() if self.path == "/health" else {}
                 body = json.dumps({**said, "spool": told} if told else said)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

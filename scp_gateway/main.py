@@ -76,7 +76,13 @@ def main() -> None:
             if environment.health_port is not None:
                 shown = dict if edge is None else edge.shown
                 stack.enter_context(
-                    HealthPort(environment.dimse_host, environment.health_port, state.fault, shown)
+                    HealthPort(
+                        environment.dimse_host,
+                        environment.health_port,
+                        state.fault,
+                        state.lifeless,
+                        shown,
+                    )
                 )
             if edge is not None:
                 _await_configuration(edge, stopped, state)
@@ -118,6 +124,8 @@ class _State:
     """What the health port tells of the loop below."""
 
     words: str = "it is starting"
+    # Whether it receives all the same, as far as it can.
+    receives: bool = False
     looked_at_s: float = float("inf")
     # Takes what is wrong whenever that changes.
     listener: Callable[[str], None] = lambda _: None
@@ -126,15 +134,21 @@ class _State:
 
     def fault(self) -> str:
         """What is wrong, "" for nothing."""
-        if time.monotonic() - self.looked_at_s > _HANGS_AFTER_S:
-            return "it hangs"
-        return self.words
+        return "it hangs" if self._hangs else self.words
 
-    def tell(self, words: str) -> None:
+    def lifeless(self) -> str:
+        """What is wrong where starting anew may help, "" for nothing."""
+        return "" if self.receives and not self._hangs else self.fault()
+
+    def tell(self, words: str, *, receives: bool = False) -> None:
         """The loop turns; `words` is wrong."""
         if words != self.words:
             self.listener(words)
-        self.words, self.looked_at_s = words, time.monotonic()
+        self.words, self.receives, self.looked_at_s = words, receives, time.monotonic()
+
+    @property
+    def _hangs(self) -> bool:
+        return time.monotonic() - self.looked_at_s > _HANGS_AFTER_S
 
 
 def _await_configuration(edge: Edge, stopped: threading.Event, state: _State) -> None:
@@ -164,7 +178,7 @@ def _run(
         except AxiomError:
             # The listeners that there are go on; the next look may work.
             log.exception("the configuration cannot be read")
-            state.tell("" if known else "the configuration cannot be read")
+            state.tell("" if known else "the configuration cannot be read", receives=bool(known))
         else:
             if configuration is not known or failed:
                 wanted = listeners(configuration, environment)
@@ -174,7 +188,7 @@ def _run(
                 if words and words != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
                 known, failed = configuration, words
-            state.tell(failed)
+            state.tell(failed, receives=True)
             if presence is not None:
                 presence.look_after()
         if stopped.wait(_LOOK_EVERY_S):
@@ -205,10 +219,11 @@ def _shown(listener: Listener) -> Mapping[str, object]:
 def listeners(configuration: Configuration, environment: Environment) -> Sequence[Listener]:
     """The listeners of this gateway: those configured for it, and the environment's.
 
-    A configured listener on the environment's port takes the place of the environment's.
+    A configured listener on the environment's port takes the place of the environment's. One that
+    names no host listens where the environment's would.
     """
     configured = [
-        listener
+        listener if listener.host else listener.model_copy(update={"host": environment.dimse_host})
         for listener in configuration.listeners
         if not environment.instance
         or not listener.instance_filter

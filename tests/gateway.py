@@ -120,7 +120,13 @@ def running_gateway(
 
 def listener(**settings: Any) -> Listener:
     """A listener on any free port of the loopback interface, made as from its JSON document."""
-    document = {"name": "test", "ae_title": "AXIOM", "port": 0, **settings}
+    document = {
+        "name": "test",
+        "ae_title": "AXIOM",
+        "host": "127.0.0.1",
+        "port": 0,
+        **settings,
+    }
     return Listener.model_validate_json(json.dumps(document))
 
 

@@ -140,7 +140,7 @@ resource "google_cloud_run_v2_worker_pool" "this" {
         period_seconds    = 2
         failure_threshold = 30
         http_get {
-          path = "/health"
+          path = "/live"
           port = var.health_port
         }
       }
@@ -149,7 +149,7 @@ resource "google_cloud_run_v2_worker_pool" "this" {
         period_seconds    = 10
         failure_threshold = 6
         http_get {
-          path = "/health"
+          path = "/live"
           port = var.health_port
         }
       }
@@ -259,7 +259,7 @@ resource "google_compute_health_check" "this" {
 
   http_health_check {
     port         = var.health_port
-    request_path = "/health"
+    request_path = "/live"
   }
 
   log_config {

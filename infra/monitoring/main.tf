@@ -10,6 +10,9 @@ locals {
     oldest = "Seconds that the oldest message has waited on a gateway on premises"
   } : {}
 
+  # What Google calls that which a gateway here runs on.
+  runs_on = { worker-pool = "cloud_run_worker_pool", machines = "gce_instance" }
+
   channels = [for channel in google_monitoring_notification_channel.this : channel.id]
 }
 
@@ -119,6 +122,23 @@ resource "google_logging_metric" "edge_faults" {
     }
   }
   label_extractors = { edge = "EXTRACT(jsonPayload.edge)" }
+}
+
+# A gateway with a listener that cannot listen goes on with the others, and is not started anew for it.
+# On a machine the line is a text within the entry of the container.
+resource "google_logging_metric" "listener_faults" {
+  count = local.has_edges ? 0 : 1
+
+  project     = var.project
+  name        = "${var.name}/listener-faults"
+  description = "Lines of the gateway that tell of listeners which cannot listen"
+  filter      = "jsonPayload.message:\"some listeners cannot listen\" AND resource.type=\"${local.runs_on[var.gateway_host]}\""
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+  }
 }
 
 # Cloud Run writes a line for every request, and a push that went well says nothing with it. What
@@ -231,16 +251,30 @@ locals {
     }
   } : {}
 
+  listener_policies = local.has_edges ? {} : {
+    listener-fault = {
+      title     = "A listener of the gateway cannot listen"
+      severity  = "ERROR"
+      what      = "Modalities that send to it are refused; other listeners go on. The line \"some listeners cannot listen\" in the gateway's log names it and says why: a secret of its TLS that is not there, a port that two want, a host that is not the container's. Mend the configuration; the gateway follows by itself."
+      filter    = "resource.type=\"${local.runs_on[var.gateway_host]}\" AND metric.type=\"logging.googleapis.com/user/${google_logging_metric.listener_faults[0].name}\""
+      threshold = 0
+      duration  = "0s"
+      period    = "300s"
+      aligner   = "ALIGN_SUM"
+      reducer   = "REDUCE_SUM"
+    }
+  }
+
   # Each gateway uses CPU time for as long as it is there.
   alive = {
-    worker-pool = "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"${var.name}-gateway\" AND metric.type=\"run.googleapis.com/container/cpu/utilizations\""
-    machines    = "resource.type=\"gce_instance\" AND metric.type=\"compute.googleapis.com/instance/uptime\" AND metadata.user_labels.component=\"gateway\""
+    worker-pool = "resource.type=\"${local.runs_on.worker-pool}\" AND resource.labels.worker_pool_name=\"${var.name}-gateway\" AND metric.type=\"run.googleapis.com/container/cpu/utilizations\""
+    machines    = "resource.type=\"${local.runs_on.machines}\" AND metric.type=\"compute.googleapis.com/instance/uptime\" AND metadata.user_labels.component=\"gateway\""
   }
   aligners = { worker-pool = "ALIGN_PERCENTILE_99", machines = "ALIGN_RATE" }
 }
 
 resource "google_monitoring_alert_policy" "this" {
-  for_each = merge(local.policies, local.edge_policies)
+  for_each = merge(local.policies, local.edge_policies, local.listener_policies)
 
   project               = var.project
   display_name          = "Axiom Flow: ${each.value.title}"

@@ -16,6 +16,10 @@ run "here" {
     condition     = length(google_logging_metric.edges) == 0 && length(google_monitoring_alert_policy.gateway_down) == 1
     error_message = "a gateway here is watched by Google's own metrics"
   }
+  assert {
+    condition     = contains(keys(google_monitoring_alert_policy.this), "listener-fault")
+    error_message = "a listener that cannot listen is told of, for the gateway goes on"
+  }
 }
 
 run "on_premises" {

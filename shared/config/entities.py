@@ -63,7 +63,7 @@ class Listener(Entity):
     """A DIMSE listener of the gateway: one AE on one port."""
 
     ae_title: AeTitle = "AXIOM"
-    host: str = "127.0.0.1"
+    host: str = ""  # the address of AXIOM_DIMSE_HOST
     port: Port = 11112
     max_pdu_size: MaxPduSize = 131072
     # Which gateways serve it: a shell pattern over AXIOM_INSTANCE. A gateway without that setting

@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from shared import bootstrap
 from shared.environment import Environment
@@ -102,6 +104,12 @@ def is_staging(pid: int) -> bool:
     return False
 
 
+def asked(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    """What the health port answers."""
+    answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=30)
+    return answer.status_code, answer.json()
+
+
 def received(ports: Ports) -> list[str]:
     """The names of the received files."""
     return list(ports.objects.list("received/"))
@@ -138,6 +146,33 @@ def test_refused_instances_leave_an_exception_and_no_object(gateway: GatewayProc
         assert peer.receive_status() == 0
         peer.release()
     assert len(received(gateway.ports)) == 1
+
+
+def test_one_listener_that_cannot_listen_is_no_reason_to_start_the_others_anew(
+    tmp_path: Path,
+) -> None:
+    """Whoever hosts it asks `/live`, and ends what does not answer 200."""
+    health, secure = free_port(), free_port()
+    ports = bootstrap.embedded(Environment.read({"AXIOM_HOME": str(tmp_path / "home")}))
+    tls = {"certificate_secret": "no-such", "private_key_secret": "no-such"}
+    secured = {
+        "name": "secure",
+        "port": secure,
+        "tls": {**tls, "require_client_certificate": False},
+    }
+    ports.configuration.apply({"listeners": [secured]}, by="test")
+    gateway = GatewayProcess(tmp_path / "home", AXIOM_HEALTH_PORT=str(health))
+    try:
+        wait_until(lambda: asked(health, "/live")[0] == 200, what="a gateway that receives")
+        status, told = asked(health, "/health")
+        assert status == 503
+        assert told["fault"].startswith("listener secure: ")
+        with RawPeer(gateway.port) as peer:
+            peer.associate()
+            peer.send(store(build.ct(instance="one"), instance="one"))
+            assert peer.receive_status() == 0
+    finally:
+        gateway.stop()
 
 
 def test_sigterm_answers_what_has_begun_and_ends_in_time(gateway: GatewayProcess) -> None:

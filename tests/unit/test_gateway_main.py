@@ -65,6 +65,17 @@ def test_a_filter_chooses_the_gateways(instance: str, expected: list[str]) -> No
     assert [entry.name for entry in found] == expected
 
 
+def test_one_without_a_host_listens_where_the_environments_would() -> None:
+    """In a container, whose own loopback nobody reaches."""
+    configuration = _configured({"name": "ct", "host": ""}, {"name": "mr", "host": "10.1.2.3"})
+    found = listeners(configuration, _environment(AXIOM_DIMSE_HOST="0.0.0.0"))
+    assert {entry.name: entry.host for entry in found} == {
+        "ct": "0.0.0.0",
+        "mr": "10.1.2.3",
+        "default": "0.0.0.0",
+    }
+
+
 @pytest.mark.parametrize("key", ["schlüssel", " leading space", "line\nbreak"])
 def test_an_api_key_that_no_header_carries_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="AXIOM_API_KEY"):

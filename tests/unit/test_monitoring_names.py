@@ -19,7 +19,7 @@ def _code() -> str:
 
 def test_messages_that_are_counted_are_said() -> None:
     code = _code()
-    messages = re.findall(r'jsonPayload\.message=\\"(.*?)\\"', _TERRAFORM)
+    messages = re.findall(r'jsonPayload\.message[=:]\\"(.*?)\\"', _TERRAFORM)
     assert messages
     assert [text for text in messages if f'"{text}"' not in code] == []
 

@@ -196,7 +196,7 @@ class TestCloudDnsRecord:
 class TestHealthPort:
     def test_says_that_all_is_well_or_what_is_not(self) -> None:
         words = ""
-        with HealthPort("127.0.0.1", 0, lambda: words) as port:
+        with HealthPort("127.0.0.1", 0, lambda: words, lambda: "") as port:
             url = f"http://127.0.0.1:{port.port}/health"
             with urllib.request.urlopen(url, timeout=30) as answer:
                 assert json.load(answer) == {"status": "ok", "fault": ""}
@@ -206,7 +206,7 @@ class TestHealthPort:
 
     def test_has_nothing_else(self) -> None:
         with (
-            HealthPort("127.0.0.1", 0, lambda: "") as port,
+            HealthPort("127.0.0.1", 0, lambda: "", lambda: "") as port,
             pytest.raises(urllib.error.HTTPError, match="404"),
         ):
             urllib.request.urlopen(f"http://127.0.0.1:{port.port}/", timeout=30)
