@@ -124,8 +124,8 @@ class _State:
     """What the health port tells of the loop below."""
 
     words: str = "it is starting"
-    # Whether it receives all the same, as far as it can.
-    receives: bool = False
+    # Whether starting anew would help nobody.
+    mends_itself: bool = False
     looked_at_s: float = float("inf")
     # Takes what is wrong whenever that changes.
     listener: Callable[[str], None] = lambda _: None
@@ -138,13 +138,13 @@ class _State:
 
     def lifeless(self) -> str:
         """What is wrong where starting anew may help, "" for nothing."""
-        return "" if self.receives and not self._hangs else self.fault()
+        return "" if self.mends_itself and not self._hangs else self.fault()
 
-    def tell(self, words: str, *, receives: bool = False) -> None:
+    def tell(self, words: str, *, mends_itself: bool = False) -> None:
         """The loop turns; `words` is wrong."""
         if words != self.words:
             self.listener(words)
-        self.words, self.receives, self.looked_at_s = words, receives, time.monotonic()
+        self.words, self.mends_itself, self.looked_at_s = words, mends_itself, time.monotonic()
 
     @property
     def _hangs(self) -> bool:
@@ -155,7 +155,7 @@ def _await_configuration(edge: Edge, stopped: threading.Event, state: _State) ->
     """Return once there is one: without any, nobody can say whom to let in."""
     edge.start()
     while not edge.has_configuration and not stopped.is_set():
-        state.tell("no configuration has come from the cloud yet")
+        state.tell("no configuration has come from the cloud yet", mends_itself=True)
         edge.look_after()
         stopped.wait(_LOOK_EVERY_S)
 
@@ -178,7 +178,7 @@ def _run(
         except AxiomError:
             # The listeners that there are go on; the next look may work.
             log.exception("the configuration cannot be read")
-            state.tell("" if known else "the configuration cannot be read", receives=bool(known))
+            state.tell("" if known else "the configuration cannot be read")
         else:
             if configuration is not known or failed:
                 wanted = listeners(configuration, environment)
@@ -188,7 +188,7 @@ def _run(
                 if words and words != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
                 known, failed = configuration, words
-            state.tell(failed, receives=True)
+            state.tell(failed, mends_itself=True)
             if presence is not None:
                 presence.look_after()
         if stopped.wait(_LOOK_EVERY_S):
