@@ -7,4 +7,5 @@ from datetime import UTC, datetime
 
 def timestamp(at: datetime) -> str:
     """UTC in ISO 8601 with microseconds and `Z`: sorts as text."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    in_utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return f"{in_utc.isoformat(timespec='microseconds')[:26]}Z"
