@@ -37,7 +37,7 @@ from shared.errors import (
 from shared.messages import CommitmentRequested, Source, Topic, encode
 from shared.pipeline import exceptions, instance_records
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
-from shared.pipeline.delivery_records import DELIVERED, RETRYING, delivery_key
+from shared.pipeline.delivery_records import DELIVERED, RETRYING, delivery_key, is_overtaken
 from shared.pipeline.instance_records import COLLECTING, DISCARDED, HELD, RELEASED
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing
@@ -330,9 +330,7 @@ class Inquiry:
             return FailureReason.NO_SUCH_OBJECT_INSTANCE
         if instance["state"] in (HELD, COLLECTING, RELEASED) or instance.get("collecting_for"):
             return _OPEN
-        states = [
-            _state(instance, plan["destination"], documents) for plan in instance["deliveries"]
-        ]
+        states = [_state(instance, plan, documents) for plan in instance["deliveries"]]
         if any(state not in (DELIVERED, RETRYING) for state in states):
             return FailureReason.PROCESSING_FAILURE
         return _OPEN if RETRYING in states else None
@@ -351,10 +349,13 @@ class Inquiry:
         return max(own or found, key=lambda one: str(one["received_at"]), default=None)
 
 
-def _state(instance: Data, destination: str, documents: DocumentStore) -> str:
-    """The Delivery's state; one that was not tried yet is on its way."""
-    found = documents.get(DELIVERIES, delivery_key(instance["receipt_id"], destination))
-    return RETRYING if found is None else str(found.data["state"])
+def _state(instance: Data, plan: Data, documents: DocumentStore) -> str:
+    """The Delivery's state; one that was not tried yet, or is to be anew, is on its way."""
+    key = delivery_key(instance["receipt_id"], plan["destination"])
+    found = documents.get(DELIVERIES, key)
+    if found is None or is_overtaken(found.data, plan, instance):
+        return RETRYING
+    return str(found.data["state"])
 
 
 def _is_refused(sop_instance_uid: str, documents: DocumentStore) -> bool:

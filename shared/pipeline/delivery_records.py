@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from shared.dicom.changes import Change, Transcoding
 from shared.pipeline import instance_records
-from shared.pipeline.instance_records import QUARANTINED, ROUTED
+from shared.pipeline.copies import fingerprint
+from shared.pipeline.instance_records import QUARANTINED, ROUTED, decision_of, receipt_of
 from shared.ports import DocumentStore
 
 COLLECTION = "deliveries"
@@ -22,6 +26,23 @@ SETTLED = (DELIVERED, SUPERSEDED, GIVEN_UP)
 def delivery_key(receipt_id: str, destination: str) -> str:
     """The key of a Delivery's document."""
     return f"{receipt_id}:{destination}"
+
+
+def is_overtaken(
+    delivery: Mapping[str, Any], plan: Mapping[str, Any], instance: Mapping[str, Any]
+) -> bool:
+    """Whether a Delivery was decided or ordered anew, as `plan` of the Instance's document says,
+    and its own document tells of what was before: it is on its way, whatever its state.
+    """
+    asked = decision_of(instance), plan.get("order", 0)
+    known = delivery.get("decision", 0), delivery.get("order", 0)
+    if known >= asked or delivery["state"] not in SETTLED:
+        return False
+    if delivery["state"] != DELIVERED:
+        return True
+    changes = msgspec.convert(plan["changes"], tuple[Change, ...])
+    transcoding = msgspec.convert(plan.get("transcoding"), Transcoding | None)
+    return bool(delivery["fingerprint"] != fingerprint(receipt_of(instance), changes, transcoding))
 
 
 def end_quarantine(receipt_id: str, documents: DocumentStore) -> None:

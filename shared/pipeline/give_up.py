@@ -68,6 +68,7 @@ def planned(message: DeliveryRequested, documents: DocumentStore) -> None:
             "destination": message.destination,
             "changes": msgspec.to_builtins(message.changes),
             "transcoding": msgspec.to_builtins(message.transcoding),
+            "order": message.order,
         }
         state = ROUTED if data["state"] == HELD else data["state"]
         return {**data, "deliveries": [*others, plan], "state": state}

@@ -36,7 +36,7 @@ from shared.pipeline import audit, commitment, exceptions, instance_records, job
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
-from shared.pipeline.delivery_records import SETTLED, delivery_key
+from shared.pipeline.delivery_records import SETTLED, delivery_key, is_overtaken
 from shared.pipeline.destination_retention import sweep_destinations
 from shared.pipeline.instance_records import COLLECTION as INSTANCES
 from shared.pipeline.instance_records import DISCARDED, ROUTED
@@ -244,7 +244,7 @@ class Cleaner:
             )
             if found is None and by_key is not None:
                 continue
-            if found is None:
+            if found is None or (by_key is None and is_overtaken(found.data, plan, instance)):
                 return "pending"
             if found.data["state"] not in SETTLED:
                 return str(found.data["state"])

@@ -32,6 +32,8 @@ from shared.dicom.commitment import (
 )
 from shared.errors import StorageUnavailableError
 from shared.messages import Source, Topic
+from shared.pipeline import rules
+from shared.pipeline.instance_records import receipt_of
 from shared.pipeline.times import timestamp
 from tests.associations import established
 from tests.data import build
@@ -325,6 +327,35 @@ class TestAsScp:
         report = inquiry.report()
         assert report is not None
         assert [failure.reason for failure in report.failures] == [0x0110]
+
+    def test_waits_for_what_was_decided_anew(self, system: System) -> None:
+        """What is confirmed is what was decided before."""
+        system.receive("one")
+        system.work()
+        ruleset = {
+            "name": "all",
+            "execution_mode": "ALL_MATCHES",
+            "rules": [
+                {
+                    "name": "every",
+                    "actions": [{"type": "set", "tag": "StationName", "value": "CT-7"}],
+                    "storage_backends": ["primary-storage"],
+                }
+            ],
+        }
+        system.ports.configuration.create("rulesets", ruleset, by="test")
+        (instance,) = system.ports.documents.query("instances").documents
+        rules.decide_anew(receipt_of(instance.data), (), system.ports, corrects=True)
+        system.work(Topic.INSTANCE_ACCEPTED)
+        request = CommitmentRequest("1.2.9", (Reference(CT, build.uid("one")),))
+        key = system.ports.commitments.request(request, build_source("CT1"), here_for_s=0)
+        inquiry = system.ports.commitments.inquire(key)
+        assert inquiry is not None
+        assert inquiry.report() is None
+        system.work(Topic.DELIVERY_REQUESTED)
+        report = inquiry.report()
+        assert report is not None
+        assert [one.sop_instance_uid for one in report.committed] == [build.uid("one")]
 
     def test_records_that_it_does_not_know_where_to_report(self, system: System) -> None:
         request = CommitmentRequest("1.2.9", (Reference(CT, build.uid("one")),))

@@ -17,12 +17,13 @@ from shared.messages import (
     DeliveryRequested,
     InstanceAccepted,
     InstanceReceived,
+    Receipt,
     Source,
     Stage,
     Topic,
     encode,
 )
-from shared.pipeline import instance_actions
+from shared.pipeline import instance_actions, rules
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.instance_records import receipt_of
 from shared.pipeline.times import timestamp
@@ -40,6 +41,13 @@ def system(tmp_path: Path) -> Iterator[System]:
     system = System(tmp_path / "home")
     yield system
     system.ports.destinations.close()
+
+
+def validated(system: System, receipt: Receipt) -> Receipt:
+    """The receipt as it was handed on."""
+    found = system.ports.documents.get("instances", receipt.receipt_id)
+    assert found is not None
+    return receipt_of(found.data)
 
 
 class TestAReceivedFile:
@@ -86,6 +94,51 @@ class TestAReceivedFile:
         system.work()
         assert len(system.delivered()) == 1
         assert system.has(receipt)
+
+    def test_stays_while_it_waits_for_a_destination_that_was_given_up(self, tmp_path: Path) -> None:
+        """A person has it sent there after all, and it is dead."""
+        system = System(tmp_path / "home", default_route=[])
+        for name in ("second", "third"):
+            entity = {"name": name, "type": "filesystem", "path": name, "enabled": False}
+            system.ports.configuration.create("destinations", entity, by="test")
+        system.ports.configuration.apply(
+            {"settings": {"default_route": ["second"], "min_free_bytes": 0}}, by="test"
+        )
+        receipt = system.receive()
+        for elsewhere in ("third", "second"):
+            system.work()
+            (entry,) = system.ports.exceptions.list(where={"status": "open"}).documents
+            system.ports.exceptions.retry(entry.key, by="test", destination=elsewhere)
+        assert system.later(100 * DAY).kept["pending"] == 1
+        assert system.has(receipt)
+        enabled = {"name": "second", "type": "filesystem", "path": "second"}
+        system.ports.configuration.replace("destinations", "second", enabled, by="test")
+        system.work()
+        assert len(system.delivered()) == 1
+        assert system.later(DAY).files == 1
+
+    def test_stays_until_what_was_decided_anew_is_delivered(self, system: System) -> None:
+        """What its destination has confirmed is what was decided before."""
+        receipt = system.receive()
+        system.work()
+        set_name = {"type": "set", "tag": "StationName", "value": "CT-7"}
+        ruleset = {"name": "all", "execution_mode": "ALL_MATCHES"}
+        every = {"name": "every", "actions": [set_name], "storage_backends": ["primary-storage"]}
+        system.ports.configuration.create("rulesets", {**ruleset, "rules": [every]}, by="test")
+        rules.decide_anew(validated(system, receipt), (), system.ports, corrects=True)
+        system.work(Topic.INSTANCE_ACCEPTED)
+        assert system.later(100 * DAY).kept["pending"] == 1
+        system.work()
+        (path,) = system.delivered()
+        assert b"CT-7" in path.read_bytes()
+        assert system.later(DAY).files == 1
+
+    def test_goes_though_it_was_decided_anew_and_nothing_changed(self, system: System) -> None:
+        receipt = system.receive()
+        system.work()
+        rules.decide_anew(validated(system, receipt), (), system.ports)
+        system.work(Topic.INSTANCE_ACCEPTED)
+        assert system.later(100 * DAY).files == 1
 
     @pytest.mark.parametrize("state", ["held", "quarantined", "collecting", "released"])
     def test_stays_while_it_is(self, system: System, state: str) -> None:
