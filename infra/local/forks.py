@@ -46,10 +46,13 @@ class ForkedProcess:
 
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server, self.pid = server, pid
+        self.status: int | None = None  # as poll, and as old as the last one of any process
 
     def poll(self) -> int | None:
         """As subprocess.Popen.poll: None while it runs, -N if signal N ended it."""
-        return self._server.status(self.pid)
+        if self.status is None:
+            self._server.take_in()
+        return self.status
 
     def send_signal(self, number: signal.Signals, *, to_all: bool = False) -> None:
         """Send to the process if it runs, or `to_all` of the group that it leads."""
@@ -68,7 +71,7 @@ class ForkServer:
     ) -> None:
         """Start it, in `environment` and with the descriptors `handed_on`; it is not ready yet."""
         self._channel, theirs = Pipe()
-        self._statuses: dict[int, int | None] = {}
+        self._running: dict[int, ForkedProcess] = {}
         self.is_lost = False
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
@@ -94,22 +97,22 @@ class ForkServer:
                 kind, pid, status = self._channel.recv()
                 if kind == "not forked":
                     raise NotForkedError
-                self._statuses[pid] = status
                 if kind == "forked":
-                    return ForkedProcess(self, pid)
+                    self._running[pid] = process = ForkedProcess(self, pid)
+                    return process
+                self._running.pop(pid).status = status
         except (EOFError, OSError):
             self._lose()
             raise ForkServerLostError from None
 
-    def status(self, pid: int) -> int | None:
-        """How a process that was forked has ended; None while it runs."""
+    def take_in(self) -> None:
+        """Note of processes that were forked how they have ended."""
         try:
             while not self.is_lost and self._channel.poll():
-                _, ended, status = self._channel.recv()
-                self._statuses[ended] = status
+                _, pid, status = self._channel.recv()
+                self._running.pop(pid).status = status
         except (EOFError, OSError):
             self._lose()
-        return self._statuses[pid]
 
     def send_signal(self, pid: int, number: signal.Signals, *, to_all: bool) -> None:
         """Through the server, which knows whether the number is still that process's."""
@@ -133,10 +136,10 @@ class ForkServer:
         self.is_lost = True
         self._process.kill()
         self._process.wait()
-        for pid, status in self._statuses.items():
-            if status is None:
-                _kill_group(pid)
-                self._statuses[pid] = -signal.SIGKILL
+        while self._running:
+            pid, process = self._running.popitem()
+            _kill_group(pid)
+            process.status = -signal.SIGKILL
 
 
 def main() -> None:

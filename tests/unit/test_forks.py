@@ -7,12 +7,34 @@ import os
 import signal
 import threading
 from multiprocessing.connection import Pipe
+from typing import Any
 
 import pytest
 
 from infra.local import forks
 from infra.local.forks import ForkServer, NotForkedError
 from infra.local.part import PARTS
+
+
+def server_at(channel: Any) -> ForkServer:
+    """A client whose server is at the other end of the channel."""
+    server = object.__new__(ForkServer)
+    server._channel, server._running, server.is_lost = channel, {}, False
+    return server
+
+
+def test_a_process_is_remembered_while_it_runs_and_knows_how_it_ended() -> None:
+    """The launcher starts parts again for as long as it runs, which is years."""
+    ours, theirs = Pipe()
+    with ours, theirs:
+        server = server_at(ours)
+        for answer in (("forked", 7, None), ("ended", 7, -9), ("forked", 8, None)):
+            theirs.send(answer)
+        first, second = (server.fork(part) for part in PARTS[:2])
+        assert (first.poll(), second.poll()) == (-9, None)
+        theirs.send(("ended", 8, 0))
+        assert (first.poll(), second.poll(), second.poll()) == (-9, 0, 0)
+        assert server._running == {}
 
 
 def test_a_machine_without_room_for_a_process_costs_no_other_part(
@@ -30,8 +52,7 @@ def test_a_machine_without_room_for_a_process_costs_no_other_part(
     ours, theirs = Pipe()
     serving = threading.Thread(target=forks._serve, args=(theirs,), daemon=True)
     serving.start()
-    server = object.__new__(ForkServer)
-    server._channel, server._statuses, server.is_lost = ours, {}, False
+    server = server_at(ours)
     for part in PARTS[:2]:
         with pytest.raises(NotForkedError):
             server.fork(part)
