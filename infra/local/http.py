@@ -23,7 +23,7 @@ def main() -> None:
     """Serve where the environment says until SIGTERM."""
     logs.configure("http")
     environment = Environment.read()
-    Server(environment.http_host, environment.http_port, _create_app).run()
+    Server(environment.http_host, environment.http_port, _create_app, in_turn=True).run()
 
 
 def _create_app() -> WSGIApplication:

@@ -19,6 +19,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from shared import logs
+from shared.web.turns import TurnTakingExecutor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 GRACEFUL_TIMEOUT_S = 8
+
+# Requests that are worked on at once where threads take turns, and after how long one that waits
+# for its sender or another system has had its turn.
+AT_ONCE, LONGEST_TURN_S = 2, 0.02
 
 # A peer that neither sends nor takes a byte for so long is gone.
 SILENCE_TIMEOUT_S = 60
@@ -40,7 +45,7 @@ def main() -> None:
 
     logs.configure("http")
     environment = Environment.read()
-    Server(environment.http_host, environment.http_port, _create_app).run()
+    Server(environment.http_host, environment.http_port, _create_app, in_turn=True).run()
 
 
 _HTTP2: dict[str, Any] = {
@@ -67,12 +72,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         *,
         threads: int = THREADS,
         http2: bool = False,
+        in_turn: bool = False,
     ) -> None:
-        """`http2` takes HTTP/2 without TLS in place of HTTP/1.1: from a proxy that nobody can go
+        """`in_turn`: what is only read is answered a few at a time, in the order in which it was
+        asked. For where answers are a matter of the processor and hardly wait for others.
+
+        `http2` takes HTTP/2 without TLS in place of HTTP/1.1: from a proxy that nobody can go
         round, such as that of Cloud Run, whose requests of HTTP/1 end at 32 MiB.
         """
         self._host, self._port, self._load = host, port, load
-        self._threads, self._http2 = threads, http2
+        self._threads, self._http2, self._in_turn = threads, http2, in_turn
         super().__init__()
 
     def load_config(self) -> None:
@@ -81,7 +90,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings: dict[str, Any] = {
             "bind": f"{host}:{self._port}",
             "workers": 1,
-            "worker_class": BoundedWorker,
+            "worker_class": OrderlyWorker if self._in_turn else BoundedWorker,
             "threads": self._threads,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
             "keepalive": 15,
@@ -150,6 +159,23 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
     def _header_is_read(self, conn: Any) -> None:
         with self._lock:
             self._reading_header.pop(conn, None)
+
+
+class OrderlyWorker(BoundedWorker):
+    """BoundedWorker whose threads take turns with what is only read."""
+
+    tpool: TurnTakingExecutor
+
+    def get_thread_pool(self) -> TurnTakingExecutor:
+        """Called by gunicorn."""
+        return TurnTakingExecutor(self.cfg.threads, AT_ONCE, LONGEST_TURN_S)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """In a thread: answer a request whose header is read."""
+        if req.method not in ("GET", "HEAD"):
+            # Waits for its body and for the disk.
+            self.tpool.give_up_turn()
+        return super().handle_request(req, conn)
 
 
 class StructuredLog(Logger):  # type: ignore[misc]

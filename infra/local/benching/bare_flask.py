@@ -24,7 +24,7 @@ def main() -> None:
     def read(name: str) -> Response:
         return Response(json.dumps(document), mimetype="application/json")
 
-    Server("127.0.0.1", port, lambda: app).run()
+    Server("127.0.0.1", port, lambda: app, in_turn=True).run()
 
 
 if __name__ == "__main__":
