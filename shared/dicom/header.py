@@ -195,6 +195,10 @@ class Header:
         return self._data_set
 
     def __contains__(self, path: AttributePath | str) -> bool:
+        steps = as_path(path).steps
+        if len(steps) == 1 and not steps[0].creator:  # the usual question
+            tag = steps[0].tag
+            return tag in self._level(tag).entries
         return self._first(path) is not None
 
     def values(self, path: AttributePath | str) -> tuple[Value, ...] | None:
