@@ -105,10 +105,6 @@ class OutgoingInstance:
     def part10_size(self) -> int:
         return sum(map(len, self.part10_parts()))
 
-    @property
-    def data_set_size(self) -> int:
-        return sum(map(len, self.data_set_parts()))
-
     def part10_parts(self) -> list[Part]:
         """The whole file (PS3.10 7), in order.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -155,9 +154,6 @@ def work(key: str, ports: Ports) -> Data:
         said = {"state": GIVEN_UP, "reason": str(error)}
     data = {**known.data, **said, "finished_at": timestamp(ports.clock.now())}
     return ports.documents.put(COLLECTION, key, data).data
-
-
-InventoryOf = AbstractContextManager[Inventory]
 
 
 class _Expected(Struct, frozen=True):

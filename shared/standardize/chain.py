@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,8 +74,6 @@ class Chain:
         self._links = tuple(links)
         self._when_unsure, self._when_down = when_unsure, when_down
         self._site = dict(site or {})
-        self._lock = threading.Lock()
-        self._outside: Counter[str] = Counter()
         self._tell = tell
 
     @property
@@ -90,12 +86,6 @@ class Chain:
             for one in self._links
         )
         return f"{links};{self._when_unsure};{self._when_down}"
-
-    @property
-    def outside_vocabulary(self) -> Mapping[str, int]:
-        """By provider, how many answers were no term of the vocabulary and were discarded."""
-        with self._lock:
-            return dict(self._outside)
 
     @property
     def may_take_long(self) -> bool:
@@ -141,8 +131,6 @@ class Chain:
             value in vocabulary and value == question.raw_value.strip()
         ):
             return True
-        with self._lock:
-            self._outside[proposal.provider] += 1
         self._tell("discarded", proposal.provider)
         return False
 

@@ -73,7 +73,6 @@ class FakeStaging:
     def __init__(self, reception: FakeReception) -> None:
         self._reception = reception
         self._data = bytearray()
-        self.largest_write = 0
 
     def write(self, *buffers: Buffer) -> None:
         for buffer in buffers:

@@ -41,7 +41,6 @@ class Chaos:
         self._queue = Queue(system.home)
         self.operator = Operator(system, random_)
         self.poisoned = 0
-        self.injected = 0
         # The last change of the configuration that was confirmed, and the last that was tried.
         self.confirmed_stamp = self._stamp = 0
         self._deeds: dict[Callable[[], None], int] = {
@@ -109,7 +108,7 @@ class Chaos:
         """The same again, now and, of some that may be done by then, later."""
         copies = self._queue.copies(self._random.randint(1, 20))
         self._random.shuffle(copies)
-        self.injected += self._queue.publish(copies)
+        self._queue.publish(copies)
 
     def _delay(self) -> None:
         self._queue.delay(self._random.randint(1, 20), _DELAY_MS)

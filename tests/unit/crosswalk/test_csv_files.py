@@ -17,7 +17,6 @@ from shared.errors import (
 )
 from tests.unit.crosswalk.site import Site, new_ids
 
-ALMOST_CSV = st.text(alphabet='old_id,new"\n\r;P1\0').map(str.encode)
 CSV = {"name": "ris", "type": "csv", "path": "ids.csv"}
 
 

@@ -15,7 +15,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 RELEASE_RQ, RELEASE_RP, P_DATA, ABORT = 5, 6, 4, 7
-LAST_COMMAND, LAST_DATA = 3, 2
+LAST_DATA = 2
 
 
 @dataclass

@@ -69,10 +69,11 @@ class TestChain:
         assert decision.verdict is Verdict.KEEP
 
     @pytest.mark.parametrize("answer", ["KOLANO", "LEG", "", "knee"])
-    def test_what_is_no_current_term_is_discarded_and_counted(self, answer: str) -> None:
-        chain = Chain([Link(Saying("a", answer))])
+    def test_what_is_no_current_term_is_discarded_and_told(self, answer: str) -> None:
+        told: list[tuple[str, ...]] = []
+        chain = Chain([Link(Saying("a", answer))], tell=lambda *what: told.append(what))
         assert chain.decide(QUESTION).proposal is None
-        assert chain.outside_vocabulary == {"a": 1}
+        assert told == [("discarded", "a")]
 
     def test_a_provider_that_is_down_is_passed_over(self) -> None:
         decision = Chain([Link(Down()), Link(Saying("a", "KNEE"))]).decide(QUESTION)

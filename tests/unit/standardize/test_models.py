@@ -128,7 +128,7 @@ class TestAModel:
         assert len(server.paths) == 2
 
     @pytest.mark.parametrize(
-        ("status", "reason"), [(429, "quota"), (503, "unavailable"), (401, "unavailable")]
+        ("status", "reason"), [(429, "quota"), (503, "unavailable"), (408, "unavailable")]
     )
     def test_is_given_up_if_it_stays_busy(
         self, kind: str, server: ModelServer, status: int, reason: str
@@ -136,6 +136,15 @@ class TestAModel:
         server.behaviour = servers.refusing(status)
         assert reason_of(provider_of(kind, server, attempts=3)) == reason
         assert len(server.paths) == 3
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404])
+    def test_that_refuses_is_asked_no_second_time_and_the_status_is_told(
+        self, kind: str, server: ModelServer, status: int
+    ) -> None:
+        """A wrong model name or a role that is missing: people have to see which."""
+        server.behaviour = servers.refusing(status)
+        assert reason_of(provider_of(kind, server, attempts=3)) == f"refused-{status}"
+        assert len(server.paths) == 1
 
     def test_that_wants_a_longer_rest_gets_it(self, kind: str, server: ModelServer) -> None:
         """One that says how long its quota is spent is not asked until then, by anybody."""
@@ -152,10 +161,16 @@ class TestAModel:
         server.behaviour = servers.slow
         assert reason_of(provider_of(kind, server, timeout_s=0.2, attempts=1)) == "timeout"
 
-    def test_of_a_site_that_drips_is_given_up_in_time(self, server: ModelServer) -> None:
+    def test_that_drips_is_given_up_in_time(self, kind: str, server: ModelServer) -> None:
         """Each byte comes in time, and the answer never."""
         server.behaviour = servers.dripping
-        assert reason_of(provider_of("openai", server, timeout_s=0.3, attempts=1)) == "timeout"
+        assert reason_of(provider_of(kind, server, timeout_s=0.3, attempts=1)) == "timeout"
+
+    def test_that_says_too_much_is_not_read_to_its_end(
+        self, kind: str, server: ModelServer
+    ) -> None:
+        server.behaviour = lambda server, path, body: (200, {}, b" " * (2 << 20))
+        assert reason_of(provider_of(kind, server, attempts=1)) == "malformed"
 
     def test_that_is_not_there_is_unavailable(self, kind: str, server: ModelServer) -> None:
         server.url = "http://127.0.0.1:1"
@@ -187,14 +202,16 @@ class TestAModel:
         server.behaviour = servers.blocked
         assert reason_of(provider_of(kind, server)) in ("safety", "malformed")
 
-    def test_outside_the_vocabulary_is_discarded_and_counted(
+    def test_outside_the_vocabulary_is_discarded_and_told(
         self, kind: str, server: ModelServer
     ) -> None:
         server.says["value"] = "KOLANO"
-        chain = Chain([Link(provider_of(kind, server))], when_unsure=Policy.HOLD)
+        told: list[tuple[str, ...]] = []
+        links = [Link(provider_of(kind, server))]
+        chain = Chain(links, when_unsure=Policy.HOLD, tell=lambda *what: told.append(what))
         decision = chain.decide(QUESTION)
         assert (decision.verdict, decision.proposal) == (Verdict.HOLD, None)
-        assert chain.outside_vocabulary == {kind: 1}
+        assert told == [("discarded", kind)]
 
 
 class TestTheGuard:
