@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -257,17 +257,10 @@ class Cleaner:
     # ---- orphans ---------------------------------------------------------------------------
 
     def _sweep_orphans(self, candidates: Sequence[tuple[str, str]]) -> None:
-        queue = self._ports.queue
         if not candidates:
             return
-        if (
-            queue is None
-            or queue.backlog(_QUEUE, at_most=_DEEPEST_QUEUE).messages >= _DEEPEST_QUEUE
-        ):
-            self._swept.kept["undecided"] += len(candidates)
-            return
         # The queue first: what leaves it meanwhile is in the documents by the time we look there.
-        waiting = queue.mentioned([receipt_id for _, receipt_id in candidates], _QUEUE)
+        waiting = self._queued([receipt_id for _, receipt_id in candidates], _QUEUE)
         for name, receipt_id in candidates:
             if receipt_id in waiting or not self._is_orphan(receipt_id):
                 self._swept.kept["undecided"] += 1
@@ -286,11 +279,22 @@ class Cleaner:
             return False
         if self._entries(receipt_id, exceptions.OPEN):
             return False
+        is_retried = bool(self._entries(receipt_id, exceptions.RETRIED))
+        # To a destination that a person named, of which there may be no other trace.
+        if is_retried and self._queued([receipt_id], [Topic.DELIVERY_REQUESTED]):
+            return False
         sent = [delivery.data["state"] in SETTLED for delivery in self._deliveries(receipt_id)]
-        if self._entries(receipt_id, exceptions.RETRIED):
-            # On its way to a destination that a person named: there is no other trace of that.
-            return bool(sent) and all(sent)
-        return all(sent)
+        return all(sent) and (bool(sent) or not is_retried)
+
+    def _queued(self, receipt_ids: Sequence[str], topics: Sequence[Topic]) -> Collection[str]:
+        """Those of which a message waits, or may wait: nobody can tell of a queue that is deep."""
+        queue = self._ports.queue
+        if (
+            queue is None
+            or queue.backlog(topics, at_most=_DEEPEST_QUEUE).messages >= _DEEPEST_QUEUE
+        ):
+            return receipt_ids
+        return queue.mentioned(receipt_ids, topics)
 
     def _deliveries(self, receipt_id: str) -> Sequence[Document]:
         where = [Filter("receipt_id", "==", receipt_id)]

@@ -268,6 +268,20 @@ class TestAnOrphan:
         system.work()
         assert system.state(receipt) == "held"
 
+    def test_is_not_what_a_person_sends_on_after_all(self, tmp_path: Path) -> None:
+        """One destination after the other refuses what validation has refused; the next is dead."""
+        system = System(tmp_path / "home", validation={"patient-id-missing": "reject"})
+        for name in ("second", "third"):
+            entity = {"name": name, "type": "filesystem", "path": name, "enabled": False}
+            system.ports.configuration.create("destinations", entity, by="test")
+        receipt = system.receive(changes={0x00100020: None})
+        for elsewhere in ("second", "third"):
+            system.work()
+            (entry,) = system.ports.exceptions.list(where={"status": "open"}).documents
+            system.ports.exceptions.retry(entry.key, by="test", destination=elsewhere)
+        assert system.later(100 * DAY).orphans == 0
+        assert system.has(receipt)
+
     def test_is_not_what_is_on_its_way_to_the_exception_log(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home", validation={"patient-id-missing": "reject"})
         receipt = system.receive(changes={0x00100020: None})
