@@ -16,10 +16,12 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
@@ -58,8 +60,11 @@ FILE_DELETED_AT = "file_deleted_at"
 _PREFIX = "received/"
 _NAME = re.compile(r"received/\d{8}/\d{2}/((\d{8}T\d{12})-[0-9a-f]{8})\.dcm")
 _SHORTEST_CYCLE_S, _LONGEST_CYCLE_S = 10.0, 600.0
-# Work is at most this part of the time: with a million files that must stay, a walk takes minutes.
+# Looking at what stays is at most this part of the time: with a million files that must stay, a
+# walk takes minutes, and asks as much of the stores as one that deletes them.
 _BUSY_PART = 0.2
+# So many for each that may go on side by side: what takes long holds up few.
+_GROUP = 4
 # Disk is short from here on, as a part of what reception needs: it is closed a little lower.
 _SHORT_BELOW = 1.25
 _BATCH = 200
@@ -73,6 +78,7 @@ _QUEUE = (
 )
 
 Data = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class Swept(Struct):
@@ -90,6 +96,11 @@ class Swept(Struct):
         """How many things were deleted."""
         return self.files + self.orphans + self.records + self.expired
 
+    @property
+    def deleted_part(self) -> float:
+        """How much of what it looked at it has deleted, 0 to 1."""
+        return self.deleted / max(1, self.deleted + self.kept.total())
+
     def as_json(self) -> dict[str, Any]:
         """As the log, the API and documents show it."""
         return {
@@ -105,8 +116,14 @@ class Swept(Struct):
 class Cleaner:
     """The timer's part; one for each process. It remembers where it is, which only saves work."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, *, at_once: int = 1) -> None:
+        """`at_once` Instances and records are looked at side by side: where the stores are beyond a
+        network, one that goes from each to the next waits nearly all of the time.
+        """
         self._ports = ports
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once, "clean-up") if at_once > 1 else None
+        self._counting = threading.Lock()
         self._lock = threading.Lock()
         self._steps: Iterator[None] | None = None
         self._began_at_s = float("-inf")
@@ -152,14 +169,39 @@ class Cleaner:
         if self._is_short():
             wanted_s = 0.0
         wanted_s = min(max(wanted_s, _SHORTEST_CYCLE_S), _LONGEST_CYCLE_S)
-        return max(wanted_s, self._worked_s / _BUSY_PART)
+        wasted_s = self._worked_s * (1.0 - self._swept.deleted_part)
+        return max(wanted_s, wasted_s / _BUSY_PART)
+
+    def _each(self, work: Callable[[T], None], items: Iterable[T]) -> Iterator[None]:
+        """Do it for each, side by side where that is wanted. While this yields nothing runs."""
+        if self._pool is None:
+            for item in items:
+                work(item)
+                yield
+            return
+        items = iter(items)
+        while group := list(islice(items, self._at_once * _GROUP)):
+            running = [self._pool.submit(work, item) for item in group]
+            wait(running)
+            for one in running:
+                one.result()
+            yield
+
+    def _deleted(self, **what: int) -> None:
+        with self._counting:
+            for name, number in what.items():
+                setattr(self._swept, name, getattr(self._swept, name) + number)
+
+    def _kept(self, why: str, number: int = 1) -> None:
+        with self._counting:
+            self._swept.kept[why] += number
 
     def _cycle(self) -> Iterator[None]:
         began_at = self._ports.clock.now()
         yield from self._sweep_files()
         yield from self._sweep_records()
         for count in sweep_destinations(self._ports):
-            self._swept.expired += count
+            self._deleted(expired=count)
             yield
         if self._swept.deleted:
             # What it is for is done; its own record may wait for the next cycle.
@@ -177,35 +219,43 @@ class Cleaner:
     # ---- received files --------------------------------------------------------------------
 
     def _sweep_files(self) -> Iterator[None]:
-        retention = timedelta(seconds=self._ports.configuration.get().settings.retention_s)
         unknown: list[tuple[str, str]] = []
-        for name in self._ports.objects.list(_PREFIX):
-            named = _NAME.fullmatch(name)
-            if named is None:
-                self._swept.kept["not ours"] += 1
-                continue
-            receipt_id, stamp = named.groups()
-            came_at = datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-            now = self._ports.clock.now()
-            if came_at > now - retention and not self._is_short():
-                break  # and so are all that follow
+
+        def look(found: tuple[str, str, datetime]) -> None:
+            name, receipt_id, came_at = found
             known = self._ports.documents.get(INSTANCES, receipt_id)
             if known is not None:
                 self._sweep_file(name, known)
-            elif came_at <= now - ORPHAN_AFTER:
+            elif came_at <= self._ports.clock.now() - ORPHAN_AFTER:
                 unknown.append((name, receipt_id))
             else:
-                self._swept.kept["undecided"] += 1
-            if len(unknown) == _BATCH:
+                self._kept("undecided")
+
+        for _ in self._each(look, self._old_files()):
+            if len(unknown) >= _BATCH:
                 self._sweep_orphans(unknown)
-                unknown = []
+                unknown.clear()
             yield
         self._sweep_orphans(unknown)
+
+    def _old_files(self) -> Iterator[tuple[str, str, datetime]]:
+        """Received files that may be needed no more: name, receipt and when it came."""
+        retention = timedelta(seconds=self._ports.configuration.get().settings.retention_s)
+        for name in self._ports.objects.list(_PREFIX):
+            named = _NAME.fullmatch(name)
+            if named is None:
+                self._kept("not ours")
+                continue
+            receipt_id, stamp = named.groups()
+            came_at = datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+            if came_at > self._ports.clock.now() - retention and not self._is_short():
+                return  # and so are all that follow
+            yield name, receipt_id, came_at
 
     def _sweep_file(self, name: str, known: Document) -> None:
         why = self._why_kept(known.data)
         if why:
-            self._swept.kept[why] += 1
+            self._kept(why)
             return
         if not known.data.get(FILE_DELETED_AT):
             marked = {**known.data, FILE_DELETED_AT: timestamp(self._ports.clock.now())}
@@ -213,7 +263,7 @@ class Cleaner:
                 # If somebody decides anew about the Instance just now, one of us two sees it.
                 self._ports.documents.replace(INSTANCES, known.key, marked, known.version)
             except DocumentChangedError:
-                self._swept.kept["changed"] += 1
+                self._kept("changed")
                 return
             except StorageUnavailableError:
                 # Deleting is what helps when the disk is full, and a mark takes room.
@@ -222,8 +272,7 @@ class Cleaner:
         crash_points.reached(crash_points.AFTER_MARK)
         self._ports.objects.delete(name)
         crash_points.reached(crash_points.AFTER_DELETE)
-        self._swept.files += 1
-        self._swept.bytes += int(known.data["file"]["size"])
+        self._deleted(files=1, bytes=int(known.data["file"]["size"]))
 
     def _why_kept(self, instance: Data, known: Sequence[Document] | None = None) -> str:
         """In a word why the received file is still needed, "" if it is not.
@@ -347,7 +396,17 @@ class Cleaner:
         *where: Filter,
     ) -> Iterator[None]:
         """Delete documents up to `cutoff`, oldest first, that `may_go`."""
-        documents, cursor = self._ports.documents, None
+        documents = self._ports.documents
+
+        def look(document: Document) -> None:
+            if not may_go(document):
+                self._kept(f"{collection} record")
+                return
+            with suppress(DocumentChangedError):
+                documents.delete(collection, document.key, document.version)
+                self._deleted(records=1)
+
+        cursor = None
         while True:
             page = documents.query(
                 collection,
@@ -356,14 +415,7 @@ class Cleaner:
                 limit=_BATCH,
                 cursor=cursor,
             )
-            for document in page.documents:
-                if may_go(document):
-                    with suppress(DocumentChangedError):
-                        documents.delete(collection, document.key, document.version)
-                        self._swept.records += 1
-                else:
-                    self._swept.kept[f"{collection} record"] += 1
-                yield
+            yield from self._each(look, page.documents)
             cursor = page.cursor
             if cursor is None:
                 return
@@ -381,12 +433,12 @@ class Cleaner:
         for delivery in deliveries:
             self._forget_copy(instance, delivery.data["destination"])
             documents.delete(DELIVERIES, delivery.key)
-            self._swept.records += 1
+            self._deleted(records=1)
         for plan in instance["deliveries"]:
             self._forget_name(instance, delivered_uid(plan, instance["sop_instance_uid"]))
         for member in self._collected(instance):
             documents.delete(studies.COLLECTED, member.key)
-            self._swept.records += 1
+            self._deleted(records=1)
         crash_points.reached(crash_points.AFTER_DELIVERIES)
         return True
 
@@ -425,7 +477,7 @@ class Cleaner:
         if confirmed is not None and confirmed["receipt_id"] == instance["receipt_id"]:
             with suppress(DocumentChangedError):
                 self._ports.documents.delete(COPIES, key, found.version)
-                self._swept.records += 1
+                self._deleted(records=1)
 
     def _forget_name(self, instance: Data, uid: str) -> None:
         """The loop guard is to know it no more by a UID that a rule gave it."""
@@ -434,7 +486,7 @@ class Cleaner:
         found = self._ports.documents.get(RENAMED, uid)
         if found is not None and found.data["receipt_id"] == instance["receipt_id"]:
             self._ports.documents.delete(RENAMED, uid)
-            self._swept.records += 1
+            self._deleted(records=1)
 
     def _forget_study(self, study: Document) -> bool:
         if study.data["state"] == studies.COLLECTING or study.data["due_at"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from shared.messages import (
 from shared.pipeline import instance_actions, rules
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.instance_records import receipt_of
+from shared.pipeline.retention import Cleaner
 from shared.pipeline.times import timestamp
 from shared.ports import Outgoing
 from shared.standardize.chain import Chain, Link
@@ -426,6 +428,73 @@ class TestRecords:
         system.later(8 * DAY)
         (told,) = system.ports.documents.query("clean-ups").documents
         assert told.data["files"] == 1
+
+
+class TestManyThings:
+    """Beyond a network each question takes a hundred times as long as the work for it."""
+
+    def test_are_deleted_side_by_side(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system = System(tmp_path / "home", record_retention_s=10 * DAY)
+        receipts = [system.receive(f"{number}") for number in range(4)]
+        system.work()
+        system.cleaner = Cleaner(system.ports, at_once=4)
+        delete, all_there = system.ports.objects.delete, threading.Barrier(4)
+
+        def together(name: str) -> None:
+            all_there.wait(60)
+            delete(name)
+
+        monkeypatch.setattr(system.ports.objects, "delete", together)
+        swept = system.later(8 * DAY)
+        assert swept.files == 4
+        assert swept.bytes == sum(receipt.file.size for receipt in receipts)
+        system.later(8 * DAY)
+        assert [system.state(receipt) for receipt in receipts] == [""] * 4
+
+    def test_that_fail_end_the_call_and_are_deleted_by_the_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system = System(tmp_path / "home")
+        for number in range(6):
+            system.receive(f"{number}")
+        system.work()
+        system.cleaner = Cleaner(system.ports, at_once=2)
+
+        def unavailable(name: str) -> None:
+            raise StorageUnavailableError(name)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(system.ports.objects, "delete", unavailable)
+            with pytest.raises(StorageUnavailableError):
+                system.later(8 * DAY)
+        assert system.later(DAY).files == 6
+
+    def test_do_not_wait_for_their_turn_while_there_is_more_to_delete(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pause of five times the work is for walks that find nothing to delete."""
+        system = System(tmp_path / "home", retention_s=0)
+        get, clock = system.ports.documents.get, system.clock
+
+        def slow(collection: str, key: str) -> Any:
+            clock.advance(10 if collection == "instances" else 0)
+            return get(collection, key)
+
+        monkeypatch.setattr(system.ports.documents, "get", slow)
+        system.receive("one")
+        system.work()
+        assert system.later(11).files == 1
+        system.receive("two")
+        system.work()
+        assert system.later(11).files == 1
+
+        system.receive("three")  # waits in the queue
+        assert system.later(11).kept == {"undecided": 1}
+        system.work()
+        assert system.later(11).files == 0
+        assert system.later(50).files == 1
 
 
 class TestADestination:
