@@ -394,7 +394,8 @@ class NoTermError(PermanentError):
 class ProviderFailedError(TransientError):
     """A provider of proposals gave no usable answer. args: the provider, the reason.
 
-    `reason` is one of unavailable, quota, timeout, safety, malformed.
+    `reason` is one of unavailable, quota, timeout, safety, malformed, refused-STATUS,
+    no-credentials, not-installed.
     """
 
     code = "standardizer-failed"

@@ -12,7 +12,14 @@ import urllib3
 
 from shared.adapters.guarded_http import guarded_session
 from shared.errors import ProviderFailedError
-from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
+from shared.standardize.remote import (
+    MALFORMED,
+    SAFETY,
+    TIMEOUT,
+    UNAVAILABLE,
+    Prompt,
+    reason_of,
+)
 
 NAME: Final = "openai"
 
@@ -96,7 +103,7 @@ def _text_of(body: bytes) -> str:
 
 
 def _failed_by_status(answer: requests.Response) -> ProviderFailedError:
-    failed = ProviderFailedError(NAME, QUOTA if answer.status_code == 429 else UNAVAILABLE)
+    failed = ProviderFailedError(NAME, reason_of(answer.status_code))
     wish = answer.headers.get("Retry-After", "")
     failed.retry_after_s = float(wish) if wish.isascii() and wish.isdigit() else None
     return failed

@@ -67,7 +67,9 @@ class Providers:
         try:
             return self._secrets.get(name)
         except SecretMissingError:
-            raise ProviderFailedError("openai", "unavailable") from None
+            from shared.standardize.remote import NO_CREDENTIALS
+
+            raise ProviderFailedError("openai", NO_CREDENTIALS) from None
 
 
 class _Gemini:
@@ -83,7 +85,9 @@ class _Gemini:
                 from shared.adapters.cloud.gemini import GeminiModel
             except ImportError:
                 log.error("requirements-gemini.txt is not installed, so Vertex AI cannot be asked")
-                raise ProviderFailedError("vertex", "unavailable") from None
+                from shared.standardize.remote import NOT_INSTALLED
+
+                raise ProviderFailedError("vertex", NOT_INSTALLED) from None
             self._model = GeminiModel(
                 project=self._entity.project,
                 location=self._entity.location,

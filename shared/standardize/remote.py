@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from shared.errors import ProviderFailedError
@@ -22,6 +23,7 @@ from shared.standardize.vocabulary import Vocabulary
 
 NOT_KNOWN: Final = "NOT_KNOWN"
 
+# Why there is no usable answer. After the first three the service is asked again, later.
 UNAVAILABLE, QUOTA, TIMEOUT, SAFETY, MALFORMED = (
     "unavailable",
     "quota",
@@ -29,6 +31,7 @@ UNAVAILABLE, QUOTA, TIMEOUT, SAFETY, MALFORMED = (
     "safety",
     "malformed",
 )
+NOT_INSTALLED, NO_CREDENTIALS = "not-installed", "no-credentials"
 # A model says 1.0 of what it made up, too.
 _SUREST: Final = 0.9
 _MAX_ANSWER: Final = 10_000  # characters
@@ -48,6 +51,15 @@ INSTRUCTION: Final = (
     "terms fit. Name the attribute that decided as source and the words in it as phrase. "
     "Confidence runs from 0 to 1."
 )
+
+
+def reason_of(status: int) -> str:
+    """Why a service answered with this HTTP status, which is no success."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return QUOTA
+    if 400 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
+        return f"refused-{status}"
+    return UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,15 @@ from google.oauth2.credentials import Credentials as _Nobody
 
 from shared.addresses import policy
 from shared.errors import ProviderFailedError
-from shared.standardize.remote import MALFORMED, QUOTA, SAFETY, TIMEOUT, UNAVAILABLE, Prompt
+from shared.standardize.remote import (
+    MALFORMED,
+    NO_CREDENTIALS,
+    SAFETY,
+    TIMEOUT,
+    UNAVAILABLE,
+    Prompt,
+    reason_of,
+)
 
 NAME: Final = "vertex"
 
@@ -25,6 +34,8 @@ for _talkative in ("httpx2", "google_genai"):
     logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 _MAX_OUTPUT_TOKENS: Final = 1_024
+_MAX_BODY: Final = 1 << 20
+_UNTIL: Final = "axiom_until_s"  # of a request: when its time-out is over
 _STOPPED_FOR_SAFETY: Final = frozenset(
     {
         types.FinishReason.SAFETY,
@@ -58,13 +69,19 @@ class GeminiModel:
         self._base_url = base_url
         self._model, self._project, self._location = model, project, location
         self._credentials = credentials
+        self._timeout_s = timeout_s
+        # The client's own time-out is of each read; what drips would never end.
+        hooks = {"request": [self._note_time], "response": [_bound]}
         self._options = types.HttpOptions(
-            base_url=base_url, api_version="v1", timeout=int(timeout_s * 1000)
+            base_url=base_url,
+            api_version="v1",
+            timeout=int(timeout_s * 1000),
+            client_args={"event_hooks": hooks},
         )
         self._client: genai.Client | None = None
 
     def complete(self, prompt: Prompt) -> str:
-        """One request. Raises: ProviderFailedError."""
+        """One request, which takes no longer than its time-out. Raises: ProviderFailedError."""
         try:
             self._look_at_address()
             answer = self._connected().models.generate_content(
@@ -83,12 +100,17 @@ class GeminiModel:
             raise _failed_by_status(error) from None
         except httpx2.TimeoutException:
             raise ProviderFailedError(NAME, TIMEOUT) from None
+        except google.auth.exceptions.DefaultCredentialsError:
+            raise ProviderFailedError(NAME, NO_CREDENTIALS) from None
         except (httpx2.HTTPError, google.auth.exceptions.GoogleAuthError, OSError):
             raise ProviderFailedError(NAME, UNAVAILABLE) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # The client could not read what came; its text quotes it.
             raise ProviderFailedError(NAME, MALFORMED) from None
         return _text_of(answer)
+
+    def _note_time(self, request: httpx2.Request) -> None:
+        request.extensions[_UNTIL] = time.monotonic() + self._timeout_s
 
     def _look_at_address(self) -> None:
         """Raises: AddressRefusedError. Under TLS the certificate says that nobody else answers."""
@@ -106,6 +128,32 @@ class GeminiModel:
                 http_options=self._options,
             )
         return self._client
+
+
+class _Bounded(httpx2.SyncByteStream):
+    """A body that ends in time, and does not fill the memory."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, until_s: float) -> None:
+        self._stream, self._until_s = stream, until_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._stream:
+            size += len(piece)
+            if time.monotonic() > self._until_s:
+                raise httpx2.ReadTimeout("it drips")
+            if size > _MAX_BODY:
+                raise ValueError(size)
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _bound(answer: httpx2.Response) -> None:
+    """Called by the client before it reads the body."""
+    assert isinstance(answer.stream, httpx2.SyncByteStream)
+    answer.stream = _Bounded(answer.stream, answer.request.extensions[_UNTIL])
 
 
 def _text_of(answer: types.GenerateContentResponse) -> str:
@@ -127,7 +175,7 @@ def _text_of(answer: types.GenerateContentResponse) -> str:
 
 
 def _failed_by_status(error: errors.APIError) -> ProviderFailedError:
-    failed = ProviderFailedError(NAME, QUOTA if error.code == 429 else UNAVAILABLE)
+    failed = ProviderFailedError(NAME, reason_of(error.code))
     headers = getattr(error.response, "headers", None)
     if isinstance(headers, Mapping) or hasattr(headers, "get"):
         wish = str(headers.get("retry-after") or "")  # type: ignore[union-attr]
