@@ -164,7 +164,7 @@ class HeaderEdit:
         target = as_path(path)
         if isinstance(values, str | bytes):
             raise TypeError("values is a sequence of Values")
-        _check_settable(target, vr)
+        check_settable(target, vr)
         count = len(self._changes)
         try:
             for concrete in self._expand(target):
@@ -580,6 +580,22 @@ def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
     return tuple(map(_shown_value, data_set.values(tag)))
 
 
+def check_settable(path: AttributePath, vr: str | None = None) -> None:
+    """Raises: InvalidEditError if `HeaderEdit.set` refuses the path or the VR in any Header."""
+    check_in_header(path)
+    if path.last.tag & 0xFFFF == 0 and not path.last.creator:
+        raise InvalidEditError(str(path), "group lengths follow their group by themselves")
+    if vr is not None and vr not in KNOWN_VRS:
+        raise InvalidEditError(str(path), "no VR of PS3.5 6.2")
+
+
+def check_in_header(path: AttributePath) -> None:
+    """Raises: InvalidEditError if it is not of the part of the data set that is edited."""
+    _check_editable(path)
+    if path.steps[0].tag >= _FIRST_OF_THE_BODY:
+        raise InvalidEditError(str(path), "it belongs to the Body, which is not edited")
+
+
 FILE_META_GROUP: Final = 0x0002
 _TRANSFER_SYNTAX_UID: Final = 0x00020010
 _FIRST_OF_THE_BODY: Final = min(PIXEL_DATA_TAGS)
@@ -723,13 +739,3 @@ def _check_editable(path: AttributePath) -> None:
     for step in path.steps:
         if step.tag >> 16 < 0x0008 or step.tag >> 16 >= 0xFFFE:
             raise InvalidEditError(str(path), "its group cannot be edited")
-
-
-def _check_settable(path: AttributePath, vr: str | None) -> None:
-    _check_editable(path)
-    if path.steps[0].tag >= _FIRST_OF_THE_BODY:
-        raise InvalidEditError(str(path), "it belongs to the Body, which is not edited")
-    if path.last.tag & 0xFFFF == 0 and not path.last.creator:
-        raise InvalidEditError(str(path), "group lengths follow their group by themselves")
-    if vr is not None and vr not in KNOWN_VRS:
-        raise InvalidEditError(str(path), "no VR of PS3.5 6.2")

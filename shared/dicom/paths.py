@@ -74,6 +74,14 @@ class AttributePath(Struct, frozen=True):
         return self.steps[-1]
 
     @property
+    def dictionary_vr(self) -> str | None:
+        """The VR by the dictionary, also `US or SS` and the like; None if it does not know it."""
+        step = self.steps[-1]
+        if step.creator:
+            return dictionary.private_vr(step.creator, step.tag)
+        return dictionary.vr_for_tag(step.tag)
+
+    @property
     def has_any_item(self) -> bool:
         """True if a step says `[*]`, so that the path may lead to several Attributes."""
         return any(step.item == ANY_ITEM for step in self.steps)

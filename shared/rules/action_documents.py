@@ -37,11 +37,21 @@ from shared.rules.actions import (
     ValueChange,
     tags_of,
 )
+from shared.rules.claims import kind_of_attribute
+from shared.rules.comparisons import Kind
 from shared.rules.crosswalk import CrosswalkOutline, Miss
 from shared.rules.reading import Faults, Fields, kind_of, nearest, read_attribute
 from shared.rules.selection import Selection, parse_selection
 from shared.rules.standardize import Standardize
-from shared.rules.static_values import check_literal
+from shared.rules.static_values import (
+    check_deletion,
+    check_literal,
+    check_result,
+    check_selection,
+    check_target,
+    check_text,
+    one_of_each_vr,
+)
 from shared.rules.templates import Template, parse_template
 from shared.rules.uids import transfer_syntax_keyword, transfer_syntax_uids
 from shared.rules.value_changes import (
@@ -63,6 +73,9 @@ _STATUS_RANGES: Final = ((0x0122, 0x0122), (0x0124, 0x0124), (0xA700, 0xA7FF), (
 _CANNOT_UNDERSTAND: Final = (0xC000, 0xCFFF)
 _STATUS: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{4})[hH]?")
 _DATE_VRS: Final = frozenset({"DA", "DT"})
+_ANY_NEW_UID: Final = f"2.25.{(1 << 128) - 1}"
+
+Check = Callable[[AttributePath], str]
 
 
 class Known(Struct, frozen=True):
@@ -113,7 +126,7 @@ def _read_action(fields: Fields, known: Known) -> Action | None:
 
 def _set(fields: Fields, known: Known) -> Action:
     faults_before = len(fields.faults)
-    path = fields.attribute("tag")
+    path = _attribute(fields, "tag", check_target)
     vr = _vr(fields)
     raw = fields.required("value")
     items = list(raw) if isinstance(raw, (list, tuple)) else [raw]
@@ -135,8 +148,11 @@ def _set(fields: Fields, known: Known) -> Action:
 
 def _delete(fields: Fields, known: Known) -> Action:
     if fields.has("pattern"):
-        return DeleteSelected(_selection(fields, "pattern"))
-    return Delete(_paths(fields))
+        selection = _selection(fields, "pattern")
+        if reason := check_selection(selection):
+            fields.fault("pattern", f"cannot delete {reason}")
+        return DeleteSelected(selection)
+    return Delete(_paths(fields, check_deletion))
 
 
 def _keep_only(fields: Fields, known: Known) -> Action:
@@ -144,20 +160,26 @@ def _keep_only(fields: Fields, known: Known) -> Action:
 
 
 def _copy(fields: Fields, known: Known) -> Action:
-    source, target = fields.attribute("from"), fields.attribute("to")
-    if source.has_any_item and fields.raw("type") == "move":
+    is_move = fields.raw("type") == "move"
+    source = _attribute(fields, "from", check_deletion if is_move else _nothing_wrong)
+    target = _attribute(fields, "to", check_target)
+    if kind_of_attribute(source) is Kind.SEQUENCE:
+        fields.fault("from", f"{source} is a Sequence, which has no Values")
+    if source.has_any_item and is_move:
         fields.fault("from", "must name one Attribute, without [*]")
     if source == target:
         fields.fault("to", "must not be the source")
-    return Copy(source, target, moves=fields.raw("type") == "move")
+    return Copy(source, target, moves=is_move)
 
 
 def _prepend(fields: Fields, known: Known) -> Action:
-    return Affix(fields.attribute("tag"), before=_template(fields.text("value"), fields, "value"))
+    path = _attribute(fields, "tag", check_text)
+    return Affix(path, before=_template(fields.text("value"), fields, "value"))
 
 
 def _suffix(fields: Fields, known: Known) -> Action:
-    return Affix(fields.attribute("tag"), after=_template(fields.text("value"), fields, "value"))
+    path = _attribute(fields, "tag", check_text)
+    return Affix(path, after=_template(fields.text("value"), fields, "value"))
 
 
 def _regex_replace(fields: Fields, known: Known) -> Action:
@@ -175,6 +197,7 @@ def _regex_replace(fields: Fields, known: Known) -> Action:
 
 def _map(fields: Fields, known: Known) -> Action:
     paths = _paths(fields)
+    kinds = one_of_each_vr(paths)
     table = []
     if not fields.has("values"):
         fields.fault("values", "is missing")
@@ -182,8 +205,11 @@ def _map(fields: Fields, known: Known) -> Action:
         if not isinstance(new, str):
             fields.faults.add(path, f"must be text, not {kind_of(new)}", "put it in quotes")
             continue
+        _check_results(kinds, new, fields, path)
         table.append((old, new))
     default = fields.text("default", empty=True) if fields.has("default") else None
+    if default is not None:
+        _check_results(paths, default, fields, fields.at("default"))
     misses = {"keep": False, "fail": True}
     fails = fields.choice("on_miss", misses, "keep")
     if fails and default is not None:
@@ -195,7 +221,12 @@ def _map(fields: Fields, known: Known) -> Action:
 
 
 def _plain(fields: Fields, known: Known) -> Action:
-    return Transform(_paths(fields), Plain(str(fields.raw("type"))))
+    kind = str(fields.raw("type"))
+    paths = _paths(fields)
+    if kind in ("lower", "title"):
+        capital = [path for path in paths if not check_result(path, "AA")]
+        _check_results(tuple(capital), "aa", fields)
+    return Transform(paths, Plain(kind))
 
 
 def _pad(fields: Fields, known: Known) -> Action:
@@ -213,11 +244,15 @@ def _truncate(fields: Fields, known: Known) -> Action:
 
 def _hash(fields: Fields, known: Known) -> Action:
     length = fields.integer("length", 16, 8, 64)
-    return Transform(_paths(fields), Hash(length))
+    paths = _paths(fields)
+    _check_results(paths, "a" * length, fields)
+    return Transform(paths, Hash(length))
 
 
 def _new_uid(fields: Fields, known: Known) -> Action:
-    return Transform(_paths(fields), NewUid())
+    paths = _paths(fields)
+    _check_results(paths, _ANY_NEW_UID, fields)
+    return Transform(paths, NewUid())
 
 
 def _shift(fields: Fields, known: Known) -> Action:
@@ -249,7 +284,10 @@ def _crosswalk(fields: Fields, known: Known) -> Action:
         if outline is not None and column not in outline.outputs:
             hint = nearest(column, outline.outputs)
             fields.faults.add(path, f"{column[:100]!r} is no output of the map", hint)
-        outputs.append((read_attribute(attribute, path, fields.faults), column))
+        target = read_attribute(attribute, path, fields.faults)
+        if reason := check_target(target):
+            fields.faults.add(path, reason)
+        outputs.append((target, column))
     for key, given in (("match", match), ("set", outputs)):
         if not given:
             fields.fault(key, "is missing or empty")
@@ -376,13 +414,36 @@ ACTION_READERS: Final[Mapping[str, Callable[[Fields, Known], Action]]] = {
 }
 
 
-def _paths(fields: Fields) -> tuple[AttributePath, ...]:
-    """`tag`, or `tags`."""
-    if fields.has("tags"):
-        if fields.has("tag"):
-            fields.fault("tag", "and tags exclude each other")
-        return fields.attributes("tags")
-    return (fields.attribute("tag"),)
+def _paths(fields: Fields, check: Check = check_text) -> tuple[AttributePath, ...]:
+    """`tag`, or `tags`; `check` says what is wrong with each."""
+    if not fields.has("tags"):
+        return (_attribute(fields, "tag", check),)
+    if fields.has("tag"):
+        fields.fault("tag", "and tags exclude each other")
+    paths = fields.attributes("tags")
+    for reason in filter(None, map(check, paths)):
+        fields.fault("tags", reason)
+    return paths
+
+
+def _attribute(fields: Fields, key: str, check: Check) -> AttributePath:
+    path = fields.attribute(key)
+    if reason := check(path):
+        fields.fault(key, reason)
+    return path
+
+
+def _nothing_wrong(path: AttributePath) -> str:
+    return ""
+
+
+def _check_results(
+    paths: tuple[AttributePath, ...], text: str, fields: Fields, place: str = ""
+) -> None:
+    """Refuse what the action makes of a Value if no Value of the Attribute can be that."""
+    for reason in filter(None, (check_result(path, text) for path in one_of_each_vr(paths))):
+        key = "tags" if fields.has("tags") else "tag"
+        fields.faults.add(place or fields.at(key), reason)
 
 
 def _vr(fields: Fields) -> str | None:

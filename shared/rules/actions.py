@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct, field
 
-from shared.dicom import dictionary
 from shared.dicom.changes import Transcoding
+from shared.dicom.data_set import SPECIFIC_CHARACTER_SET
 from shared.dicom.edit import HeaderEdit, InvalidEditError
 from shared.dicom.header import Header, Value
 from shared.dicom.paths import ANY_ITEM, AttributePath, Step
@@ -22,6 +22,7 @@ from shared.rules.decision import Facts, Refusal
 from shared.rules.selection import Selection
 from shared.rules.templates import Template, TemplateError
 
+WHY_INDISPENSABLE: Final = "no Instance can be without it"
 MAX_EXPANDED: Final = 100_000  # Attributes that one action with `[*]` or a pattern may touch
 
 
@@ -78,6 +79,8 @@ class Work(Struct):
             raise ActionError(f"{path} is a Sequence") from None
 
     def set(self, path: AttributePath, values: Sequence[Value], vr: str | None = None) -> None:
+        if is_indispensable(path) and not any(values):
+            raise ActionError(f"{path}: {WHY_INDISPENSABLE}")
         try:
             self.edit.set(path, values, vr=vr, by=self.by)
         except InvalidEditError as error:
@@ -85,6 +88,10 @@ class Work(Struct):
 
     def delete(self, paths: Iterable[AttributePath]) -> None:
         """Delete them all at once; absent ones are no error."""
+        paths = list(paths)
+        for path in paths:
+            if is_indispensable(path) and self.values(path):
+                raise ActionError(f"{path}: {WHY_INDISPENSABLE}")
         try:
             self.edit.delete_all(paths, by=self.by)
         except InvalidEditError as error:
@@ -207,7 +214,12 @@ class KeepOnly(Struct, frozen=True):
         )
 
     def _keeps(self, tag: int) -> bool:
-        return tag in self.tags or tag in _INDISPENSABLE or tag >> 16 == _IMAGE_PIXEL_GROUP
+        return (
+            tag in self.tags
+            or tag in _UIDS
+            or tag == SPECIFIC_CHARACTER_SET
+            or tag >> 16 == _IMAGE_PIXEL_GROUP
+        )
 
 
 class Copy(Struct, frozen=True):
@@ -405,19 +417,19 @@ def split_text(text: str, path: AttributePath, vr: str | None) -> list[str]:
     """The Values that the text is for this Attribute (PS3.5 6.2: a backslash separates them)."""
     if not text:
         return []
-    step = path.last
-    if vr is None:
-        vr = (
-            dictionary.private_vr(step.creator, step.tag)
-            if step.creator
-            else dictionary.vr_for_tag(step.tag)
-        )
-    return [text] if vr in SINGLE_TEXT_VRS else text.split("\\")
+    return [text] if (vr or path.dictionary_vr) in SINGLE_TEXT_VRS else text.split("\\")
 
 
 def tags_of(paths: Iterable[AttributePath]) -> frozenset[int]:
     """The top-level tags that the paths begin with."""
     return frozenset(path.steps[0].tag for path in paths)
+
+
+def is_indispensable(path: AttributePath) -> bool:
+    """True for the UIDs that no Instance can be without: those of itself, its SOP Class, its
+    Series and its Study (type 1 in every IOD, PS3.3 C.12.1, C.7.2.1, C.7.3.1).
+    """
+    return len(path.steps) == 1 and path.last.tag in _UIDS and not path.last.creator
 
 
 def _is_within(path: AttributePath, outer: AttributePath) -> bool:
@@ -428,16 +440,10 @@ def _is_within(path: AttributePath, outer: AttributePath) -> bool:
     )
 
 
-_INDISPENSABLE: Final = tags_of(
+_UIDS: Final = tags_of(
     map(
         AttributePath.parse,
-        (
-            "SpecificCharacterSet",
-            "SOPClassUID",
-            "SOPInstanceUID",
-            "StudyInstanceUID",
-            "SeriesInstanceUID",
-        ),
+        ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     )
 )
 _IMAGE_PIXEL_GROUP: Final = 0x0028

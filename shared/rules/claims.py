@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from shared.dicom import dictionary
 from shared.dicom.paths import AttributePath
 from shared.rules.comparisons import COMPONENT_GROUPS, COMPONENTS, KIND_OF_VR, ORDERED, Kind
 from shared.rules.conditions import (
@@ -100,12 +99,7 @@ def read_options(fields: Fields) -> Options:
 
 def kind_of_attribute(path: AttributePath) -> Kind | None:
     """The kind by the dictionary; None for an Attribute it does not have."""
-    step = path.last
-    vr = (
-        dictionary.private_vr(step.creator, step.tag)
-        if step.creator
-        else dictionary.vr_for_tag(step.tag)
-    )
+    vr = path.dictionary_vr
     return None if vr in (None, "UN") else KIND_OF_VR.get(str(vr), Kind.BYTES)
 
 

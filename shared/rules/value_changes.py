@@ -119,7 +119,7 @@ PLAIN_CHANGES: Final[Mapping[str, Callable[[str], str]]] = {
     "upper": str.upper,
     "lower": str.lower,
     "title": str.title,
-    "trim": lambda text: " ".join(text.split(" ")).strip(),
+    "trim": str.strip,
     "squeeze": lambda text: " ".join(text.split()),
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from shared.dicom.edit import apply_changes, revert_changes
 from shared.dicom.header import Header
+from shared.dicom.paths import AttributePath
 from shared.errors import InvalidConfigurationError
 from shared.rules import Decision, compile_rulesets, parse_ruleset
 from shared.rules.sample import sample_header
@@ -83,6 +84,19 @@ class TestSet:
             {"type": "set", "tag": "StudyDate", "value": "tomorrow"}
         )
         assert "value" in faults({"type": "set", "tag": "Modality", "value": "c" * 17})
+
+    def test_a_later_item_that_only_some_instances_have_can_be_named(self) -> None:
+        two: dict[str, Any] = {"RequestAttributesSequence": [{}, {"StudyInstanceUID": "1.2"}]}
+        path = "RequestAttributesSequence[1].ScheduledProcedureStepID"
+        action = {"type": "set", "tag": path, "value": "S1"}
+        assert after(action, path, two) == "S1"
+        assert "Item 1 cannot be next" in failure(action, {})
+
+    def test_a_private_attribute_can_be_named_by_the_block_that_it_has(self) -> None:
+        """R14 of the corpus names (0031,1020): who reserved the block, only the Instance knows."""
+        action = {"type": "set", "tag": "(0031,1020)", "value": "tag"}
+        assert after(action, '(0031,"ACME",20)', {'(0031,"ACME",20)': "old"}) == "tag"
+        assert "private creator" in failure(action, {})
 
     def test_or_fails_without_telling_the_value(self) -> None:
         action = {"type": "set", "tag": "StudyDate", "value": "{PatientID}"}
@@ -378,3 +392,85 @@ class TestWrongActions:
     )
     def test_are_refused(self, action: dict[str, Any], fault: str) -> None:
         assert fault in faults(action)
+
+
+class TestTheUidsOfAnInstance:
+    """Without them it is none: a folder would call it `unknown`, and an archive refuse it."""
+
+    @pytest.mark.parametrize(
+        "action",
+        [
+            {"type": "regex_replace", "tag": "SOPInstanceUID", "pattern": ".*", "replacement": ""},
+            {"type": "set", "tag": "SOPInstanceUID", "value": "{PatientID|}"},
+            {"type": "copy", "from": "PatientID", "to": "SOPInstanceUID"},
+        ],
+    )
+    def test_cannot_become_empty(self, action: dict[str, Any]) -> None:
+        reason = failure(action, {"SOPInstanceUID": "1.2.3", "PatientID": ""})
+        assert "SOPInstanceUID: no Instance can be without it" in reason
+
+    @pytest.mark.parametrize(
+        "keyword", ["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"]
+    )
+    def test_cannot_be_deleted(self, keyword: str) -> None:
+        path = AttributePath.parse(keyword)
+        for action in (
+            {"type": "delete", "tag": keyword},
+            {"type": "delete", "pattern": f"group {path.last.tag >> 16:04X}"},
+            {"type": "move", "from": keyword, "to": "PatientComments"},
+            {"type": "set", "tag": keyword, "value": ""},
+        ):
+            assert "no Instance can be without it" in faults(action)
+
+    def test_can_be_deleted_inside_a_sequence(self) -> None:
+        action = {"type": "delete", "tag": "RequestAttributesSequence[*].StudyInstanceUID"}
+        decision, delivered = decide(
+            [action], {"RequestAttributesSequence": [{"StudyInstanceUID": "1.2"}]}
+        )
+        assert decision.failures == ()
+        assert delivered.text("RequestAttributesSequence[0].StudyInstanceUID") is None
+
+
+@pytest.mark.parametrize(
+    ("action", "path"),
+    [
+        ({"type": "map", "tag": "Modality", "values": {"CT": "lower"}}, "values.CT"),
+        ({"type": "map", "tag": "Modality", "values": {}, "default": "X" * 17}, "default"),
+        ({"type": "hash", "tag": "StudyDate"}, "tag"),
+        ({"type": "hash", "tags": ["PatientID", "AccessionNumber"], "length": 17}, "tags"),
+        ({"type": "new_uid", "tag": "AccessionNumber"}, "tag"),
+        ({"type": "lower", "tag": "Modality"}, "tag"),
+        ({"type": "upper", "tag": "PixelData"}, "tag"),
+        ({"type": "upper", "tag": "RequestAttributesSequence"}, "tag"),
+        ({"type": "prepend", "tag": "TransferSyntaxUID", "value": "x"}, "tag"),
+        ({"type": "set", "tag": "PixelData", "value": "{PatientID}"}, "tag"),
+        ({"type": "set", "tag": '(0031,"ACME",20)', "value": 5}, "value"),
+        ({"type": "delete", "tag": "PixelData"}, "tag"),
+        ({"type": "delete", "pattern": "group 0002"}, "pattern"),
+        ({"type": "delete", "pattern": "(7FE0,0010)"}, "pattern"),
+        ({"type": "copy", "from": "RequestAttributesSequence", "to": "PatientID"}, "from"),
+        ({"type": "copy", "from": "PatientID", "to": "PixelData"}, "to"),
+    ],
+)
+def test_what_no_instance_can_have_done_to_it_is_refused_at_load(
+    action: dict[str, Any], path: str
+) -> None:
+    """It would fail on every Instance, or do nothing without a word."""
+    assert f"rules[0].actions[0].{path}: " in faults(action)
+
+
+@pytest.mark.parametrize(
+    ("action", "attribute", "value", "expected"),
+    [
+        ({"type": "pad", "tag": "PatientAge", "width": 4}, "PatientAge", "18Y", "018Y"),
+        ({"type": "lower", "tag": "PatientName"}, "PatientName", "A^B", "a^b"),
+        ({"type": "map", "tag": "Rows", "values": {"1": "2"}}, "Rows", 1, "2"),
+        ({"type": "map", "tag": "PatientID", "values": {"1": ""}}, "PatientID", "1", ""),
+        ({"type": "hash", "tag": "AccessionNumber"}, "AccessionNumber", "", ""),
+        ({"type": "delete", "pattern": "Patient*"}, "PatientID", "1", None),
+    ],
+)
+def test_what_only_some_instances_can_have_done_to_them_is_not(
+    action: dict[str, Any], attribute: str, value: Any, expected: str | None
+) -> None:
+    assert after(action, attribute, {attribute: value}) == expected
