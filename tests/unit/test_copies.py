@@ -17,8 +17,8 @@ from shared.errors import (
     DestinationUnavailableError,
     InstanceConflictError,
 )
-from shared.messages import Topic
-from shared.pipeline import copies
+from shared.messages import DeliveryRequested, Topic, decode
+from shared.pipeline import copies, deliver
 from shared.pipeline.copies import Claimed, Conflict, Copies, Copy, Present, Superseded
 from shared.ports import Outgoing
 from tests.data import build
@@ -114,6 +114,30 @@ class TestEqualBytesAgain:
         receipt = system.receive(FIRST)
         system.pump()
         assert [instance.redelivery for instance in peer.sent] == [False, True]
+        assert system.delivery(receipt)["state"] == "delivered"
+        assert not system.entries()
+
+    @pytest.mark.parametrize("error", [DestinationUnavailableError, DestinationRefusedError])
+    def test_stay_delivered_though_an_attempt_that_was_overtaken_fails(
+        self, system: System, error: type[DestinationUnavailableError | DestinationRefusedError]
+    ) -> None:
+        """Its process was paused for longer than its lease, and another one has done the work and
+        acknowledged the message: nobody would correct the record.
+        """
+        peer = system.peers["pacs"]
+
+        def be_overtaken(_: OutgoingInstance) -> None:
+            peer.before = lambda instance: None
+            (message,) = system.bus.in_order([Topic.DELIVERY_REQUESTED], limit=1)
+            deliver.run(decode(message.data, DeliveryRequested), system.ports)
+            raise error("pacs", "connection lost")
+
+        peer.before = be_overtaken
+        receipt = system.receive(FIRST)
+        statuses = []
+        while found := system.step():
+            statuses += found
+        assert statuses == [204, 204, 204]
         assert system.delivery(receipt)["state"] == "delivered"
         assert not system.entries()
 
