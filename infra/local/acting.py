@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.options import open_ports, principal, remote
+from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from infra.local.waiting import waited_for
 from shared.errors import AxiomError
@@ -16,36 +18,65 @@ if TYPE_CHECKING:
     from shared.client import Client
     from shared.pipeline.jobs import Action
 
-all_option = click.option(
-    "--all", "everything", is_flag=True, help="All that wait, unless --filter says otherwise."
-)
-filter_option = click.option(
-    "--filter",
-    "filters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="Of all, those that fit; as the API's list takes it. May be given again.",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Count what --all or --filter means, and do nothing."
-)
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a command is to act on, those named or all that fit, and how it tells of it."""
+
+    keys: tuple[str, ...]
+    everything: bool
+    filters: tuple[str, ...]
+    dry_run: bool
+    as_json: bool
 
 
-def act(
-    action: Action,
-    keys: Sequence[str],
-    *,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    done: str,
-    as_json: bool,
-) -> int:
-    """Carry out the action on the named ones, or on all that fit; exit status 1 if one failed."""
-    by_filter = everything or bool(filters)
-    if bool(keys) == by_filter:
+def choosing(metavar: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Has a command take what it is to act on, which it gets as a `Chosen` before its own options;
+    `metavar` is what one of those named is called.
+    """
+    taken = (
+        click.argument("keys", metavar=f"{metavar}...", nargs=-1),
+        click.option(
+            "--all",
+            "everything",
+            is_flag=True,
+            help="All that wait, unless --filter says otherwise.",
+        ),
+        click.option(
+            "--filter",
+            "filters",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="Of all, those that fit; as the API's list takes it. May be given again.",
+        ),
+        click.option(
+            "--dry-run", is_flag=True, help="Count what --all or --filter means, and do nothing."
+        ),
+        json_option,
+    )
+
+    def choose(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def chosen(**given: Any) -> int:
+            own = {name: given.pop(name) for name in set(given) - _OF_CHOSEN}
+            return command(Chosen(**given), **own)
+
+        for parameter in reversed(taken):
+            parameter(chosen)
+        return chosen
+
+    return choose
+
+
+_OF_CHOSEN = frozenset(field.name for field in fields(Chosen))
+
+
+def act(action: Action, chosen: Chosen, *, done: str) -> int:
+    """Carry out the action on what was chosen; exit status 1 if one failed."""
+    by_filter = chosen.everything or bool(chosen.filters)
+    if bool(chosen.keys) == by_filter:
         raise click.UsageError("Name what is meant, or give --all or --filter.")
-    if dry_run and not by_filter:
+    if chosen.dry_run and not by_filter:
         raise click.UsageError("--dry-run counts what --all or --filter means.")
     api = remote()
     if api is None:
@@ -53,17 +84,17 @@ def act(
             action.check(open_ports())
         except ValueError as error:
             raise click.UsageError(str(error)) from None
+    terminal = Terminal(chosen.as_json)
     if by_filter:
-        filter = _parsed(filters)
+        filter = _parsed(chosen.filters)
         if api is not None:
-            return _by_filter_there(api, action, filter, dry_run=dry_run, as_json=as_json)
-        return _by_filter(action, filter, dry_run=dry_run, as_json=as_json)
+            return _by_filter_there(api, action, filter, terminal, dry_run=chosen.dry_run)
+        return _by_filter(action, filter, terminal, dry_run=chosen.dry_run)
     results = []
-    for key in keys:
+    for key in chosen.keys:
         reason = _failure(action, key) if api is None else _failure_there(api, action, key)
         result = done if reason is None else "failed"
         results.append({"id": key, "result": result, "reason": reason or ""})
-    terminal = Terminal(as_json)
     terminal.document({"results": results})
     terminal.table(["id", "result", "why"], [list(result.values()) for result in results])
     return int(any(result["result"] == "failed" for result in results))
@@ -91,10 +122,9 @@ def _failure_there(api: Client, action: Action, key: str) -> str | None:
 
 
 def _by_filter_there(
-    api: Client, action: Action, filter: dict[str, str], *, dry_run: bool, as_json: bool
+    api: Client, action: Action, filter: dict[str, str], terminal: Terminal, *, dry_run: bool
 ) -> int:
     """As a job of the system there, which is waited for."""
-    terminal = Terminal(as_json)
     if dry_run:
         count = api.count(action.kind, action.name, filter, **_details(action))
         return _counted(terminal, action, count)
@@ -131,11 +161,11 @@ def _ended(terminal: Terminal, job: dict[str, Any]) -> int:
     return int(job["failed"] > 0)
 
 
-def _by_filter(action: Action, filter: dict[str, str], *, dry_run: bool, as_json: bool) -> int:
+def _by_filter(action: Action, filter: dict[str, str], terminal: Terminal, *, dry_run: bool) -> int:
     """As a job that this command itself works on, so that the system need not run."""
     from shared.pipeline import jobs
 
-    ports, terminal = open_ports(), Terminal(as_json)
+    ports = open_ports()
     try:
         if dry_run:
             return _counted(terminal, action, jobs.preview(action.kind, filter, ports))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.acting import act, all_option, dry_run_option, filter_option
+from infra.local.acting import Chosen, act, choosing
 from infra.local.addresses import read_addresses
 from infra.local.options import Moment, json_option, open_ports, read_environment, remote
 from infra.local.terminal import Terminal
@@ -148,101 +148,45 @@ def show(exception_id: str, as_json: bool) -> None:
 
 
 @command.command("retry")
-@click.argument("exception_ids", metavar="ID...", nargs=-1)
 @click.option("--destination", metavar="NAME", default="", help="Deliver there instead.")
 @click.option(
     "--with-current-rules", is_flag=True, help="Have the current rules decide about it anew."
 )
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def retry(
-    exception_ids: Sequence[str],
-    destination: str,
-    with_current_rules: bool,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("ID")
+def retry(chosen: Chosen, destination: str, with_current_rules: bool) -> int:
     """Try what failed once more; an entry opens again if it fails again."""
     from shared.pipeline.jobs import Action
 
     status = act(
-        Action("exceptions", "retry", destination, with_current_rules),
-        exception_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="retried",
-        as_json=as_json,
+        Action("exceptions", "retry", destination, with_current_rules), chosen, done="retried"
     )
-    if not (status or dry_run or as_json) and remote() is None:
+    if not (status or chosen.dry_run or chosen.as_json) and remote() is None:
         home = read_environment().home
         if read_addresses(home) is None:
-            Terminal(as_json).say(
+            Terminal(chosen.as_json).say(
                 f"No system runs on {home}: what is retried waits until one does."
             )
     return status
 
 
 @command.command("archive")
-@click.argument("exception_ids", metavar="ID...", nargs=-1)
 @click.option("--reason", default="", help="Kept with the entry.")
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def archive(
-    exception_ids: Sequence[str],
-    reason: str,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("ID")
+def archive(chosen: Chosen, reason: str) -> int:
     """Mark entries as dealt with; nothing else happens."""
     from shared.pipeline.jobs import Action
 
-    return act(
-        Action("exceptions", "archive", reason=reason),
-        exception_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="archived",
-        as_json=as_json,
-    )
+    return act(Action("exceptions", "archive", reason=reason), chosen, done="archived")
 
 
 @command.command("discard")
-@click.argument("exception_ids", metavar="ID...", nargs=-1)
 @click.option("--reason", required=True, help="Kept with the entry and in the audit log.")
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def discard(
-    exception_ids: Sequence[str],
-    reason: str,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("ID")
+def discard(chosen: Chosen, reason: str) -> int:
     """Give up for good what failed: it is not delivered, and its received file may go."""
     from shared.pipeline.jobs import Action
 
-    return act(
-        Action("exceptions", "discard", reason=reason),
-        exception_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="discarded",
-        as_json=as_json,
-    )
+    return act(Action("exceptions", "discard", reason=reason), chosen, done="discarded")
 
 
 def _readable(entry: Mapping[str, Any]) -> dict[str, Any]:

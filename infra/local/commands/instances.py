@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from infra.local.acting import act, all_option, dry_run_option, filter_option
+from infra.local.acting import Chosen, act, choosing
 from infra.local.options import json_option, open_ports, remote
 from infra.local.records import Record, find_records, record_of
 from infra.local.terminal import CommandFailedError, Terminal
@@ -108,88 +108,32 @@ def show(identifier: str, as_json: bool) -> None:
 
 
 @command.command("release")
-@click.argument("receipt_ids", metavar="RECEIPT...", nargs=-1)
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def release(
-    receipt_ids: Sequence[str],
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("RECEIPT")
+def release(chosen: Chosen) -> int:
     """Have the current rules decide anew about Instances that are held or quarantined."""
     from shared.pipeline.jobs import Action
 
-    return act(
-        Action("instances", "release"),
-        receipt_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="released",
-        as_json=as_json,
-    )
+    return act(Action("instances", "release"), chosen, done="released")
 
 
 @command.command("reroute")
-@click.argument("receipt_ids", metavar="RECEIPT...", nargs=-1)
 @click.option("--destination", metavar="NAME", required=True)
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def reroute(
-    receipt_ids: Sequence[str],
-    destination: str,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("RECEIPT")
+def reroute(chosen: Chosen, destination: str) -> int:
     """Send Instances that are held or quarantined to another destination."""
     from shared.pipeline.jobs import Action
 
-    return act(
-        Action("instances", "reroute", destination),
-        receipt_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="rerouted",
-        as_json=as_json,
-    )
+    return act(Action("instances", "reroute", destination), chosen, done="rerouted")
 
 
 @command.command("discard")
-@click.argument("receipt_ids", metavar="RECEIPT...", nargs=-1)
 @click.option("--reason", required=True, help="Kept with the Instance and in the audit log.")
-@all_option
-@filter_option
-@dry_run_option
-@json_option
-def discard(
-    receipt_ids: Sequence[str],
-    reason: str,
-    everything: bool,
-    filters: Sequence[str],
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@choosing("RECEIPT")
+def discard(chosen: Chosen, reason: str) -> int:
     """Give up for good Instances that are held or quarantined."""
     from shared.pipeline.jobs import Action
 
-    return act(
-        Action("instances", "discard", reason=reason),
-        receipt_ids,
-        everything=everything,
-        filters=filters,
-        dry_run=dry_run,
-        done="discarded",
-        as_json=as_json,
-    )
+    return act(Action("instances", "discard", reason=reason), chosen, done="discarded")
 
 
 def _found_here(identifier: str) -> Record | None:
