@@ -259,6 +259,17 @@ class SpoolDamagedError(PermanentError):
     template = "{} is damaged on the gateway's disk"
 
 
+class SpoolUnreadableError(PermanentError):
+    """The disk of a gateway on premises does not give back what it keeps, or not now. args: what
+    is kept.
+    """
+
+    code = "spool-unreadable"
+    category = Category.STORAGE
+    hint = "Check the gateway's disk; the file is tried again every five minutes."
+    template = "{} cannot be read on the gateway's disk"
+
+
 # ---- messages, rules, configuration ---------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from contextlib import contextmanager
+from typing import Protocol, Self
 
 from msgspec import Struct
 
@@ -28,6 +29,8 @@ from shared.errors import (
     MalformedMessageError,
     ObjectMissingError,
     SpoolDamagedError,
+    SpoolUnreadableError,
+    StorageUnavailableError,
     TransientError,
 )
 from shared.messages import InstanceReceived, Receipt, Stage, Topic, decode, encode
@@ -174,8 +177,10 @@ class Mover:
             item.upload = self._pool.submit(self._send, item.receipt)
 
     def _send(self, receipt: Receipt) -> None:
+        name = receipt.file.object_name
         try:
-            reader = self._spool.objects.open(receipt.file.object_name)
+            with _of_our_disk(name):
+                reader = _Kept(self._spool.objects.open(name))
         except ObjectMissingError:
             # Whoever went before us published the message, deleted the file, and died.
             return
@@ -281,6 +286,39 @@ class Mover:
             return
         except MalformedMessageError:
             log.exception("a document cannot be kept")
+
+
+class _Kept:
+    """An ObjectReader whose failures are told apart from those of the link."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+        self.name, self.size = reader.name, reader.size
+        self.fileno, self.close = reader.fileno, reader.close
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Raises: SpoolUnreadableError."""
+        with _of_our_disk(self.name):
+            return self._reader.read_at(offset, length)
+
+    def stream(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Raises: SpoolUnreadableError."""
+        with _of_our_disk(self.name):
+            yield from self._reader.stream(offset, length)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _of_our_disk(name: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageUnavailableError as error:
+        raise SpoolUnreadableError(name) from error
 
 
 def _outgoing(message: Leased) -> Outgoing | None:

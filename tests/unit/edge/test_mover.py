@@ -6,12 +6,18 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from shared import crash_points
 from shared.edge import mover
-from shared.errors import NotDicomError, ObjectMissingError, OverloadedError
+from shared.errors import (
+    NotDicomError,
+    ObjectMissingError,
+    OverloadedError,
+    StorageUnavailableError,
+)
 from shared.logs import JsonFormatter
 from shared.messages import ExceptionRaised, Topic, decode
 from shared.ports import ObjectReader, Outgoing
@@ -136,6 +142,38 @@ def test_one_file_that_cannot_go_keeps_no_other_back(edge: EdgeSystem) -> None:
     edge.move()
     assert edge.mover.counts.stuck == 0
     assert len(edge.cloud.received()) == 2
+
+
+@pytest.mark.parametrize("broken", ["open", "read"])
+def test_a_file_that_our_own_disk_does_not_give_back_is_no_fault_of_the_link(
+    edge: EdgeSystem, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """One bad sector would hold up its Study for ever, and have all others go one by one."""
+    bad, same_study, other = (edge.receive(name, study=name[0]) for name in ("a1", "a2", "b"))
+    open_ = edge.objects.open
+
+    def unreadable(*_: Any) -> NoReturn:
+        raise StorageUnavailableError("Input/output error")
+
+    def opened(name: str) -> ObjectReader:
+        if name != bad.file.object_name:
+            return open_(name)
+        if broken == "open":
+            unreadable()
+        reader = open_(name)
+        patched.setattr(reader, "read_at", unreadable)
+        return reader
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.objects, "open", opened)
+        edge.move_for(20)
+    told = [one.receipt_id for one in edge.cloud.received()]
+    assert told == [same_study.receipt_id, other.receipt_id]
+    assert (edge.mover.counts.stuck, edge.mover.counts.stuck_why) == (1, "spool-unreadable")
+    assert edge.link.since is None
+    edge.clock.advance(301)
+    edge.move()
+    assert len(edge.cloud.received()) == 3
 
 
 @pytest.mark.parametrize(
