@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct, field
@@ -188,21 +188,21 @@ class CommitmentRequested(Struct, frozen=True):
     key: str
 
 
-M = TypeVar(
-    "M",
-    InstanceReceived,
-    InstanceAccepted,
-    StandardizationRequested,
-    DeliveryRequested,
-    ExceptionRaised,
-    JobRequested,
-    CommitmentRequested,
+AnyMessage = (
+    InstanceReceived
+    | InstanceAccepted
+    | StandardizationRequested
+    | DeliveryRequested
+    | ExceptionRaised
+    | JobRequested
+    | CommitmentRequested
 )
+M = TypeVar("M", bound=AnyMessage)
 
 # Made here, where one thread runs: msgspec prepares a type at its first use, and two threads
 # that do so at once can crash the process.
 _DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in M.__constraints__
+    kind: msgspec.json.Decoder(kind) for kind in get_args(AnyMessage)
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import TypeVar
 
 from msgspec import Struct
 
@@ -23,15 +22,14 @@ from shared.errors import (
     TransientError,
 )
 from shared.messages import (
+    AnyMessage,
     CommitmentRequested,
     DeliveryRequested,
     ExceptionRaised,
-    InstanceAccepted,
-    InstanceReceived,
     JobRequested,
+    M,
     Receipt,
     Stage,
-    StandardizationRequested,
     Topic,
     decode,
 )
@@ -91,28 +89,6 @@ class PushRequest(Struct, frozen=True):
     def get_data(self) -> bytes:
         """The message's bytes."""
         return self.data
-
-
-M = TypeVar(
-    "M",
-    InstanceReceived,
-    InstanceAccepted,
-    StandardizationRequested,
-    DeliveryRequested,
-    ExceptionRaised,
-    JobRequested,
-    CommitmentRequested,
-)
-
-AnyMessage = (
-    InstanceReceived
-    | InstanceAccepted
-    | StandardizationRequested
-    | DeliveryRequested
-    | ExceptionRaised
-    | JobRequested
-    | CommitmentRequested
-)
 
 
 def answer(
