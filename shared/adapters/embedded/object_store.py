@@ -247,16 +247,21 @@ class FolderObjectWriter:
 
 
 class FolderObjectReader:
-    """ObjectReader over an open file: what was opened stays readable when it is deleted."""
+    """ObjectReader over an open file: what was opened stays readable when it is deleted.
+
+    Whoever reads while another thread closes it gets StorageUnavailableError, and never the bytes
+    of the file that the descriptor's number stands for next.
+    """
 
     def __init__(self, name: str, fd: int, size: int) -> None:
         self.name, self.size = name, size
         self._fd = fd
+        self._lock = Lock()
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end."""
         length = max(0, min(length, self.size - offset))
-        with _missing_or_unavailable(self.name):
+        with _missing_or_unavailable(self.name), self._lock:
             data = os.pread(self._fd, length, offset)
             if len(data) == length:
                 return data
@@ -284,9 +289,10 @@ class FolderObjectReader:
 
     def close(self) -> None:
         """Close the file; twice is once."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
     def __enter__(self) -> Self:
         return self

@@ -185,6 +185,30 @@ class TestObjects:
             (tmp_path / "a/b").rmdir()
             (tmp_path / "a").rmdir()
 
+    def test_that_is_closed_by_another_thread_gives_no_other_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The number of its descriptor may belong to another object the moment it is free."""
+        store = FolderObjectStore(tmp_path)
+        with store.create("a/b") as writer:
+            writer.write(b"bytes")
+            writer.commit()
+        reader = store.open("a/b")
+        closer = threading.Thread(target=reader.close)
+        pread = os.pread
+
+        def close_meanwhile(fd: int, length: int, offset: int) -> bytes:
+            closer.start()
+            closer.join(0.1)
+            return pread(fd, length, offset)
+
+        monkeypatch.setattr(os, "pread", close_meanwhile)
+        assert reader.read_at(0, 5) == b"bytes"
+        closer.join()
+        monkeypatch.undo()
+        with pytest.raises(StorageUnavailableError):
+            reader.read_at(0, 5)
+
 
 class TestDatabase:
     """Transactions that threads and processes share."""
