@@ -182,13 +182,7 @@ class _HttpDestination(_Destination):
 
     @model_validator(mode="after")
     def _has_what_it_signs_in_with(self) -> Self:
-        given = self.credentials
-        if self.auth_type == "basic" and not (
-            given.username and (given.password or given.password_secret)
-        ):
-            raise ValueError("auth_type basic needs credentials.username and .password")
-        if self.auth_type == "bearer_token" and not (given.token or given.token_secret):
-            raise ValueError("auth_type bearer_token needs credentials.token")
+        self.credentials.check(self.auth_type)
         return self
 
 

@@ -42,3 +42,10 @@ class Credentials(BaseModel):
     token: str | None = Field(default=None, repr=False)
     password_secret: str | None = None  # names in the secret store
     token_secret: str | None = None
+
+    def check(self, auth_type: str) -> None:
+        """Raises: ValueError if it lacks what one signs in with that way."""
+        if auth_type == "basic" and not (self.username and (self.password or self.password_secret)):
+            raise ValueError("auth_type basic needs credentials.username and .password")
+        if auth_type == "bearer_token" and not (self.token or self.token_secret):
+            raise ValueError("auth_type bearer_token needs credentials.token")

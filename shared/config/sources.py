@@ -183,12 +183,7 @@ class DicomwebSource(_QueriedSource):
     @model_validator(mode="after")
     def _has_what_it_signs_in_with(self) -> DicomwebSource:
         given = self.credentials
-        if self.auth_type == "basic" and not (
-            given.username and (given.password or given.password_secret)
-        ):
-            raise ValueError("auth_type basic needs credentials.username and .password")
-        if self.auth_type == "bearer_token" and not (given.token or given.token_secret):
-            raise ValueError("auth_type bearer_token needs credentials.token")
+        given.check(self.auth_type)
         if self.auth_type == "oauth2_client_credentials" and not (
             self.token_url
             and given.client_id
