@@ -6,23 +6,26 @@ The answers hold patients' Values; they are for the person who asked, never for 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from shared.config.entities import Configuration
 from shared.errors import DocumentMissingError, ObjectMissingError, PermanentError
 from shared.messages import InstanceAccepted, decode
-from shared.pipeline import dry_run, exceptions
+from shared.pipeline import dry_run, exceptions, studies
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.dry_run import Trial
 from shared.pipeline.instance_records import COLLECTION
 from shared.pipeline.ports import Ports
 from shared.pipeline.rules import RejectedByRuleError
 from shared.ports import Filter
-from shared.rules import Program
-from shared.rules.explain import as_document, explain
+from shared.rules import Program, Verdict
+from shared.rules.explain import as_document, condition_document, explain, explain_study
+from shared.rules.ruleset import Level
+from shared.rules.studies import Collected
 
 _MOST_ENTRIES: Final = 20
+_MOST_COLLECTED: Final = 1_000  # Instances of a Study that are read again
 
 
 def explain_instance(
@@ -53,11 +56,67 @@ def explain_instance(
         id=receipt_id,
         study_instance_uid=known.data["study_instance_uid"],
     )
-    return {
-        "receipt_id": receipt_id,
-        "configuration_version": version,
-        **explain_trial(trial, program),
+    told = explain_trial(trial, program)
+    _add_studies(told["rules"], known.data, program, ports, as_recorded=decided_by is not None)
+    return {"receipt_id": receipt_id, "configuration_version": version, **told}
+
+
+def _add_studies(
+    accounts: Iterable[dict[str, Any]],
+    instance: Mapping[str, Any],
+    program: Program,
+    ports: Ports,
+    *,
+    as_recorded: bool,
+) -> None:
+    """Put into the accounts of study and series rules what they say of the Instance's Study.
+
+    `as_recorded` says that a decision about the Study is told as it was made.
+    """
+    rules = {
+        f"{ruleset.name}/{rule.name}": rule
+        for ruleset in program.rulesets
+        for rule in ruleset.rules
+        if rule.level is not Level.INSTANCE
     }
+    for account in accounts:
+        rule = rules.get(account["rule"])
+        if rule is None:
+            continue
+        by_series = rule.level is Level.SERIES
+        series_uid = instance["series_instance_uid"] if by_series else ""
+        key = studies.group_key(account["rule"], instance["study_instance_uid"], series_uid)
+        study = ports.documents.get(studies.STUDIES, key)
+        if study is None:
+            continue
+        conditions = explain_study(rule, _collected(study.data, ports))
+        account["conditions"] = list(map(condition_document, conditions))
+        recorded = instance["studies"].get(account["rule"])
+        if study.data["state"] == studies.COLLECTING or recorded is None:
+            continue
+        wrong = next((one.condition for one in conditions if not one.holds), None)
+        account["matched"] = recorded["matched"] if as_recorded else wrong is None
+        if not account["matched"]:
+            account["reason"] = f"does not hold: {wrong}" if wrong else recorded["reason"]
+        elif recorded["verdict"] == Verdict.ROUTE:
+            account["reason"] = "matched, late" if recorded["late"] else "matched"
+        else:
+            account["reason"] = f"{recorded['verdict']}: {recorded['reason']}"
+
+
+def _collected(study: Mapping[str, Any], ports: Ports) -> list[Collected]:
+    """What the decision about a Study was made on, as far as it can still be read."""
+    of_study = [Filter("study", "==", study["id"])]
+    members = ports.documents.query(studies.COLLECTED, of_study, limit=_MOST_COLLECTED)
+    found = []
+    for member in members.documents:
+        if member.data["late"]:
+            continue
+        instance = ports.documents.get(COLLECTION, member.data["receipt_id"])
+        trial = dry_run.trial_of(instance.data, ports) if instance else None
+        if trial and trial.header and trial.facts:
+            found.append(Collected(trial.header, trial.facts))
+    return found
 
 
 def _undecided(receipt_id: str, ports: Ports, *, by: str) -> dict[str, Any]:

@@ -326,7 +326,7 @@ class Comparison(Struct, frozen=True):
         return READING_OF_KIND[self.kind]
 
     def __str__(self) -> str:
-        written = {**_SYMBOLS, "regex": "matches", "starts": "starts with", "ends": "ends with"}
+        written = {**SYMBOLS, "regex": "matches", "starts": "starts with", "ends": "ends with"}
         operator = written.get(self.operator, self.operator)
         if self.operator == "between" and isinstance(self.operand, tuple):
             operand = " and ".join(map(_written, self.operand))
@@ -373,7 +373,7 @@ class Comparison(Struct, frozen=True):
     def _fit_one(self, operator: str, operand: str | int | float) -> Fit:
         if operator in ("contains", "starts", "ends", "wildcard", "regex"):
             return self._text_fit(operator, operand)
-        if operator != "equals" and operator not in _SYMBOLS:
+        if operator != "equals" and operator not in SYMBOLS:
             raise ValueError(f"has no operator {operator}")
         match self.kind:
             case Kind.NUMBER:
@@ -403,7 +403,7 @@ class Comparison(Struct, frozen=True):
                 return self._text_fit("equals", operand)
             case Kind.TEXT | Kind.NAME:
                 raise ValueError(
-                    f"cannot order text; `{_SYMBOLS[operator]}` needs a number, date, time or age"
+                    f"cannot order text; `{SYMBOLS[operator]}` needs a number, date, time or age"
                 )
             case _:
                 raise ValueError(f"cannot compare {self.kind} Values; use exists, empty, changed")
@@ -454,7 +454,7 @@ class AttributeComparison(Struct, frozen=True):
         """Raises: ValueError if Values of this kind have no such order."""
         if self.kind in (Kind.BYTES, Kind.SEQUENCE):
             raise ValueError(f"cannot compare {self.kind} Values")
-        if self.operator not in ("equals", *_SYMBOLS):
+        if self.operator not in ("equals", *SYMBOLS):
             raise ValueError(f"cannot compare two Attributes by {self.operator}")
         if self.operator != "equals" and self.kind in (Kind.TEXT, Kind.NAME):
             raise ValueError("cannot order text")
@@ -475,7 +475,7 @@ class AttributeComparison(Struct, frozen=True):
         return ()
 
     def __str__(self) -> str:
-        symbol = _SYMBOLS.get(self.operator, "==")
+        symbol = SYMBOLS.get(self.operator, "==")
         return f"{self.subject} {symbol} {self.other}" + self.ignore_case * " ignoring case"
 
 
@@ -569,7 +569,7 @@ class _NameReading(Struct, frozen=True):
         return parts if self.group or self.component else (*parts, normal_name(name))
 
 
-_SYMBOLS: Final = {"equals": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+SYMBOLS: Final = {"equals": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _MOST_COMPARED: Final = 100  # Values of each side, so that a long list costs no square of time
 _MOMENT_READERS: Final = {
     Kind.DATE: read_date,

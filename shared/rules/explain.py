@@ -5,7 +5,7 @@ The answer holds patients' Values; it is for the person who asked, never for a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -29,6 +29,15 @@ from shared.rules.conditions import (
 from shared.rules.decision import Decision, Facts
 from shared.rules.program import Program, conjunction, ruleset_applies
 from shared.rules.ruleset import Level, Rule, RuleSet, Stage
+from shared.rules.studies import Collected, collection_of
+from shared.rules.study_conditions import (
+    Collection,
+    Combination,
+    Count,
+    OfInstances,
+    StudyCondition,
+    StudyTest,
+)
 
 _MAX_SHOWN_VALUES = 20
 _MAX_SHOWN_LENGTH = 200
@@ -88,6 +97,19 @@ def explain(program: Program, header: Header, facts: Facts) -> Explanation:
     return Explanation(decision, tuple(accounts))
 
 
+def explain_study(rule: Rule, collected: Sequence[Collected]) -> tuple[ConditionResult, ...]:
+    """Each condition of a study or series rule, over what was collected of a Study or Series."""
+    if rule.study_condition is None:
+        raise ValueError(f"{rule.name} is no study rule")
+    plan = Plan()
+    judged = [(part, part.test(plan)) for part in _study_conjunction(rule.study_condition)]
+    found = collection_of(plan, collected)
+    return tuple(
+        ConditionResult(str(part), _is_so(test, found), tuple(_seen_in(part, found)))
+        for part, test in judged
+    )
+
+
 def _judge(
     condition: Condition, header: Header, facts: Facts, changes: Sequence[Change]
 ) -> tuple[ConditionResult, ...]:
@@ -116,6 +138,36 @@ def _seen(condition: Condition, view: View) -> tuple[Seen, ...]:
         for subject in subjects(claim):
             found.setdefault(subject, Seen(str(subject), _values(subject, view)))
     return tuple(found.values())
+
+
+def _study_conjunction(condition: StudyCondition) -> tuple[StudyCondition, ...]:
+    if isinstance(condition, Combination) and condition.how == "all":
+        return tuple(part for one in condition.conditions for part in _study_conjunction(one))
+    return (condition,)
+
+
+def _is_so(test: StudyTest, found: Collection) -> bool:
+    try:
+        return test(found)
+    except ValueError:
+        return False
+
+
+def _seen_in(condition: StudyCondition, found: Collection) -> Iterator[Seen]:
+    """What the condition looked at, a Value that several Instances have once."""
+    match condition:
+        case Count(what=what):
+            yield Seen(what, (found.count(what),))
+        case Combination(conditions=conditions):
+            for one in conditions:
+                yield from _seen_in(one, found)
+        case OfInstances(condition=claims):
+            for subject in dict.fromkeys(s for one in single_claims(claims) for s in subjects(one)):
+                each = [
+                    values for one in found.views if (values := _values(subject, one)) is not None
+                ]
+                values = tuple(dict.fromkeys(value for values in each for value in values))
+                yield Seen(str(subject), values[:_MAX_SHOWN_VALUES] if each else None)
 
 
 def _values(subject: Subject, view: View) -> tuple[Value, ...] | None:
@@ -167,17 +219,19 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
                 "rule": one.rule,
                 "matched": one.matched,
                 "reason": one.reason,
-                "conditions": [
-                    {
-                        "condition": result.condition,
-                        "holds": result.holds,
-                        "seen": {seen.subject: _plain(seen.values) for seen in result.seen},
-                    }
-                    for result in one.conditions
-                ],
+                "conditions": [condition_document(result) for result in one.conditions],
             }
             for one in explanation.rules
         ],
+    }
+
+
+def condition_document(result: ConditionResult) -> dict[str, Any]:
+    """One condition's account as JSON values."""
+    return {
+        "condition": result.condition,
+        "holds": result.holds,
+        "seen": {seen.subject: _plain(seen.values) for seen in result.seen},
     }
 
 

@@ -155,10 +155,8 @@ class StudyRule:
 
     def conclude(self, state: State, collected: Sequence[Collected]) -> StudyDecision:
         """Decide about a Study that is complete or timed out."""
-        views = [View(self._plan, one.header, one.facts) for one in collected]
-        series = {view.attributes.values(_SERIES) for view in views}
         try:
-            matched = self._test(Collection(views, len(series)))
+            matched = self._test(collection_of(self._plan, collected))
         except ValueError:
             # A private Attribute may turn out to be a Sequence, which has no Values.
             reason = f"rule {self.full_name} failed: a condition compares a Sequence"
@@ -214,6 +212,12 @@ class StudyRule:
         if isinstance(expected, int):
             return count >= expected
         return any(count >= number for one in arrivals for number in one.expects)
+
+
+def collection_of(plan: Plan, collected: Sequence[Collected]) -> Collection:
+    """What was collected, as conditions that are numbered in `plan` see it."""
+    views = [View(plan, one.header, one.facts) for one in collected]
+    return Collection(views, len({view.attributes.values(_SERIES) for view in views}))
 
 
 def compile_study_rules(

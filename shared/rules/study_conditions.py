@@ -15,7 +15,7 @@ from msgspec import Struct
 from shared.rules.claims import OPERATORS
 from shared.rules.comparisons import orders_number
 from shared.rules.condition_documents import MAX_CONDITIONS, read_conditions
-from shared.rules.conditions import MAX_DEPTH, Condition, Plan, View
+from shared.rules.conditions import MAX_DEPTH, SYMBOLS, Condition, Plan, View
 from shared.rules.reading import Faults, kind_of, nearest
 
 _COUNTS: Final = ("instance_count", "series_count")
@@ -29,6 +29,10 @@ class Collection(Struct, frozen=True):
 
     views: Sequence[View]
     series_count: int
+
+    def count(self, what: str) -> int:
+        """`instance_count` or `series_count`."""
+        return self.series_count if what == "series_count" else len(self.views)
 
 
 StudyTest = Callable[[Collection], bool]
@@ -55,6 +59,9 @@ class OfInstances(Struct, frozen=True):
             )
         return lambda found: any(view.holds(number) for view in found.views)
 
+    def __str__(self) -> str:
+        return f"{'every' if self.every else 'any'} instance: {self.condition}"
+
 
 class Count(Struct, frozen=True):
     """True if as many Instances or Series as this were collected."""
@@ -69,9 +76,10 @@ class Count(Struct, frozen=True):
             fits: Callable[[Any], bool] = lambda value: bool(value == wanted)  # noqa: E731
         else:
             fits = orders_number(self.operator, wanted)
-        if self.what == "series_count":
-            return lambda found: fits(found.series_count)
-        return lambda found: fits(len(found.views))
+        return lambda found: fits(found.count(self.what))
+
+    def __str__(self) -> str:
+        return f"{self.what} {SYMBOLS[self.operator]} {self.number}"
 
 
 class Combination(Struct, frozen=True):
@@ -87,6 +95,14 @@ class Combination(Struct, frozen=True):
         if self.how == "not":
             return lambda found: not any(test(found) for test in tests)
         return lambda found: all(test(found) for test in tests)
+
+    def __str__(self) -> str:
+        inner = [
+            f"({one})" if isinstance(one, Combination) else str(one) for one in self.conditions
+        ]
+        if self.how == "not":
+            return f"not ({' or '.join(inner)})"
+        return (" or " if self.how == "any" else " and ").join(inner)
 
 
 def read_study_conditions(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +21,13 @@ from msgspec.structs import replace
 from functions.complete_studies import main as timer
 from shared import bootstrap, crash_points
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.config.history import ConfigurationHistory
 from shared.environment import Environment
 from shared.errors import CrosswalkUnavailableError, DocumentMissingError
 from shared.messages import InstanceAccepted, Receipt, Topic, encode
 from shared.pipeline import collect, rules, studies
 from shared.pipeline.collect import Collector
+from shared.pipeline.explaining import explain_instance
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import PushRequest, PushResponse
 from shared.ports import Document, Outgoing
@@ -235,6 +237,56 @@ class TestTheCookbook:
         assert sent(tmp_path) == {}
         tick_after(ports, 1)
         assert sent(tmp_path) == {"sample": uids("a", "b")}
+
+
+class TestExplaining:
+    @pytest.fixture
+    def explained(self, ports: Ports) -> Callable[[Receipt], dict[str, Any]]:
+        """What the account of the rule `s/study` says about an Instance."""
+
+        def explained(receipt: Receipt) -> dict[str, Any]:
+            version = instance(ports, receipt)["configuration_version"]
+            history = ConfigurationHistory(ports.objects, ports.documents, ports.configuration)
+            decided_by = history.configuration(version)
+            told = explain_instance(receipt.receipt_id, ports, decided_by, by="test")
+            (account,) = told["rules"]
+            return dict(account)
+
+        return explained
+
+    def test_tells_what_was_decided_about_the_study_and_on_which_values(
+        self, ports: Ports, explained: Callable[[Receipt], dict[str, Any]]
+    ) -> None:
+        wanted = [{"StudyDescription": "brain"}, {"instance_count": {">=": 2}}]
+        configure(ports, study_rule({"quiet_period_s": 10}, conditions=wanted))
+        brains = [arrive(ports, name, study_description="brain") for name in ("a", "b")]
+        chest = arrive(ports, "c", study="other", study_description="chest")
+        pump(ports)
+        assert explained(brains[0])["reason"] == "waits for the study to be complete"
+        tick_after(ports, 10)
+        advance(ports, 1)
+        late = arrive(ports, "late", study_description="brain")
+        pump(ports)
+        tick(ports)
+        account = explained(brains[0])
+        assert (account["matched"], account["reason"]) == (True, "matched")
+        assert account["conditions"][1]["seen"] == {"instance_count": [2]}
+        assert explained(late)["reason"] == "matched, late"
+        account = explained(chest)
+        assert account["matched"] is False
+        assert account["reason"] == 'does not hold: any instance: StudyDescription == "brain"'
+        assert account["conditions"][0]["seen"] == {"StudyDescription": ["chest"]}
+
+    def test_tells_what_was_not_complete_in_time(
+        self, ports: Ports, explained: Callable[[Receipt], dict[str, Any]]
+    ) -> None:
+        completion = {"expected_instances": 2, "timeout_s": 10, "on_timeout": "hold"}
+        configure(ports, study_rule(completion))
+        receipt = arrive(ports, "a")
+        pump(ports)
+        tick_after(ports, 10)
+        account = explained(receipt)
+        assert (account["matched"], account["reason"]) == (True, "hold: not complete in time")
 
 
 class TestAStudy:

@@ -224,13 +224,17 @@ def _print_account(terminal: Terminal, told: Mapping[str, Any]) -> None:
         decision["error"]
         if "error" in decision
         else f"verdict {decision['verdict']}, destinations: "
-        + (", ".join(decision["destinations"]) or _nowhere(decision["verdict"]))
+        + (", ".join(decision["destinations"]) or _nowhere(decision))
     )
     _print_changes(terminal, decision)
 
 
-def _nowhere(verdict: str) -> str:
-    return "none by rule; then the default route, or held" if verdict == "route" else "none"
+def _nowhere(decision: Mapping[str, Any]) -> str:
+    if decision["verdict"] != "route":
+        return "none"
+    if decision["waits_for"]:
+        return f"as {', '.join(decision['waits_for'])} said; else the default route, or held"
+    return "none by rule; then the default route, or held"
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

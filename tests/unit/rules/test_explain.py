@@ -6,8 +6,15 @@ import json
 from typing import Any
 
 from shared.rules import compile_rulesets, parse_ruleset
-from shared.rules.explain import Explanation, RuleExplanation, as_document, explain
+from shared.rules.explain import (
+    Explanation,
+    RuleExplanation,
+    as_document,
+    explain,
+    explain_study,
+)
 from shared.rules.sample import sample_header
+from shared.rules.studies import Collected
 from tests.unit.rules.cases import facts
 
 
@@ -78,3 +85,30 @@ def test_it_can_be_shown_as_json() -> None:
     )
     assert json.loads(json.dumps(document)) == document
     assert document["rules"][0]["conditions"][0]["seen"] == {"PatientID": ["7"]}
+
+
+def test_a_study_rule_is_explained_over_all_that_was_collected() -> None:
+    conditions = [
+        {"StudyDescription": "BRAIN"},
+        {"series_count": {">=": 2}},
+        {"any": [{"every_instance": {"Modality": "MR"}}, {"not": {"instance_count": 3}}]},
+    ]
+    completion = {"quiet_period_s": 60}
+    document = {"name": "r", "level": "study", "conditions": conditions, "completion": completion}
+    (rule,) = parse_ruleset({"name": "s", "rules": [document]}).rules
+    collected = [
+        Collected(sample_header({"StudyDescription": "BRAIN", "Modality": modality}), facts())
+        for modality in ("CT", "MR", "MR")
+    ]
+    accounts = explain_study(rule, collected)
+    assert [(one.condition, one.holds) for one in accounts] == [
+        ('any instance: StudyDescription == "BRAIN"', True),
+        ("series_count >= 2", False),
+        ('every instance: Modality == "MR" or (not (instance_count == 3))', False),
+    ]
+    seen = [{seen.subject: seen.values for seen in one.seen} for one in accounts]
+    assert seen == [
+        {"StudyDescription": ("BRAIN",)},
+        {"series_count": (1,)},
+        {"Modality": ("CT", "MR"), "instance_count": (3,)},
+    ]
