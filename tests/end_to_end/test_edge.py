@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -94,8 +93,9 @@ class EdgeProcess:
         self._log = folder / "gateway.log"
         self.start()
 
-    def start(self) -> None:
-        """Start it, and return once it takes associations."""
+    def start(self, **settings: str) -> None:
+        """Start it, and return once it takes associations. `settings` hold from now on."""
+        self._settings |= settings
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "scp_gateway.main"],
@@ -112,7 +112,7 @@ class EdgeProcess:
                 stderr=log,
                 cwd=ROOT,
             )
-        wait_until(self._listens, what=f"the gateway; {self._log}")
+        wait_until(self._receives, what=f"the gateway; {self._log}")
 
     def kill(self) -> None:
         """As a power cut."""
@@ -128,17 +128,18 @@ class EdgeProcess:
 
     def spool(self) -> dict[str, Any]:
         """What the health port says of it."""
-        address = f"http://127.0.0.1:{self.health_port}/health"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)["spool"]
+        found: dict[str, Any] = self._health().json()["spool"]
         return found
 
-    def _listens(self) -> bool:
+    def _receives(self) -> bool:
+        # Not whether the port answers: workers of the one that was killed may still have it.
         assert self.process.poll() is None, self._log.read_text()
-        with suppress(ConnectionRefusedError):
-            RawPeer(self.port).close()
-            return True
+        with suppress(requests.ConnectionError):
+            return self._health().status_code == 200
         return False
+
+    def _health(self) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.health_port}/health", timeout=30)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def cloud_and_links(
 def test_what_is_received_while_the_link_is_cut_arrives_when_it_is_back(
     cloud_and_links: tuple[Cloud, list[Link], dict[str, str]], tmp_path: Path
 ) -> None:
-    """Killed twice in between, once with the link down: it starts without it."""
+    """Killed twice in between, once with the link down: it starts without it, then as two."""
     cloud, links, settings = cloud_and_links
     edge = EdgeProcess(tmp_path, **settings)
     try:
@@ -188,7 +189,7 @@ def test_what_is_received_while_the_link_is_cut_arrives_when_it_is_back(
             link.cut()
         assert edge.send("cut-1") == 0
         edge.kill()
-        edge.start()
+        edge.start(AXIOM_GATEWAY_PROCESSES="2")
         assert edge.send("cut-2") == 0
         with RawPeer(edge.port) as peer:
             peer.associate([(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))])
