@@ -109,7 +109,13 @@ def _gateway(environment: Environment, ports: Ports) -> Gateway | Workers:
     tls = TlsContexts(ports.secrets, ports.clock)
     if environment.gateway_processes > 1:
         return Workers(environment.gateway_processes, tls)
-    archives = Archives(ports.configuration.get, ports.secrets, ports.clock, environment.home)
+    archives = Archives(
+        ports.configuration.get,
+        ports.secrets,
+        ports.clock,
+        environment.home,
+        bootstrap.storage_root(),
+    )
     return Gateway(
         ports.receiver,
         ports.commitments,

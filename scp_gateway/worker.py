@@ -50,7 +50,13 @@ def main() -> None:
         ports.commitments,
         lambda listener: shared[listener.name],
         TlsContexts(ports.secrets, ports.clock),
-        Archives(ports.configuration.get, ports.secrets, ports.clock, Environment.read().home),
+        Archives(
+            ports.configuration.get,
+            ports.secrets,
+            ports.clock,
+            Environment.read().home,
+            bootstrap.storage_root(),
+        ),
         bootstrap.callers(ports),
     )
     if home := os.environ.get("AXIOM_HOME"):

@@ -114,6 +114,16 @@ def from_environment() -> Ports:
     return cloud(environment) if on_premises is None else edge(environment, on_premises)
 
 
+def storage_root() -> Path | None:
+    """Where the folders of destinations begin; None where none would last."""
+    environment = Environment.read()
+    if environment.platform is Platform.EMBEDDED:
+        return _storage_of(environment.home)
+    from shared.adapters.cloud.environment import CloudEnvironment
+
+    return CloudEnvironment.read().storage_root
+
+
 @cache
 def places() -> Places:
     """Where the cloud platform fetches Instances that others have put there.
@@ -197,7 +207,7 @@ def embedded(environment: Environment, clock: Clock | None = None) -> Ports:
         clock=clock,
         queue=bus,
         home=home,
-        storage_root=home / "storage",
+        storage_root=_storage_of(home),
         first=first_configuration(),
     )
     ports.configuration.current()  # makes the first one, before anybody looks into the home
@@ -436,6 +446,10 @@ def _inventory_of(
         return inventory(entity, secret_store, storage_root=storage_root)
 
     return inventory_of
+
+
+def _storage_of(home: Path) -> Path:
+    return home / "storage"
 
 
 def _source_of(

@@ -16,11 +16,12 @@ from shared.adapters.sources.http import SourceServer
 from shared.config.entities import DicomwebDestination, GoogleHealthcareDestination
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
 from shared.dicom.matching import (
-    are_one_span,
     is_range,
     is_wild_card,
+    judged_alone,
     matches,
     matches_span,
+    spans,
     takes_wild_cards,
 )
 from shared.dicom.query import (
@@ -65,14 +66,6 @@ _OF_PATIENT: Final = {
     _SERIES_OF_PATIENT: _SERIES_OF_STUDY,
     _INSTANCES_OF_PATIENT: _INSTANCES_OF_STUDY,
 }
-# Study, Series, Acquisition, Content, Performed Procedure Step Start.
-_DATES_AND_TIMES: Final = (
-    ("00080020", "00080030"),
-    ("00080021", "00080031"),
-    ("00080022", "00080032"),
-    ("00080023", "00080033"),
-    ("00400244", "00400245"),
-)
 _COUNTED: Final = frozenset(
     {_STUDIES_OF_PATIENT, *_OF_PATIENT, *_OF_PATIENT.values(), _INSTANCES_OF_SERIES}
 )
@@ -199,8 +192,8 @@ class Archive:
                     yield one
 
     def _match(self, query: Query, found: Found) -> Match | None:
-        keys = _judged_here(query)
-        if not all(matches_span(*pair, found) for pair in _spans(query)):
+        keys = judged_alone(query)
+        if not all(matches_span(*pair, found) for pair in spans(query)):
             return None
         for key in keys:
             fits = matches(key, found)
@@ -303,7 +296,7 @@ def _narrowed(query: Query, dialect: Dialect) -> Iterator[list[tuple[str, str]]]
     uids = [tag for tag in _UIDS if _is_known_at(query.level, tag)]
     listed = next((tag for tag in uids if len(query.uids(tag)) > 1), None)
     # A store takes the range of a time for one of each day.
-    times = [time for _, time in _spans(query)]
+    times = [time for _, time in spans(query)]
     sent = [
         (key.tag, value)
         for key in query.keys
@@ -323,20 +316,6 @@ def _is_known_at(level: Level, tag: str) -> bool:
     if tag == SOP_INSTANCE_UID:
         return level is Level.IMAGE
     return tag not in (SERIES_INSTANCE_UID, _MODALITY) or level in (Level.SERIES, Level.IMAGE)
-
-
-def _spans(query: Query) -> list[tuple[Key, Key]]:
-    """The dates and times that are one span together."""
-    if not query.has_spans:
-        return []
-    pairs = [(query.key(date), query.key(time)) for date, time in _DATES_AND_TIMES]
-    return [(d, t) for d, t in pairs if d is not None and t is not None and are_one_span(d, t)]
-
-
-def _judged_here(query: Query) -> list[Key]:
-    """The keys that are matched once more by themselves: names that fit fuzzily are the store's."""
-    spans = [key for pair in _spans(query) for key in pair]
-    return [k for k in query.keys if k not in spans and not (query.is_fuzzy and k.vr == "PN")]
 
 
 def _sent(key: Key, dialect: Dialect, *, is_fuzzy: bool) -> str:

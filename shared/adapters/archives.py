@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.adapters.archive import Archive, Store, open_archive
 from shared.adapters.destinations.association import Peer
@@ -14,6 +17,7 @@ from shared.config.entities import (
     Configuration,
     DicomwebDestination,
     DimseDestination,
+    FilesystemDestination,
     GoogleHealthcareDestination,
 )
 from shared.config.peers import DimsePeer
@@ -21,6 +25,9 @@ from shared.config.query_retrieve import QueryRetrieve
 from shared.config.sources import DicomwebSource, GoogleHealthcareSource
 from shared.errors import AxiomError, SourceMisconfiguredError
 from shared.ports import Clock, SecretStore
+
+if TYPE_CHECKING:
+    from shared.adapters.folder_store.archive import FolderArchive
 
 
 class Archives:
@@ -32,15 +39,18 @@ class Archives:
         secrets: SecretStore,
         clock: Clock,
         home: Path,
+        storage_root: Path | None = None,
     ) -> None:
-        """`home` is where relative paths of worklists begin."""
+        """`home` is where relative paths of worklists begin and where an index is kept,
+        `storage_root` where those of folders begin; None where there are none.
+        """
         self._configuration, self._secrets, self._clock = configuration, secrets, clock
-        self._home = home
+        self._home, self._storage_root = home, storage_root
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[Store, Archive]] = {}
+        self._open: dict[str, tuple[Store | FilesystemDestination, Archive | FolderArchive]] = {}
         self._worklists: dict[str, tuple[object, Worklist]] = {}
 
-    def of(self, name: str) -> Archive:
+    def of(self, name: str) -> Archive | FolderArchive:
         """The archive of a store; its connections are kept and reused.
 
         Raises: SourceMisconfiguredError and its kin.
@@ -50,18 +60,21 @@ class Archives:
             known = self._open.get(name)
             if known is not None and known[0] == store:
                 return known[1]
-            archive = open_archive(store, self._secrets, self._clock)
+            archive = self._opened(store)
             # Whoever still asks the former one goes on with connections of its own.
             self._open[name] = store, archive
             return archive
 
     def matches_fuzzily(self, services: QueryRetrieve) -> bool:
-        """Whether the store matches names fuzzily: Google's does, another if that is said of it."""
+        """Whether the store matches names fuzzily: Google's does, a folder does not, another if
+        that is said of it.
+        """
         configuration = self._configuration()
         name = services.store
         entity = configuration.source(name) or configuration.destination(name)
         is_google = isinstance(entity, GoogleHealthcareSource | GoogleHealthcareDestination)
-        return services.fuzzy or is_google
+        is_folder = isinstance(entity, FilesystemDestination)
+        return is_google or (services.fuzzy and not is_folder)
 
     def worklist(self, name: str) -> Worklist:
         """The worklist of that name; it is kept and reused.
@@ -125,7 +138,20 @@ class Archives:
         """No Instance is fetched that is larger."""
         return self._configuration().settings.max_instance_bytes
 
-    def _store(self, name: str) -> Store:
+    def _opened(self, store: Store | FilesystemDestination) -> Archive | FolderArchive:
+        if not isinstance(store, FilesystemDestination):
+            return open_archive(store, self._secrets, self._clock)
+        if self._storage_root is None:
+            raise SourceMisconfiguredError(store.name, "no volume is mounted that has its folder")
+        from shared.adapters.folder_store.archive import FolderArchive
+        from shared.adapters.folder_store.index import FolderIndex
+
+        root = self._storage_root / store.path
+        mark = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+        index = FolderIndex(store.name, root, self._home / "folder-index" / f"{mark}.db")
+        return FolderArchive(index)
+
+    def _store(self, name: str) -> Store | FilesystemDestination:
         configuration = self._configuration()
         for entity in (configuration.source(name), configuration.destination(name)):
             if isinstance(
@@ -133,7 +159,8 @@ class Archives:
                 DicomwebSource
                 | GoogleHealthcareSource
                 | DicomwebDestination
-                | GoogleHealthcareDestination,
+                | GoogleHealthcareDestination
+                | FilesystemDestination,
             ):
                 return entity
-        raise SourceMisconfiguredError(name, "there is no such DICOMweb store")
+        raise SourceMisconfiguredError(name, "there is no such store")

@@ -12,8 +12,9 @@ from shared.config.peers import DimsePeer
 from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import Fault
 
-# The types of sources and destinations that answer QIDO-RS and WADO-RS.
-STORE_TYPES: Final = ("dicomweb", "google_healthcare")
+# The types of sources and destinations that can be searched and retrieved from: by QIDO-RS and
+# WADO-RS, or as a folder of ours.
+STORE_TYPES: Final = ("dicomweb", "google_healthcare", "filesystem")
 
 
 class QueryRetrieve(BaseModel):
@@ -50,7 +51,7 @@ def query_retrieve_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
         if store not in types:
             yield Fault(path, f"there is no source or destination {store!r}")
         elif types[store] not in STORE_TYPES:
-            yield Fault(path, f"{store!r} is of type {types[store]}, which answers no QIDO-RS")
+            yield Fault(path, f"{store!r} is of type {types[store]}, which is not searched")
 
 
 def _entities(document: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:

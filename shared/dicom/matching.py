@@ -6,13 +6,21 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from shared.dicom.query import Found, Key, items, texts
+from shared.dicom.query import Found, Key, Query, items, texts
 
 _WILD_CARD_VRS: Final = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
 _NUMBER_VRS: Final = frozenset(["DS", "IS", "US", "SS", "UL", "SL", "SV", "UV", "FL", "FD"])
 _RANGE: Final = re.compile(r"([\d.:]*) *- *([\d.:]*)")
 # Scheduled Procedure Step Start Date and Time.
 _START_OF_STEP: Final = ("00400002", "00400003")
+# Study, Series, Acquisition, Content, Performed Procedure Step Start.
+_DATES_AND_TIMES: Final = (
+    ("00080020", "00080030"),
+    ("00080021", "00080031"),
+    ("00080022", "00080032"),
+    ("00080023", "00080033"),
+    ("00400244", "00400245"),
+)
 # Lower and upper bounds are filled up to whole microseconds.
 _LONGEST_DATE: Final = {"DA": 8, "TM": 12, "DT": 20}
 
@@ -70,6 +78,20 @@ def matches_span(date: Key, time: Key, found: Found) -> bool | None:
     begin, end = _digits(first[1]), _digits(first[2])
     is_after = not begin or moment >= begin + _digits(last[1]).ljust(12, "0")
     return is_after and (not end or moment <= end + _digits(last[2]).ljust(12, "9"))
+
+
+def spans(query: Query) -> list[tuple[Key, Key]]:
+    """The dates and times of a query that are one span together."""
+    if not query.has_spans:
+        return []
+    pairs = [(query.key(date), query.key(time)) for date, time in _DATES_AND_TIMES]
+    return [(d, t) for d, t in pairs if d is not None and t is not None and are_one_span(d, t)]
+
+
+def judged_alone(query: Query) -> list[Key]:
+    """The keys that are matched each by itself: names that fit fuzzily are the store's to judge."""
+    in_spans = [key for pair in spans(query) for key in pair]
+    return [k for k in query.keys if k not in in_spans and not (query.is_fuzzy and k.vr == "PN")]
 
 
 def _item_fits(keys: Iterable[Key], item: Found) -> bool:

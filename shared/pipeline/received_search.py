@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from shared.dicom.data_set import HasItemsError
 from shared.dicom.header import Header
 from shared.dicom.matching import matches
 from shared.dicom.query import (
@@ -18,12 +17,11 @@ from shared.dicom.query import (
     SERIES_INSTANCE_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
-    Found,
     Level,
     Match,
     Query,
 )
-from shared.dicom.values import as_text
+from shared.dicom.showing import shown
 from shared.errors import AxiomError, SourceRefusedError
 from shared.pipeline.instance_records import COLLECTION, receipt_of
 from shared.pipeline.validate import header_of
@@ -76,7 +74,7 @@ class ReceivedSearch:
                     yield None
                     continue
             seen.add(uid)
-            found = {key.tag: shown for key in of_file if (shown := _shown(header, key.tag))}
+            found = {key.tag: value for key in of_file if (value := shown(header, key.tag))}
             if not all(matches(key, found) for key in of_file):
                 yield None
                 continue
@@ -167,15 +165,3 @@ def _entity_of(data: Data, level: Level) -> str:
     """What is looked at once: of a Patient, who has no UID, each Study."""
     named = {Level.SERIES: "series_instance_uid", Level.IMAGE: "sop_instance_uid"}
     return str(data[named.get(level, "study_instance_uid")])
-
-
-def _shown(header: Header, tag: str) -> Found | None:
-    number = int(tag, 16)
-    try:
-        values = header.values(tag)
-        if values is None:
-            return None
-        plain = [as_text(value) for value in values if not isinstance(value, bytes)]
-        return {"vr": header.data_set.vr(number), "Value": plain}
-    except (HasItemsError, AxiomError):
-        return None

@@ -1,11 +1,11 @@
-"""dcmtk's Query/Retrieve SCUs against the gateway, which stands in front of Orthanc's DICOMweb."""
+"""dcmtk's Query/Retrieve SCUs against the gateway, in front of Orthanc's DICOMweb and a folder."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,24 @@ def instances() -> list[Dataset]:
     return made
 
 
+@pytest.fixture(params=["orthanc", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """The Instances in a store of each kind; what the configuration says of it."""
+    if request.param == "orthanc":
+        return at(request.getfixturevalue("filled").dicomweb_url)
+    folder = tmp_path / "storage" / "archive"
+    for data_set in instances():
+        path = folder / data_set.StudyInstanceUID / f"{data_set.SOPInstanceUID}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data_set.save_as(path)
+    return {"name": "archive", "type": "filesystem", "path": str(folder)}
+
+
+def at(url: str) -> dict[str, Any]:
+    """A DICOMweb store."""
+    return {"name": "archive", "type": "dicomweb", "base_url": url}
+
+
 @pytest.fixture
 def filled(orthanc: OrthancPeer, tmp_path: Path) -> OrthancPeer:
     for data_set in instances():
@@ -68,12 +86,12 @@ def filled(orthanc: OrthancPeer, tmp_path: Path) -> OrthancPeer:
 
 
 @contextmanager
-def in_front_of(url: str, *destinations: Any, **services: Any) -> Iterator[int]:
+def in_front_of(store: Mapping[str, Any], home: Path, **services: Any) -> Iterator[int]:
     """A gateway in front of that store; its port."""
-    store = {"name": "archive", "type": "dicomweb", "base_url": url}
-    document = {"sources": [store], "destinations": destinations}
-    configuration = Configuration.model_validate_json(json.dumps(document))
-    archives = Archives(lambda: configuration, MemorySecrets(), FakeClock(), Path())
+    configuration = Configuration.model_validate_json(json.dumps({"destinations": [store]}))
+    archives = Archives(
+        lambda: configuration, MemorySecrets(), FakeClock(), home, storage_root=home
+    )
     with running_gateway(
         MemoryReceiver(), archives, query_retrieve={"store": "archive", **services}
     ) as (_, port):
@@ -101,11 +119,11 @@ def found(folder: Path, port: int, model: str, level: str, *keys: str) -> list[D
     return [pydicom.dcmread(path, force=True) for path in sorted(folder.glob("*.dcm"))]
 
 
-def test_findscu_finds_studies_as_its_keys_say(filled: OrthancPeer, tmp_path: Path) -> None:
-    with in_front_of(filled.dicomweb_url) as port:
+def test_findscu_finds_studies_as_its_keys_say(store: dict[str, Any], tmp_path: Path) -> None:
+    with in_front_of(store, tmp_path / "home") as port:
 
         def uids(*keys: str) -> set[str]:
-            folder = tmp_path / str(len(list(tmp_path.iterdir())))
+            folder = tmp_path / f"found-{len(list(tmp_path.iterdir()))}"
             matches = found(folder, port, "-S", "STUDY", "StudyInstanceUID", *keys)
             return {str(match.StudyInstanceUID)[-1] for match in matches}
 
@@ -120,8 +138,8 @@ def test_findscu_finds_studies_as_its_keys_say(filled: OrthancPeer, tmp_path: Pa
         assert uids("PatientID=nobody") == set()
 
 
-def test_every_key_asked_for_is_answered(filled: OrthancPeer, tmp_path: Path) -> None:
-    with in_front_of(filled.dicomweb_url) as port:
+def test_every_key_asked_for_is_answered(store: dict[str, Any], tmp_path: Path) -> None:
+    with in_front_of(store, tmp_path / "home") as port:
         [study] = found(
             tmp_path / "study",
             port,
@@ -174,11 +192,11 @@ def test_every_key_asked_for_is_answered(filled: OrthancPeer, tmp_path: Path) ->
 
 
 def test_movescu_has_a_study_sent_over_one_association(
-    filled: OrthancPeer, storescp: StartStorescp
+    store: dict[str, Any], storescp: StartStorescp, tmp_path: Path
 ) -> None:
     scp = storescp()
     moves = {"STORESCP": {"host": "127.0.0.1", "port": scp.port}}
-    with in_front_of(filled.dicomweb_url, move_destinations=moves) as port:
+    with in_front_of(store, tmp_path / "home", move_destinations=moves) as port:
         done = scu(
             "movescu",
             port,
@@ -205,7 +223,7 @@ def test_sub_operations_go_out_under_tls_to_whom_that_is_configured_for(
         "DOUBTED": {**place, "tls": {"trusted_file": str(stranger.file)}},
     }
     wanted = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY.format(1)}")
-    with in_front_of(filled.dicomweb_url, move_destinations=moves) as port:
+    with in_front_of(at(filled.dicomweb_url), tmp_path, move_destinations=moves) as port:
         done = scu("movescu", port, "-S", "-aem", "STORESCP", *wanted)
         doubted = scu("movescu", port, "-S", "-aem", "DOUBTED", *wanted)
     assert done.returncode == 0, done.stderr
@@ -214,11 +232,11 @@ def test_sub_operations_go_out_under_tls_to_whom_that_is_configured_for(
 
 
 def test_getscu_is_given_a_study_on_its_own_association(
-    filled: OrthancPeer, tmp_path: Path
+    store: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "got"
     folder.mkdir()
-    with in_front_of(filled.dicomweb_url) as port:
+    with in_front_of(store, tmp_path / "home") as port:
         done = scu(
             "getscu",
             port,
@@ -229,8 +247,8 @@ def test_getscu_is_given_a_study_on_its_own_association(
     assert len(list(folder.iterdir())) == 4
 
 
-def test_a_destination_that_nobody_knows_is_refused(orthanc: OrthancPeer) -> None:
-    with in_front_of(orthanc.dicomweb_url) as port:
+def test_a_destination_that_nobody_knows_is_refused(orthanc: OrthancPeer, tmp_path: Path) -> None:
+    with in_front_of(at(orthanc.dicomweb_url), tmp_path) as port:
         done = scu(
             "movescu",
             port,
@@ -241,7 +259,7 @@ def test_a_destination_that_nobody_knows_is_refused(orthanc: OrthancPeer) -> Non
 
 
 def test_a_store_that_is_down_is_a_status_and_the_next_request_is_served(tmp_path: Path) -> None:
-    with in_front_of(f"http://127.0.0.1:{free_port()}/dicom-web") as port:
+    with in_front_of(at(f"http://127.0.0.1:{free_port()}/dicom-web"), tmp_path) as port:
         done = scu(
             "findscu", port, "-S", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID"
         )

@@ -24,7 +24,7 @@ from shared.identity.identity import Identity
 from shared.ports import FoundStudy, Retrieval
 from tests.conftest import ROOT
 from tests.data import build
-from tests.end_to_end.test_query_retrieve import STUDY, in_front_of
+from tests.end_to_end.test_query_retrieve import STUDY, at, in_front_of
 from tests.end_to_end.test_query_retrieve import filled as filled_orthanc
 from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import MemoryReceiver, listener, running_gateway
@@ -228,10 +228,12 @@ class TestDcmjs:
         assert {uid for one in receiver.committed for uid in one.uids[1:]} == uids()
 
     @with_orthanc
-    def test_finds_moves_and_gets(self, filled: OrthancPeer, storescp: StartStorescp) -> None:
+    def test_finds_moves_and_gets(
+        self, filled: OrthancPeer, storescp: StartStorescp, tmp_path: Path
+    ) -> None:
         scp = storescp()
         moves = {"STORESCP": {"host": LOOPBACK, "port": scp.port}}
-        with in_front_of(filled.dicomweb_url, move_destinations=moves) as port:
+        with in_front_of(at(filled.dicomweb_url), tmp_path, move_destinations=moves) as port:
             *found, last = dcmjs("find", port, keys={"PatientName": "JONES*"})
             assert last["status"] == 0
             assert sorted(one["dataset"]["StudyInstanceUID"] for one in found) == [
@@ -273,7 +275,7 @@ class TestPynetdicomsApps:
         scp = storescp()
         moves = {"STORESCP": {"host": LOOPBACK, "port": scp.port}}
         study = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY.format(1)}")
-        with in_front_of(filled.dicomweb_url, move_destinations=moves) as port:
+        with in_front_of(at(filled.dicomweb_url), tmp_path, move_destinations=moves) as port:
             said = app("findscu", port, "-S", *study, "-k", "PatientName=", cwd=tmp_path)
             assert "JONES^ANN" in said
             said = app("movescu", port, "-S", *study, "-aem", "STORESCP", cwd=tmp_path)
