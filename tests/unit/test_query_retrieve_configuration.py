@@ -10,6 +10,7 @@ from shared.config.service import check
 from shared.errors import InvalidConfigurationError
 
 STORE = {"name": "archive", "type": "dicomweb", "base_url": "http://archive.example/dicom-web"}
+BUCKET = {"name": "bucket", "type": "gcs", "bucket": "a-bucket"}
 FOLDER = {"name": "folder", "type": "filesystem", "path": "out"}
 
 
@@ -37,8 +38,12 @@ def test_a_store_that_is_not_there_is_refused() -> None:
 
 
 def test_a_store_that_answers_no_searches_is_refused() -> None:
-    document = {"destinations": [FOLDER], "listeners": [listener(store="folder")]}
+    document = {"destinations": [BUCKET], "listeners": [listener(store="bucket")]}
     assert faults_of(document) == {"listeners[0].query_retrieve.store"}
+
+
+def test_the_store_may_be_a_folder_of_ours() -> None:
+    assert check({"destinations": [FOLDER], "listeners": [listener(store="folder")]})
 
 
 def test_nothing_is_moved_to_a_metadata_server() -> None:
