@@ -96,6 +96,13 @@ STANDARDIZED = Metric(
     " kept, embedded, remote, review (a person has to decide) or none.",
     ("standardizer", "attribute", "answer"),
 )
+STANDARDIZER_ANSWERS = Metric(
+    "axiom_standardizer_answers",
+    Kind.COUNTER,
+    "Questions to providers of standard terms, by what came of them: sure, unsure, abstained,"
+    " discarded (no term), or why there was no answer.",
+    ("provider", "outcome"),
+)
 DELIVERIES = Metric(
     "axiom_deliveries",
     Kind.COUNTER,

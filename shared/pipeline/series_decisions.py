@@ -151,7 +151,7 @@ class SeriesDecisions:
             "state": state,
             "value": value,
             "proposal": None if proposal is None else asdict(proposal),
-            "failed": list(decision.failed),
+            "failed": dict(decision.failed),
             "revision": 1,
             "decided_at": now,
             "updated_at": now,

@@ -1,14 +1,16 @@
 """How often standardizers were asked and what came of it, counted without a hot document.
 
-Each process counts for itself and writes, at most once a second, documents of its own. What was
-counted in the last second before a process is killed is lost, and nothing else.
+Each process counts for itself and writes, at most once a second and when it ends, documents of its
+own. What was counted in the last second before a process is killed is lost, and nothing else.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import secrets
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 COUNTS: Final = "standardization-counts"
 HITS: Final = "standardization-hits"
+# Of a decision: an equal question had been answered before.
+CACHED: Final = "cached"
 _PAGE: Final = 500
 _SEPARATOR: Final = "|"
 
@@ -37,6 +41,7 @@ class StandardizationCounts:
         self._hits: Counter[str] = Counter()
         self._dirty: set[str] = set()  # decisions whose hits are not written
         self._timer: threading.Timer | None = None
+        self._ends_with_process = False
 
     def count(self, *what: str, number: int = 1) -> None:
         """Count what happened, named by some words without a vertical bar."""
@@ -90,6 +95,10 @@ class StandardizationCounts:
             self._write_now()
 
     def _write_later(self) -> None:
+        if not self._ends_with_process:
+            self._ends_with_process = True
+            # On Cloud Run a timer has no processor to run on between requests.
+            atexit.register(_close, weakref.ref(self))
         if self._timer is None:
             self._timer = threading.Timer(self._write_after_s, self._write_soon)
             self._timer.daemon = True
@@ -115,3 +124,9 @@ class StandardizationCounts:
             cursor = page.cursor
             if cursor is None:
                 return
+
+
+def _close(counts: weakref.ref[StandardizationCounts]) -> None:
+    still = counts()
+    if still is not None:
+        still.close()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shared.pipeline.ports import Ports
+from shared.pipeline.standardization_counts import CACHED
+from shared.standardize.outcomes import ANSWERS, DISCARDED
 
 # What a column counts, by the states that a decision came to.
 _DECIDED: Final = {
@@ -14,6 +18,7 @@ _DECIDED: Final = {
     "down": "down",
     "proposed": "proposed",
     "held": "held",
+    CACHED: CACHED,
 }
 _SETTLED: Final = {
     "approved": "accepted",
@@ -25,30 +30,38 @@ COLUMNS: Final = (*_DECIDED.values(), *_SETTLED.values())
 
 
 def report(ports: Ports) -> dict[str, Any]:
-    """Counts for each standardizer, Attribute, provider and vocabulary; answers that were discarded
-    because they are no term, by provider; and answers that could not be got, by provider and
-    reason. What other processes counted in the last second may be missing.
+    """`series` counts decisions about Series, for each standardizer, Attribute, provider and
+    vocabulary; `cached` of them were made before, for an equal question. `providers` counts what
+    came of each question. `discarded` counts answers that were no term, `failed` those that could
+    not be got, by reason. What other processes counted in the last second may be missing.
     """
     ports.standardizers.counts.write()
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    discarded: dict[str, int] = {}
-    failed: dict[str, dict[str, int]] = {}
-    for words, number in ports.standardizers.counts.totals().items():
-        kind, *rest = words
+    series: dict[tuple[str, ...], dict[str, Any]] = {}
+    providers: dict[tuple[str, ...], dict[str, Any]] = {}
+    for (kind, *who, what), number in ports.standardizers.counts.totals().items():
         if kind in ("decided", "settled"):
-            *who, state = rest
-            row = rows.setdefault(tuple(who), dict.fromkeys(COLUMNS, 0))
-            row[{**_DECIDED, **_SETTLED}[state]] += number
-        elif kind == "discarded":
-            discarded[rest[0]] = discarded.get(rest[0], 0) + number
-        elif kind == "failed":
-            reasons = failed.setdefault(rest[0], {})
-            reasons[rest[1]] = reasons.get(rest[1], 0) + number
-    names = ("standardizer", "attribute", "provider", "vocabulary")
+            row = series.setdefault(tuple(who), dict.fromkeys(COLUMNS, 0))
+            row[{**_DECIDED, **_SETTLED}[what]] += number
+        elif kind == "answered":
+            row = providers.setdefault(tuple(who), {**dict.fromkeys(ANSWERS, 0), "failed": {}})
+            counts = row if what in ANSWERS else row["failed"]
+            counts[what] = counts.get(what, 0) + number
+    discarded: Counter[str] = Counter()
+    failed: dict[str, Counter[str]] = {}
+    for (provider, _), row in providers.items():
+        if row[DISCARDED]:
+            discarded[provider] += row[DISCARDED]
+        if row["failed"]:
+            failed.setdefault(provider, Counter()).update(row["failed"])
     return {
-        "series": [
-            {**dict(zip(names, who, strict=True)), **row} for who, row in sorted(rows.items())
-        ],
-        "discarded": discarded,
-        "failed": failed,
+        "series": _rows(("standardizer", "attribute", "provider", "vocabulary"), series),
+        "providers": _rows(("provider", "vocabulary"), providers),
+        "discarded": dict(discarded),
+        "failed": {provider: dict(reasons) for provider, reasons in failed.items()},
     }
+
+
+def _rows(
+    names: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    return [{**dict(zip(names, who, strict=True)), **row} for who, row in sorted(rows.items())]

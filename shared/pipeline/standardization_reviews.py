@@ -99,13 +99,12 @@ def read(key: str, ports: Ports, *, by: str) -> dict[str, Any]:
     data = _known(key, ports).data
     question = _question(data, ports)
     AuditLog(ports.documents, ports.clock).add(who=by, what="standardize.read", id=key)
-    ports.standardizers.counts.write()
     return {
         **summary(data),
         "evidence": list((data["proposal"] or {}).get("evidence", ())),
         "raw_value": None if question is None else question.raw_value,
         "context": None if question is None else dict(question.context),
-        "hits": ports.standardizers.counts.hits(key),
+        **ports.standardizers.hits(key, data["standardizer"], question),
     }
 
 
@@ -198,6 +197,8 @@ def _settle(
     always: bool = False,
     reason: str = "",
 ) -> Settled:
+    # Asked first: whoever says "always" is not to be heard by half.
+    asked = _asked(_known(key, ports).data, ports) if always else None
     while True:
         known = _known(key, ports)
         before = known.data
@@ -230,16 +231,22 @@ def _settle(
             proposal.get("vocabulary", ""),
             state,
         )
+        # A command ends before it would be written by itself.
+        ports.standardizers.counts.write()
         break
-    if always and value is not None:
-        _say_always(data, value, ports, by=by)
+    if asked is not None and value is not None:
+        _say_always(asked, value, ports, by=by)
     return Settled(data, *_sweep(data, ports))
 
 
-def _say_always(data: Data, value: str, ports: Ports, *, by: str) -> None:
+def _asked(data: Data, ports: Ports) -> Question:
     question = _question(data, ports)
     if question is None:
         raise ObjectMissingError(data["receipt_id"])
+    return question
+
+
+def _say_always(question: Question, value: str, ports: Ports, *, by: str) -> None:
     at = timestamp(ports.clock.now())
     said = SiteSynonyms(ports.documents).add(question, value, by=by, at=at)
     if said is not None:

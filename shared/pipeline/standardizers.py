@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,9 +15,10 @@ from shared.dicom.standardized import Standardized
 from shared.errors import DocumentMissingError
 from shared.messages import Receipt
 from shared.pipeline.audit import AuditLog
-from shared.pipeline.standardization_counts import StandardizationCounts
+from shared.pipeline.standardization_counts import CACHED, StandardizationCounts
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
+from shared.standardize.outcomes import ANSWERS
 
 if TYPE_CHECKING:
     from shared.config.entities import Configuration
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from shared.standardize.kept import KeptDecisions
     from shared.standardize.proposals import Question, Standardizer
     from shared.standardize.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 # Makes a provider that knows these vocabularies of the site.
 ProviderFactory = Callable[["AnyProvider", Mapping[str, "Vocabulary"]], "Standardizer"]
@@ -100,8 +104,8 @@ class Standardizers:
         for entity in self._configuration.get().standardizers:
             types = [one.type for one in entity.providers]
             if entity.enabled and (entity.name == wanted or (not type_ and wanted in types)):
-                found = self._compiled(entity.name)
-                assert found is not None
+                # One of its own: what is measured is not counted.
+                found = self._compile(entity, self._configuration.get(), tell=lambda *what: None)
                 if entity.name == name:
                     return ChainProvider(name, found.chain), MIN_THRESHOLD
                 link = next((one for one in found.links if one[0] == (type_ or wanted)), None)
@@ -132,6 +136,17 @@ class Standardizers:
         context = DEFAULT_CONTEXT if found is None else found.entity.context
         return question_about(header, attribute, context)
 
+    def hits(self, key: str, name: str, question: Question | None) -> dict[str, int]:
+        """How often the decision `key` about a Series was at hand for an Instance of it; and how
+        often, for another Series, the answer to this question.
+        """
+        self.counts.write()
+        found = self._compiled(name)
+        cached = 0
+        if found is not None and question is not None:
+            cached = self.counts.hits(found.kept.key_of(question))
+        return {"hits": self.counts.hits(key), "cache_hits": cached}
+
     def close(self) -> None:
         """Write the counts that are left."""
         self.counts.close()
@@ -148,10 +163,15 @@ class Standardizers:
                 entity = configuration.standardizer(name)
                 if entity is None or not entity.enabled:
                     return None
-                known[name] = self._compile(entity, configuration)
+                known[name] = self._compile(entity, configuration, tell=self._tell)
             return known[name]
 
-    def _compile(self, entity: Entity, configuration: Configuration) -> _Compiled:
+    def _compile(
+        self,
+        entity: Entity,
+        configuration: Configuration,
+        tell: Callable[[str, str, str], None],
+    ) -> _Compiled:
         from shared.standardize.chain import Chain, Link, Policy
         from shared.standardize.kept import KeptDecisions, fingerprint
         from shared.standardize.vocabulary import read_site_vocabulary
@@ -171,7 +191,7 @@ class Standardizers:
             when_unsure=Policy(entity.when_unsure),
             when_down=Policy(entity.when_down),
             site=site,
-            tell=self.counts.count,
+            tell=tell,
         )
         longest_s = sum(
             one.attempts * one.timeout_s for one in entity.providers if one.type != "embedded"
@@ -196,7 +216,11 @@ class Standardizers:
             return known
         decision = SiteSynonyms(self._documents).decision(
             question, found.chain.vocabulary(attribute)
-        ) or kept.known(question)
+        )
+        is_cached = False
+        if decision is None:
+            decision = kept.known(question)
+            is_cached = decision is not None
         claim_s = 0.0
         if decision is None and found.chain.may_take_long:
             question = replace(question, identifying=identifying_words(header))
@@ -207,19 +231,32 @@ class Standardizers:
 
         data, is_new = series.of(entity, question, receipt, decide, claim_s=claim_s)
         if is_new:
-            self._note(data)
+            if is_cached:
+                self.counts.hit(kept.key_of(question))
+            self._note(data, is_cached=is_cached)
         else:
             self.counts.hit(data["key"])
         _count(data, "kept" if decision is not None or not is_new else _asked(data))
         return data
 
-    def _note(self, data: Mapping[str, Any]) -> None:
+    def _tell(self, provider: str, vocabulary: str, outcome: str) -> None:
+        """Count what came of asking a provider, and say in the log if it gave no answer."""
+        self.counts.count("answered", provider, vocabulary, outcome)
+        metrics.PROCESS.count(metrics.STANDARDIZER_ANSWERS, provider, outcome)
+        if outcome not in ANSWERS:
+            extra = {"provider": provider, "reason": outcome}
+            log.warning("no usable answer of a provider of standard terms", extra=extra)
+
+    def _note(self, data: Mapping[str, Any], *, is_cached: bool) -> None:
         """Count a decision; one that changes Instances is in the audit log as well."""
         proposal = data["proposal"] or {}
         provider, vocabulary = proposal.get("provider", ""), proposal.get("vocabulary", "")
-        self.counts.count(
-            "decided", data["standardizer"], data["attribute"], provider, vocabulary, data["state"]
-        )
+        if data["state"] == "down":
+            provider = next(iter(data["failed"]))
+        who = (data["standardizer"], data["attribute"], provider, vocabulary)
+        self.counts.count("decided", *who, data["state"])
+        if is_cached:
+            self.counts.count("decided", *who, CACHED)
         if data["value"] is not None:
             AuditLog(self._documents, self._clock).add(
                 who=BY,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.errors import ProviderFailedError, TransientError, UnknownVocabularyError
+from shared.standardize.outcomes import ABSTAINED, DISCARDED, SURE, UNSURE
 from shared.standardize.proposals import Proposal, Question, Standardizer
 from shared.standardize.vocabulary import BUILT_IN, Vocabulary, built_in
 
@@ -43,14 +44,14 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do about one question. `proposal` is the best one made, whatever the verdict;
-    None if no provider answered. `failed` are the providers that could not be reached. It
+    None if no provider answered. `failed` are the providers that gave no usable answer, and why. It
     `is_certain` if a provider was sure enough: KEEP means then that the Value is right, and not
     that nobody knows.
     """
 
     verdict: Verdict
     proposal: Proposal | None
-    failed: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
     is_certain: bool = False
 
 
@@ -64,10 +65,10 @@ class Chain:
         when_unsure: Policy = Policy.UNCHANGED,
         when_down: Policy = Policy.UNCHANGED,
         site: Mapping[str, Vocabulary] | None = None,
-        tell: Callable[..., None] = lambda *what: None,
+        tell: Callable[[str, str, str], None] = lambda *what: None,
     ) -> None:
-        """`tell` hears of each answer that was discarded, and of each that could not be got:
-        ("discarded", provider), ("failed", provider, reason).
+        """`tell` hears what came of each question that a provider was asked: the provider, the
+        vocabulary, and one of ANSWERS or why there was none.
         """
         if not links:
             raise ValueError("a chain needs a provider")
@@ -103,36 +104,28 @@ class Chain:
         """
         vocabulary = self.vocabulary(question.attribute)
         best: Proposal | None = None
-        failed: list[str] = []
+        failed: list[tuple[str, str]] = []
         for link in self._links:
             try:
                 proposal = link.provider.propose(question)
             except TransientError as error:
-                failed.append(link.provider.name)
                 reason = error.args[1] if isinstance(error, ProviderFailedError) else error.code
-                self._tell("failed", link.provider.name, reason)
+                failed.append((link.provider.name, reason))
+                self._tell(link.provider.name, vocabulary.name, reason)
                 continue
-            if proposal.value is not None and not self._is_allowed(proposal, vocabulary, question):
+            outcome = _outcome(proposal, link.threshold, vocabulary, question)
+            self._tell(link.provider.name, vocabulary.name, outcome)
+            if outcome == DISCARDED:
                 continue
             if best is None or proposal.confidence > best.confidence:
                 best = proposal
-            if proposal.value is not None and proposal.confidence >= link.threshold:
+            if outcome == SURE:
                 is_there = proposal.value == question.raw_value.strip()
                 verdict = Verdict.KEEP if is_there else Verdict.SET
                 return Decision(verdict, proposal, tuple(failed), is_certain=True)
         policy = self._when_down if failed else self._when_unsure
         verdict = Verdict.HOLD if policy is Policy.HOLD else Verdict.KEEP
         return Decision(verdict, best, tuple(failed))
-
-    def _is_allowed(self, proposal: Proposal, vocabulary: Vocabulary, question: Question) -> bool:
-        """A retired term may stay where it is found; a new one must be current."""
-        value = proposal.value or ""
-        if vocabulary.may_propose(value) or (
-            value in vocabulary and value == question.raw_value.strip()
-        ):
-            return True
-        self._tell("discarded", proposal.provider)
-        return False
 
 
 class ChainProvider:
@@ -147,9 +140,22 @@ class ChainProvider:
         if decision.is_certain and decision.proposal is not None:
             return decision.proposal
         if decision.failed:
-            raise ProviderFailedError(decision.failed[0], "unavailable")
+            raise ProviderFailedError(*decision.failed[0])
         evidence = decision.proposal.evidence if decision.proposal else ()
         return Proposal(None, 0.0, evidence, self.name, "", "", "")
+
+
+def _outcome(
+    proposal: Proposal, threshold: float, vocabulary: Vocabulary, question: Question
+) -> str:
+    """A retired term may stay where it is found; a new one must be current."""
+    value = proposal.value
+    if value is None:
+        return ABSTAINED
+    is_there = value in vocabulary and value == question.raw_value.strip()
+    if not is_there and not vocabulary.may_propose(value):
+        return DISCARDED
+    return SURE if proposal.confidence >= threshold else UNSURE
 
 
 def vocabulary_of(attribute: str) -> Vocabulary:

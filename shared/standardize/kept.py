@@ -50,7 +50,7 @@ class KeptDecisions:
 
     def known(self, question: Question) -> Decision | None:
         """What was decided before; None if nothing was. Raises: as `decide`."""
-        key = self._key(question)
+        key = self.key_of(question)
         with self._lock:
             found = self._memory.get(key)
             if found is not None:
@@ -72,7 +72,7 @@ class KeptDecisions:
         if decision.failed and not decision.is_certain:
             # A provider was down: whoever comes next asks again.
             return decision
-        key = self._key(question)
+        key = self.key_of(question)
         try:
             document = {**to_document(decision), "at": self._now()}
             self._documents.create(COLLECTION, key, document)
@@ -83,6 +83,12 @@ class KeptDecisions:
                 return self._remember(key, from_document(first.data), "stored")
         return self._remember(key, decision, "made")
 
+    def key_of(self, question: Question) -> str:
+        """The key of the decision: raw value, context, vocabulary with its edition, providers."""
+        vocabulary = self._chain.vocabulary(question.attribute)
+        asked = [question.attribute, question.raw_value, sorted(question.context.items())]
+        return fingerprint(self._chain.identity, vocabulary.name, vocabulary.edition, asked)
+
     def _remember(self, key: str, decision: Decision, where: str) -> Decision:
         with self._lock:
             self._hits[where] += 1
@@ -90,11 +96,6 @@ class KeptDecisions:
             while len(self._memory) > _IN_MEMORY:
                 self._memory.popitem(last=False)
         return decision
-
-    def _key(self, question: Question) -> str:
-        vocabulary = self._chain.vocabulary(question.attribute)
-        asked = [question.attribute, question.raw_value, sorted(question.context.items())]
-        return fingerprint(self._chain.identity, vocabulary.name, vocabulary.edition, asked)
 
 
 def fingerprint(*asked: object) -> str:

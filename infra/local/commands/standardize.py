@@ -293,6 +293,7 @@ def forget(key: str, as_json: bool) -> None:
 def report(as_json: bool) -> None:
     """Count what each provider decided, and what people made of it; in Series."""
     from shared.pipeline import standardization_report
+    from shared.standardize.outcomes import ANSWERS
 
     api = remote()
     found: Mapping[str, Any] = (
@@ -312,6 +313,15 @@ def report(as_json: bool) -> None:
         ],
         empty="Nothing was decided yet.",
     )
+    if found["providers"]:
+        terminal.table(
+            ["provider", "vocabulary", *ANSWERS],
+            [
+                [one["provider"], one["vocabulary"], *(one[outcome] for outcome in ANSWERS)]
+                for one in found["providers"]
+            ],
+            title="answers to new questions",
+        )
     for provider, number in found["discarded"].items():
         terminal.say(f"{provider}: {number} answers were no term and were discarded")
     for provider, reasons in found["failed"].items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
-from shared.errors import StorageUnavailableError, UnknownVocabularyError
+from shared.errors import ProviderFailedError, UnknownVocabularyError
 from shared.standardize.chain import Chain, Link, Policy, Verdict
 from shared.standardize.embedded import EmbeddedStandardizer
 from shared.standardize.kept import COLLECTION, KeptDecisions
@@ -40,7 +40,7 @@ class Down:
     name = "down"
 
     def propose(self, question: Question) -> Proposal:
-        raise StorageUnavailableError("no answer")
+        raise ProviderFailedError(self.name, "unavailable")
 
 
 class TestChain:
@@ -73,12 +73,29 @@ class TestChain:
         told: list[tuple[str, ...]] = []
         chain = Chain([Link(Saying("a", answer))], tell=lambda *what: told.append(what))
         assert chain.decide(QUESTION).proposal is None
-        assert told == [("discarded", "a")]
+        assert told == [("a", "body-part-examined", "discarded")]
+
+    def test_tells_what_came_of_each_provider(self) -> None:
+        """A provider that abstains is asked in vain, and whoever answers for it has to see that."""
+        told: list[tuple[str, ...]] = []
+        links = [
+            Link(Down()),
+            Link(Saying("a", None, 0)),
+            Link(Saying("b", "FOOT", 0.5)),
+            Link(Saying("c", "KNEE")),
+        ]
+        Chain(links, tell=lambda *what: told.append(what)).decide(QUESTION)
+        assert [(provider, outcome) for provider, _, outcome in told] == [
+            ("down", "unavailable"),
+            ("a", "abstained"),
+            ("b", "unsure"),
+            ("c", "sure"),
+        ]
 
     def test_a_provider_that_is_down_is_passed_over(self) -> None:
         decision = Chain([Link(Down()), Link(Saying("a", "KNEE"))]).decide(QUESTION)
         assert decision.verdict is Verdict.SET
-        assert decision.failed == ("down",)
+        assert decision.failed == (("down", "unavailable"),)
 
     @pytest.mark.parametrize(
         ("policy", "verdict"), [(Policy.HOLD, Verdict.HOLD), (Policy.UNCHANGED, Verdict.KEEP)]
@@ -138,7 +155,7 @@ class TestKeptDecisions:
 
     def test_a_failure_is_not_remembered(self, documents: SqliteDocumentStore) -> None:
         kept = KeptDecisions(Chain([Link(Down())]), documents, now)
-        assert kept.decide(QUESTION).failed == ("down",)
+        assert kept.decide(QUESTION).failed == (("down", "unavailable"),)
         assert documents.count(COLLECTION) == 0
 
     def test_no_raw_text_is_stored(self, documents: SqliteDocumentStore) -> None:

@@ -211,7 +211,7 @@ class TestAModel:
         chain = Chain(links, when_unsure=Policy.HOLD, tell=lambda *what: told.append(what))
         decision = chain.decide(QUESTION)
         assert (decision.verdict, decision.proposal) == (Verdict.HOLD, None)
-        assert told == [("discarded", kind)]
+        assert told == [(kind, "body-part-examined", "discarded")]
 
 
 class TestTheGuard:

@@ -13,6 +13,9 @@ import pytest
 
 from shared import metrics
 from shared.errors import SeriesUnderDecisionError
+from shared.pipeline.standardization_report import report
+from shared.pipeline.standardization_reviews import find
+from shared.standardize.proposals import Question
 from tests.counting import counting
 from tests.unit.operating import System, running_system
 from tests.unit.standardize import model_server as servers
@@ -137,9 +140,40 @@ class TestTheChain:
         configure(system, chain(provider))
         (receipt,) = send(system, image(**UNKNOWN))
         assert delivered(system, receipt, "pacs").BodyPartExamined == "XQZ"
-        system.ports.standardizers.counts.write()
-        totals = system.ports.standardizers.counts.totals()
-        assert totals["discarded", provider["type"]] == 1
+        assert report(system.ports)["discarded"] == {provider["type"]: 1}
+
+    def test_that_gave_no_answer_is_named_with_the_reason(
+        self,
+        system: System,
+        server: ModelServer,
+        provider: dict[str, Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """In the decision, the log, the report and the metrics: somebody has to mend it."""
+        server.behaviour = servers.refusing(404)
+        configure(system, chain(provider))
+        with counting(metrics.STANDARDIZER_ANSWERS) as answers:
+            send(system, image(**UNKNOWN))
+            assert answers() == {
+                ("embedded", "abstained"): 1,
+                (provider["type"], "refused-404"): 1,
+            }
+        (told,) = [one for one in caplog.records if one.levelname == "WARNING"]
+        assert vars(told)["reason"] == "refused-404"
+        found = report(system.ports)
+        assert found["failed"] == {provider["type"]: {"refused-404": 1}}
+        (row,) = found["series"]
+        assert (row["provider"], row["down"]) == (provider["type"], 1)
+        (decision,) = find(system.ports, states=("down",)).documents
+        assert decision.data["failed"] == {provider["type"]: "refused-404"}
+
+    def test_that_is_measured_is_not_counted(
+        self, system: System, server: ModelServer, provider: dict[str, Any]
+    ) -> None:
+        configure(system, chain(provider))
+        measured, _ = system.ports.standardizers.provider("body-parts")
+        assert measured.propose(Question("BodyPartExamined", "XQZ")).value == "TSPINE"
+        assert report(system.ports)["providers"] == []
 
 
 class TestWhileAModelIsAsked:

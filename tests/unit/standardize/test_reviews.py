@@ -13,6 +13,7 @@ from flask_openapi3.openapi import OpenAPI
 from shared.identity.identity import Identity
 from shared.identity.settings import IdentitySettings
 from shared.pipeline import instance_actions
+from shared.pipeline.standardization_counts import StandardizationCounts
 from shared.web import access, problems, standardize
 from tests.unit.operating import System, running_system
 from tests.unit.standardize.site import configure, delivered, image, send
@@ -254,6 +255,18 @@ class TestWhatWasApplied:
         answer = post(client, f"reviews/{only(client, 'applied')['key']}/revert")
         assert (answer["again"], answer["gone"]) == (0, 1)
 
+    def test_is_no_synonym_if_its_file_is_gone(self, system: System, client: FlaskClient) -> None:
+        """What cannot be done wholly is not begun."""
+        configure(system)
+        (receipt,) = send(system, image())
+        system.ports.objects.delete(receipt.file.object_name)
+        key = only(client, "applied")["key"]
+        word = {"value": "LSPINE", "always": True}
+        answer = post(client, f"reviews/{key}/correct", word, status=409)
+        assert answer["code"] == "file-gone"
+        assert only(client, "applied")["revision"] == 1
+        assert get(client, "synonyms")["items"] == []
+
 
 class TestTheReport:
     def test_counts_series_by_provider_and_what_people_made_of_them(
@@ -274,6 +287,29 @@ class TestTheReport:
             "proposed": 1,
         }
         assert row["corrected"] == 1
+
+    def test_has_a_persons_word_at_once(self, system: System, client: FlaskClient) -> None:
+        """A command ends right after it: what it would write a second later is never written."""
+        configure(system)
+        send(system, image())
+        post(client, f"reviews/{only(client, 'applied')['key']}/revert")
+        others = StandardizationCounts(system.ports.documents, system.ports.clock)
+        settled = [words[-1] for words in others.totals() if words[0] == "settled"]
+        assert settled == ["reverted"]
+
+    def test_tells_decisions_that_an_equal_question_had_before(
+        self, system: System, client: FlaskClient
+    ) -> None:
+        configure(system)
+        send(system, image(1), image(1, series="b"), image(1, series="c"))
+        found = get(client, "report")
+        (row,) = found["series"]
+        assert (row["applied"], row["cached"]) == (3, 2)
+        for one in get(client, "reviews?state=applied")["items"]:
+            assert get(client, f"reviews/{one['key']}")["cache_hits"] == 2
+        (asked,) = found["providers"]
+        assert (asked["provider"], asked["vocabulary"]) == ("embedded", "body-part-examined")
+        assert (asked["sure"], asked["abstained"], asked["failed"]) == (1, 0, {})
 
 
 class TestAsking:
