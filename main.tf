@@ -68,16 +68,18 @@ data "google_project" "this" {
 module "services" {
   source = "./infra/services"
 
-  project    = var.project
-  kms_key    = var.kms_key
-  healthcare = length(var.dicom_stores) > 0
-  network    = true
-  budget     = var.budget != null
-  gemini     = var.gemini != null
-  perimeter  = var.perimeter != null
-  telemetry  = local.is_googles_collector
-  builds     = var.builds != null
-  front      = var.http.front != null
+  project        = var.project
+  project_number = data.google_project.this.number
+  kms_key        = var.kms_key
+  healthcare     = length(var.dicom_stores) > 0
+  network        = true
+  machines       = var.gateway.host == "machines"
+  budget         = var.budget != null
+  gemini         = var.gemini != null
+  perimeter      = var.perimeter != null
+  telemetry      = local.is_googles_collector
+  builds         = var.builds != null
+  front          = var.http.front != null
 }
 
 # ---- what is kept

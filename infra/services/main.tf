@@ -71,9 +71,13 @@ resource "google_kms_crypto_key_iam_member" "this" {
   for_each = var.kms_key == null ? {} : merge(
     { for service, agent in google_project_service_identity.this : service => agent.member },
     { "storage.googleapis.com" = data.google_storage_project_service_account.this.member },
+    # Made with the service, and by its name alone: nobody can be asked for it.
+    var.machines ? { "compute.googleapis.com" = "serviceAccount:service-${var.project_number}@compute-system.iam.gserviceaccount.com" } : {},
   )
 
   crypto_key_id = var.kms_key.id
   role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
   member        = each.value
+
+  depends_on = [google_project_service.this]
 }

@@ -3,6 +3,11 @@ variable "project" {
   type        = string
 }
 
+variable "project_number" {
+  description = "Number of the project, which names of Google's own accounts hold."
+  type        = string
+}
+
 variable "kms_key" {
   description = "Key that encrypts what is kept; null for Google's own keys."
   type        = object({ id = string })
@@ -16,6 +21,11 @@ variable "healthcare" {
 
 variable "network" {
   description = "Whether a network is used: for a gateway, or for destinations with private addresses."
+  type        = bool
+}
+
+variable "machines" {
+  description = "Whether there are machines of Compute Engine, whose disks are encrypted."
   type        = bool
 }
 

@@ -518,6 +518,21 @@ class TestPrivacy:
             assert bucket["uniform_bucket_level_access"] is True
             assert bucket["encryption"][0]["default_kms_key_name"] == MOST["kms_key"]["id"]
 
+    def test_whoever_keeps_data_may_use_the_key(self, most: Plan) -> None:
+        """One that may not cannot make what is to be encrypted: a machine's disk, say."""
+        services = {
+            address.split('"')[1]
+            for address in most.of_type("google_kms_crypto_key_iam_member")
+            if address.startswith("module.services.")
+        }
+        assert services >= {
+            f"{name}.googleapis.com"
+            for name in (
+                *("artifactregistry", "compute", "firestore", "healthcare", "pubsub", "run"),
+                *("secretmanager", "storage"),
+            )
+        }
+
     def test_whatever_can_have_labels_has_them(self, most: Plan) -> None:
         for change in most.changes:
             after = change["change"]["after"]
