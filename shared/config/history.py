@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import yaml
@@ -95,14 +95,27 @@ class ConfigurationHistory:
             later = None if data is None else (_version_of(data), entity)
         return found, oldest + 1 if oldest else None
 
-    def roll_back(self, number: int, *, by: str, reason: str = "") -> dict[str, Any]:
+    def roll_back(
+        self,
+        number: int,
+        *,
+        by: str,
+        reason: str = "",
+        if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
         """Make an earlier version current again, as a new version, and return it.
 
-        Raises: DocumentMissingError; InvalidConfigurationError if it is not right any more.
+        Raises: DocumentMissingError; InvalidConfigurationError if it is not right any more;
+        DocumentChangedError if `if_unchanged` says so of the whole configuration as it is.
         """
         document = self.document(number)
         return self._service.apply(
-            document, by=by, reason=reason or f"roll back to version {number}"
+            document,
+            by=by,
+            reason=reason or f"roll back to version {number}",
+            if_unchanged=if_unchanged,
+            dry_run=dry_run,
         )
 
     def _newest(self) -> int:

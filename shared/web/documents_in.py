@@ -23,7 +23,7 @@ YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 def received_document(*, yaml_too: bool = False, merge_patch: bool = False) -> Mapping[str, Any]:
     """The object that the request's body is; `merge_patch`: or a JSON Merge Patch.
 
-    Raises: ProblemError 400 if it cannot be parsed, 413, 415, 422 if it is no object.
+    Raises: ProblemError 400 if it breaks off, 413, 415, 422 if it is no object or cannot be read.
     """
     content_type = MediaType.parse(request.headers.get("Content-Type", "")).name
     is_json = content_type == JSON or content_type.endswith("+json")
@@ -73,7 +73,7 @@ def _body() -> str:
     try:
         return b"".join(pieces).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ProblemError(400, "malformed-document", "The document is not UTF-8.") from None
+        raise _unreadable("it is not UTF-8") from None
 
 
 def _parse_json(text: str) -> object:
@@ -83,14 +83,11 @@ def _parse_json(text: str) -> object:
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise ProblemError(
-            400, "malformed-document", f"The JSON cannot be read: {error.msg} at {where}."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ProblemError(
-            400, "malformed-document", f"The JSON cannot be read: {reason}."
-        ) from None
+        raise _unreadable(f"{error.msg} at {where}") from None
+    except RecursionError:
+        raise _unreadable("it is nested too deeply") from None
+    except ValueError as error:
+        raise _unreadable(str(error)) from None
     return parsed
 
 
@@ -123,7 +120,7 @@ class _PlainLoader(yaml.SafeLoader):
 def parse_yaml(text: str) -> object:
     """The plain value that a text is in YAML, without dates and aliases.
 
-    Raises: ProblemError 400.
+    Raises: ProblemError 422.
     """
     try:
         # A subclass of SafeLoader: it makes plain values alone.
@@ -132,14 +129,13 @@ def parse_yaml(text: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ProblemError(
-            400, "malformed-document", f"The YAML cannot be read: {error.problem}{where}."
-        ) from None
+        raise _unreadable(f"{error.problem}{where}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError):
-        raise ProblemError(
-            400,
-            "malformed-document",
-            "The YAML cannot be read.",
-            hint="Aliases, binary values and names that are no text are not taken.",
-        ) from None
+        hint = "Aliases, binary values and names that are no text are not taken."
+        raise _unreadable("it is no YAML of plain values", hint) from None
     return parsed
+
+
+def _unreadable(reason: str, hint: str = "") -> ProblemError:
+    fault = Fault("(document)", f"cannot be read: {reason}", hint)
+    return ProblemError(422, "malformed-document", "The document cannot be read.", faults=[fault])

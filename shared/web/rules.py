@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.config.history import ConfigurationHistory
 from shared.dicom.header import MAX_HEADER_BYTES
@@ -56,6 +56,8 @@ class ReceiptPath(BaseModel):
 class ExplainQuery(BaseModel):
     """Whose rules explain."""
 
+    model_config = ConfigDict(extra="forbid")
+
     rules: Literal["decided", "current"] = Field(
         default="decided", description="The rules that decided, or those that are live now"
     )
@@ -63,6 +65,8 @@ class ExplainQuery(BaseModel):
 
 class _Wanted(BaseModel):
     """What to try rules on: one of `dump`, `dicom`, `last`."""
+
+    model_config = ConfigDict(extra="forbid")
 
     ruleset: dict[str, Any] | None = Field(
         default=None, description="The candidate; the stored one if it is left out"

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.config.history import ConfigurationHistory
 from shared.web.access import acting
-from shared.web.configuration import URL_PREFIX
+from shared.web.configuration import URL_PREFIX, ChangeQuery
 from shared.web.documents_in import change_reason, received_document
-from shared.web.documents_out import document_response, json_response
+from shared.web.documents_out import document_response, is_what_client_knows, json_response
 from shared.web.listing import Listing, described, described_page
 from shared.web.media_types import JSON
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
@@ -133,15 +133,23 @@ def blueprint(ports: Ports) -> APIBlueprint:
         responses={200: described("The version that comes of it", _OBJECT)},
         openapi_extensions=_REASON_BODY,
     )
-    def roll_back(path: VersionPath) -> Response:
-        """Make this version current again, as a new version.
+    def roll_back(path: VersionPath, query: ChangeQuery) -> Response:
+        """Make this version current again, as a new version; a dry run tells of the version as it
+        is now.
 
-        It is checked as any change is; what is not right any more is refused.
+        It is checked as any change is; what is not right any more is refused. With If-Match, the
+        ETag of the whole configuration, it is refused if somebody else was first.
         """
         reason = change_reason()
         if request.content_length:
             reason = Reason.model_validate(dict(received_document())).reason or reason
-        configuration = history().roll_back(path.version, by=acting(), reason=reason)
+        configuration = history().roll_back(
+            path.version,
+            by=acting(),
+            reason=reason,
+            if_unchanged=is_what_client_knows,
+            dry_run=query.dry_run,
+        )
         newest = history().versions(limit=1)[0].as_json()
         return document_response({**newest, "configuration": configuration})
 

@@ -31,6 +31,7 @@ from shared.web import (
     jobs,
     login,
     metrics,
+    parameters,
     problems,
     pulls,
     reconciliations,
@@ -80,6 +81,7 @@ def create_app(
     problems.install(app)
     access.install(app, identity, lambda: ports.configuration.get().settings, ports.clock)
     content_encoding.install(app)
+    parameters.install(app)
     if proxies := identity.settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies

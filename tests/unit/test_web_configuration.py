@@ -153,14 +153,14 @@ class TestBadDocuments:
     @pytest.mark.parametrize(
         ("text", "content_type", "status"),
         [
-            ('{"name": ', "application/json", 400),
-            ("\xff", "application/json", 400),
-            ('{"name": "a", "name": "b"}', "application/json", 400),
-            ('{"name": NaN}', "application/json", 400),
-            ("[" * 100_000, "application/json", 400),
+            ('{"name": ', "application/json", 422),
+            ("\xff", "application/json", 422),
+            ('{"name": "a", "name": "b"}', "application/json", 422),
+            ('{"name": NaN}', "application/json", 422),
+            ("[" * 100_000, "application/json", 422),
             ('["name"]', "application/json", 422),
             ('"name"', "application/json", 422),
-            ("", "application/json", 400),
+            ("", "application/json", 422),
             ("{}", "application/json", 422),
             ("{}", "application/x-www-form-urlencoded", 415),
             ("name: a", "application/yaml", 415),
@@ -176,6 +176,8 @@ class TestBadDocuments:
         )
         assert response.status_code == status
         assert response.content_type == "application/problem+json"
+        if status == 422:
+            assert fault_paths(response)
 
     def test_a_document_that_is_too_large_is_refused(self, client: FlaskClient) -> None:
         response = client.post(
@@ -242,7 +244,7 @@ class TestWhole:
         response = client.put(
             CONFIG, data=text, headers={**AUTHORIZED, "Content-Type": "application/yaml"}
         )
-        assert response.status_code == 400
+        assert response.status_code == 422
 
     def test_with_any_fault_nothing_is_applied(self, client: FlaskClient, ports: Ports) -> None:
         before = ports.configuration.export()

@@ -151,8 +151,9 @@ class TestADryRun:
             ({"json": {"dicom": base64.b64encode(b"hello").decode()}}, 422, "not-dicom"),
             ({"json": {"dump": "{}", "last": 3}}, 422, "one of"),
             ({"json": {"last": 0}}, 422, "last"),
+            ({"json": {"last": 1, "rulset": LIVE}}, 422, "rulset"),
             ({"json": {"dump": {"Modality": "CT"}, "facts": {"colour": 1}}}, 422, "facts.colour"),
-            ({"data": {"ruleset": "a: &a [*a]", "dicom": (io.BytesIO(b""), "x")}}, 400, "YAML"),
+            ({"data": {"ruleset": "a: &a [*a]", "dicom": (io.BytesIO(b""), "x")}}, 422, "YAML"),
             ({"data": {"facts": "3", "dicom": (io.BytesIO(b""), "x")}}, 422, "no object"),
             ({"data": b"", "headers": {"Content-Type": "application/dicom"}}, 422, "not-dicom"),
             ({"data": "x", "headers": {"Content-Type": "text/plain"}}, 415, "application/json"),
@@ -271,6 +272,25 @@ class TestVersions:
         assert one["configuration"]["rulesets"] == [LIVE]
         diff = get(client, f"/config/versions/{newest + 2}/diff?to={newest}")
         assert (diff["differences"], diff["unified_diff"]) == ([], "")
+
+    def test_are_tried_without_going_back(self, client: FlaskClient) -> None:
+        """Who asks for a dry run on a system that works wants nothing else."""
+        newest = get(client, "/config/versions")["items"][0]
+        client.delete(API + "/config/rulesets/main", headers=AUTHORIZED)
+        tried = post(client, f"/config/versions/{newest['version']}/roll-back?dry_run=true")
+        assert tried["configuration"]["rulesets"] == [LIVE]
+        assert tried["version"] == newest["version"] + 1
+        assert get(client, "/config/rulesets")["items"] == []
+
+    def test_are_not_gone_back_to_if_somebody_was_first(self, client: FlaskClient) -> None:
+        known = client.get(API + "/config", headers=AUTHORIZED).headers["ETag"]
+        version = get(client, "/config/versions")["items"][0]["version"]
+        path = f"{API}/config/versions/{version}/roll-back"
+        client.delete(API + "/config/rulesets/main", headers=AUTHORIZED)
+        headers = {**AUTHORIZED, "If-Match": known}
+        assert client.post(path, headers=headers).status_code == 412
+        headers["If-Match"] = client.get(API + "/config", headers=AUTHORIZED).headers["ETag"]
+        assert client.post(path, headers=headers).status_code == 200
 
     def test_that_never_were_are_404(self, client: FlaskClient) -> None:
         get(client, "/config/versions/99", 404)
