@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from shared.dicom.standardized import Standardized
 from shared.rules.decision import Facts, Verdict
 from shared.rules.reading import Faults, Fields, kind_of, read_attribute
 from shared.rules.sample import sample_header
-from shared.rules.uids import transfer_syntax_uids
+from shared.rules.uids import sop_class_uids, transfer_syntax_uids
 
 # When the Instances of tests arrive, unless they say otherwise.
 STANDARD_TIME: Final = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
@@ -125,12 +125,17 @@ def read_facts(fields: Fields, header: Header) -> Facts:
             received_at = STANDARD_TIME
     facts = Facts(
         source_type=fields.text("source_type", "dimse"),
-        source_name=fields.text("source_name", "test"),
-        calling_ae_title=fields.text("calling_ae", "TEST"),
-        called_ae_title=fields.text("called_ae", "AXIOM"),
+        source_name=_fact(fields, "test", "source_name", "listener", "source"),
+        calling_ae_title=_fact(fields, "TEST", "calling_ae", "calling_ae_title"),
+        called_ae_title=_fact(fields, "AXIOM", "called_ae", "called_ae_title"),
         peer_address=fields.text("peer_address", "127.0.0.1"),
-        transfer_syntax_uid=fields.text("transfer_syntax", header.transfer_syntax_uid),
-        sop_class_uid=fields.text("sop_class", header.text("SOPClassUID") or "1.2"),
+        transfer_syntax_uid=_uid(
+            fields, transfer_syntax_uids, "transfer_syntax", "transfer_syntax_uid"
+        )
+        or header.transfer_syntax_uid,
+        sop_class_uid=_uid(fields, sop_class_uids, "sop_class", "sop_class_uid")
+        or header.text("SOPClassUID")
+        or "1.2",
         size=fields.integer("size", len(header.data), 0, 1 << 50),
         received_at=received_at,
         returned=fields.flag("returned", False),
@@ -138,6 +143,30 @@ def read_facts(fields: Fields, header: Header) -> Facts:
     )
     fields.close()
     return facts
+
+
+def _fact(fields: Fields, default: str, *names: str) -> str:
+    """A fact by any of the names that conditions know it by."""
+    given = [name for name in names if fields.has(name)]
+    for other in given[1:]:
+        fields.fault(other, f"is the same as {given[0]}")
+    return fields.text(given[0]) if given else default
+
+
+def _uid(fields: Fields, read: Callable[[str], tuple[str, ...]], *names: str) -> str:
+    """A UID, also by its name; "" if it is not said."""
+    said = _fact(fields, "", *names)
+    if not said:
+        return ""
+    key = next(name for name in names if fields.has(name))
+    try:
+        uids = read(said)
+    except ValueError as error:
+        fields.fault(key, str(error))
+        return said
+    if len(uids) > 1:
+        fields.fault(key, "stands for several; one Instance has one")
+    return uids[0]
 
 
 def _read_standardized(fields: Fields) -> Mapping[str, Standardized]:

@@ -19,7 +19,7 @@ from shared.rules.condition_documents import read_conditions
 from shared.rules.conditions import AllOf, Condition
 from shared.rules.crosswalk import CrosswalkOutline
 from shared.rules.examples import Example, read_example
-from shared.rules.reading import Faults, Fields, check_size, kind_of
+from shared.rules.reading import Faults, Fields, check_size, kind_of, nearest
 from shared.rules.schedules import Schedule, read_schedule
 from shared.rules.standardize import Standardize
 from shared.rules.study_conditions import StudyCondition, read_study_conditions
@@ -281,7 +281,8 @@ class _Reader(Struct, frozen=True):
         if not isinstance(value, str):
             return read_schedule(value, fields.at("schedule"), self.faults)
         if value not in self.schedules:
-            fields.fault("schedule", f"there is no schedule {value[:100]!r}")
+            hint = nearest(value, self.schedules)
+            fields.fault("schedule", f"there is no schedule {value[:100]!r}", hint)
         return self.schedules.get(value)
 
     def _tests(self, fields: Fields) -> tuple[Example, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any, Final
 
 from msgspec import Struct
@@ -24,6 +26,7 @@ from shared.rules.studies import Collected, StudyDecision, StudyRule, compile_st
 
 # Pseudonyms in tests are made with this key, so that a test may name them.
 TEST_KEY: Final = b"the key of the tests beside rules"
+_ITEM: Final = re.compile(r"\[\d+\]")
 
 
 class Result(Struct, frozen=True):
@@ -193,13 +196,33 @@ def _compare_changes(
     for path, text in wanted.items():
         yield from _compare(f"{name}: {path}", text, _text(delivered, path))
     named = {_tags(delivered, path) or _tags(header, path) for path in wanted}
-    for path in dict.fromkeys(change.path for change in changes):
+    touched = (_within(change.path, wanted, header, delivered) for change in changes)
+    for path in dict.fromkeys(chain.from_iterable(touched)):
         # A Change names a private Attribute by its tag, a test may name it by its creator.
-        if path in wanted or (_tags(delivered, path) or _tags(header, path)) in named:
+        if {path, _ITEM.sub("[*]", path)} & wanted.keys():
+            continue
+        if (_tags(delivered, path) or _tags(header, path)) in named:
             continue
         if _is_by_the_way(path) or _text(header, path) == _text(delivered, path):
             continue
         yield f"{name}: {path} is changed too, to {_text(delivered, path)!r}"
+
+
+def _within(path: str, wanted: Collection[str], *headers: Header) -> Iterator[str]:
+    """For a Sequence that the test does not name the Attributes in its Items, before and after: a
+    Change may be of several at once, and make their Sequence.
+    """
+    inner = (
+        []
+        if path in wanted
+        else [
+            str(below)
+            for header in headers
+            for below, element in header.walk()
+            if element.vr != "SQ" and str(below).startswith(f"{path}[")
+        ]
+    )
+    yield from inner or [path]
 
 
 def _text(header: Header, path: str) -> str | None:

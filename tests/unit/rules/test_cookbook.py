@@ -106,6 +106,58 @@ class TestRunner:
         assert not result.passed
         assert any(one.startswith(difference) for one in result.differences)
 
+    def inside(self, action: dict[str, Any], **changes: str | None) -> tuple[str, ...]:
+        """What differs if an Instance with two Items has the action done to it."""
+        items = [{"ScheduledProcedureStepID": "A", '(0031,"ACME",20)': "x"}, {}]
+        test = {"attributes": {"RequestAttributesSequence": items}, "expect": {"changes": changes}}
+        document = {"name": "s", "rules": [{"name": "r", "actions": [action]}], "tests": [test]}
+        (result,) = run_tests(parse_ruleset(document))
+        return result.differences
+
+    def test_compares_what_changes_inside_items_too(self) -> None:
+        step = "ScheduledProcedureStepID"
+        new = {"type": "set", "tag": f"RequestAttributesSequence[2].{step}", "value": "Z"}
+        every = {"type": "set", "tag": f"RequestAttributesSequence[*].{step}", "value": "Z"}
+        assert not self.inside(new, **{f"RequestAttributesSequence[2].{step}": "Z"})
+        assert not self.inside(every, **{f"RequestAttributesSequence[*].{step}": "Z\\Z"})
+        assert f"[2].{step} is changed too" in self.inside(new)[0]
+        private = {"type": "delete", "pattern": "private"}
+        path = 'RequestAttributesSequence[0].(0031,"ACME",20)'
+        assert not self.inside(private, **{path: None})
+        assert "[0].(0031,1020) is changed too, to None" in self.inside(private)[0]
+        made = {"type": "set", "tag": f"ReferencedRequestSequence[0].{step}", "value": "Z"}
+        assert not self.inside(made, **{f"ReferencedRequestSequence[0].{step}": "Z"})
+        gone = {"type": "delete", "tag": "RequestAttributesSequence"}
+        assert not self.inside(gone, RequestAttributesSequence=None)
+        assert len(self.inside(gone)) == 2
+
+    def test_a_fact_has_the_names_that_conditions_know_it_by(self) -> None:
+        conditions = ['listener == "main"', 'transfer_syntax == "rle"', 'sop_class == "image"']
+        test: dict[str, Any] = {
+            "facts": {
+                "listener": "main",
+                "transfer_syntax": "RLELossless",
+                "sop_class": "CT Image Storage",
+            },
+            "expect": {"matched": ["r"]},
+        }
+        rules = [{"name": "r", "conditions": conditions}]
+        document: dict[str, Any] = {"name": "s", "rules": rules, "tests": [test]}
+        assert run_tests(parse_ruleset(document))[0].passed
+        test["facts"] = {
+            "listener": "a",
+            "source": "b",
+            "sop_class": "image",
+            "transfer_syntax": "x",
+        }
+        with pytest.raises(InvalidConfigurationError) as caught:
+            parse_ruleset(document)
+        assert {fault.path.rpartition(".")[2]: fault.message for fault in caught.value.faults} == {
+            "source": "is the same as listener",
+            "sop_class": "stands for several; one Instance has one",
+            "transfer_syntax": "'x' is no Transfer Syntax",
+        }
+
     def test_a_missing_study_rule_is_a_difference(self) -> None:
         document = load(COOKBOOK / "R16-quiet-study.yaml")
         document["tests"][0]["studies"] = {"quite": {"state": "complete"}}

@@ -77,6 +77,7 @@ def test_a_schedule_of_the_ruleset_s_own_comes_first(tmp_path: Path) -> None:
     ("schedules", "path", "words"),
     [
         ([], "rulesets[0].rules[0].schedule", "no schedule 'nights'"),
+        ([{**NIGHTS, "name": "night"}], "rulesets[0].rules[0].schedule", "did you mean night?"),
         ([{**NIGHTS, "timezone": "Europe/Berlim"}], "schedules[0]", "timezone"),
         ([{**NIGHTS, "start": "25:00"}], "schedules[0]", "start"),
         ([{**NIGHTS, "begin": "20:00"}], "schedules[0].begin", ""),
@@ -89,7 +90,7 @@ def test_what_is_wrong_is_told_once_and_changes_nothing(
     system = configured(tmp_path, NIGHTS)
     with pytest.raises(InvalidConfigurationError) as caught:
         system.ports.configuration.apply({"schedules": schedules}, by="test")
-    assert [(f.path, words in f.message) for f in caught.value.faults] == [(path, True)]
+    assert [(f.path, words in str(f)) for f in caught.value.faults] == [(path, True)]
 
 
 def _berlin() -> Any:
