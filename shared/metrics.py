@@ -259,6 +259,7 @@ METRICS: Mapping[str, Metric] = {
         RULES_SECONDS,
         RULE_MATCHES,
         STANDARDIZED,
+        STANDARDIZER_ANSWERS,
         DELIVERIES,
         RULE_DELIVERIES,
         DELIVERY_SECONDS,
