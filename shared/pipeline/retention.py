@@ -312,15 +312,14 @@ class Cleaner:
         waiting = self._queued([receipt_id for _, receipt_id in candidates], _QUEUE)
         for name, receipt_id in candidates:
             if receipt_id in waiting or not self._is_orphan(receipt_id):
-                self._swept.kept["undecided"] += 1
+                self._kept("undecided")
                 continue
             size = 0
             with suppress(ObjectMissingError), self._ports.objects.open(name) as reader:
                 size = reader.size
             self._ports.objects.delete(name)
             crash_points.reached(crash_points.AFTER_DELETE)
-            self._swept.orphans += 1
-            self._swept.bytes += size
+            self._deleted(orphans=1, bytes=size)
             log.warning("deleted an orphan", extra={"object": name})
 
     def _is_orphan(self, receipt_id: str) -> bool:
@@ -362,7 +361,7 @@ class Cleaner:
                     exceptions.COLLECTION,
                     "last_at",
                     cutoff,
-                    lambda entry: _last_step(entry.data) <= cutoff,
+                    lambda entry: _last_step(entry.data) <= cutoff and self._is_over(entry.data),
                     Filter("status", "==", status),
                 )
             yield from self._expire(
@@ -419,6 +418,14 @@ class Cleaner:
             cursor = page.cursor
             if cursor is None:
                 return
+
+    def _is_over(self, entry: Data) -> bool:
+        """False while what an entry is about is neither delivered nor given up: archived or not,
+        a person finds it by nothing else.
+        """
+        key = delivery_key(entry["receipt_id"], entry["destination"])
+        found = self._ports.documents.get(DELIVERIES, key) if entry["destination"] else None
+        return found is None or found.data["state"] in SETTLED
 
     def _forget_instance(self, known: Document) -> bool:
         """Delete what belongs to the Instance's document; False if it is to stay."""

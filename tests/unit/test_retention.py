@@ -406,6 +406,23 @@ class TestRecords:
         (left,) = system.ports.exceptions.list().documents
         assert left.data["status"] == "open"
 
+    def test_of_an_archived_exception_stay_as_long_as_its_file(self, system: System) -> None:
+        """It was not delivered, and nobody has given it up: what else would anybody find it by?"""
+        entity = {"name": "second", "type": "filesystem", "path": "second", "enabled": False}
+        system.ports.configuration.create("destinations", entity, by="test")
+        routed = {"default_route": ["second"], "min_free_bytes": 0}
+        system.ports.configuration.apply({"settings": routed}, by="test")
+        receipt = system.receive()
+        system.work()
+        (entry,) = system.ports.exceptions.list().documents
+        system.ports.exceptions.archive(entry.key, by="test")
+        assert system.later(200 * DAY).kept["exceptions record"] == 1
+        assert system.has(receipt)
+        system.ports.exceptions.discard(entry.key, by="test", reason="not wanted")
+        assert system.later(DAY).files == 1
+        system.later(100 * DAY)
+        assert not system.ports.exceptions.list().documents
+
     def test_of_who_did_what_go_only_if_asked_for(self, tmp_path: Path) -> None:
         system = System(tmp_path / "home", audit_retention_s=365 * DAY)
         kept = System(tmp_path / "other")
