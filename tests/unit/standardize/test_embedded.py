@@ -116,7 +116,11 @@ class TestBodyPartFromDescriptions:
 
 class TestKnowingNothing:
     @pytest.mark.parametrize(
-        "study", ["", "RESEARCH", "CT GUIDED BIOPSY", "SCOUT", "e+1", "Daily QA CHEST", "C-J", "0"]
+        "study",
+        [
+            *("", "RESEARCH", "CT GUIDED BIOPSY", "SCOUT", "e+1", "Daily QA CHEST", "C-J", "0"),
+            *("ep2d diff trace p2", "OPEN MOUTH SAG"),
+        ],
     )
     def test_a_text_that_tells_no_place_gives_no_term(self, study: str) -> None:
         assert body_part(study=study) is None
@@ -162,6 +166,7 @@ class TestSides:
             ("MR", "T2 SAG", None),
             ("CR", "R/O FRACTURE HAND", None),
             ("DX", "CHEST LEFT LATERAL", None),
+            ("MR", "BRAIN RT PLANNING", None),
         ],
     )
     def test_a_side_is_told_by_words_and_by_letters_beside_a_part(
