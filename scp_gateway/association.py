@@ -157,7 +157,7 @@ class GatewayAssociation(Association):
     @property
     def commits(self) -> bool:
         """True if storage commitment may be asked for here."""
-        return self._commitments is not None
+        return self._commitments is not None and self.listener.storage_commitment
 
     @property
     def wait_s(self) -> float:
@@ -404,7 +404,8 @@ class GatewayAssociation(Association):
         )
 
     def _stores(self, sop_class_uid: str) -> bool:
-        if self._caller is not None and not self._caller.may_store:
+        may_store = self._caller is None or self._caller.may_store
+        if not (self.listener.storage and may_store):
             return False
         return is_storage_sop_class(
             sop_class_uid, accept_unknown=self.listener.accept_unknown_sop_classes

@@ -43,7 +43,7 @@ class GatewayAcse(ACSE):
             return
         accept_unknown = association.listener.accept_unknown_sop_classes
         answered = [
-            _answered(proposed, accept_unknown, association.commits, association.offered)
+            _answered(proposed, association, self.requestor)
             for proposed in request.presentation_context_definition_list
         ]
         association.set_contexts(answered)
@@ -77,14 +77,19 @@ def is_scp_of(requestor: ServiceUser, sop_class_uid: str) -> bool:
 
 
 def _answered(
-    proposed: PresentationContext, accept_unknown: bool, commits: bool, offered: frozenset[str]
+    proposed: PresentationContext, association: GatewayAssociation, requestor: ServiceUser
 ) -> PresentationContext:
+    listener, sop_class = association.listener, str(proposed.abstract_syntax)
+    # What C-GET sends goes to who asked, over contexts of storage.
+    is_taker = any(map(gets, association.offered)) and is_scp_of(requestor, sop_class)
     answer = answer_context(
-        str(proposed.abstract_syntax),
+        sop_class,
         [str(uid) for uid in proposed.transfer_syntax],
-        accept_unknown=accept_unknown,
-        commits=commits,
-        queries=offered,
+        accept_unknown=listener.accept_unknown_sop_classes,
+        verifies=listener.verification,
+        stores=listener.storage or is_taker,
+        commits=association.commits,
+        queries=association.offered,
     )
     context = PresentationContext()
     context.context_id = proposed.context_id

@@ -99,11 +99,13 @@ def answer_context(
     transfer_syntaxes: Sequence[str],
     *,
     accept_unknown: bool,
+    verifies: bool = True,
+    stores: bool = True,
     commits: bool = False,
     queries: Collection[str] = (),
 ) -> ContextAnswer:
-    """Decide on one proposed Presentation Context; `commits` if we do storage commitment, `queries`
-    are the SOP Classes of Query/Retrieve that we answer.
+    """Decide on one proposed Presentation Context; `verifies`, `stores` and `commits` if we do
+    that, `queries` are the SOP Classes of Query/Retrieve that we answer.
 
     The requestor's order is its preference: the first Transfer Syntax of it that is known wins, and
     with `accept_unknown` the first of all if none is.
@@ -116,9 +118,9 @@ def answer_context(
             if uid in COMMITMENT_TRANSFER_SYNTAXES:
                 return ContextAnswer(ContextResult.ACCEPTANCE, uid)
         return ContextAnswer(ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
-    if abstract_syntax != VERIFICATION_SOP_CLASS and not is_storage_sop_class(
-        abstract_syntax, accept_unknown=accept_unknown
-    ):
+    is_verification = abstract_syntax == VERIFICATION_SOP_CLASS and verifies
+    is_storage = stores and is_storage_sop_class(abstract_syntax, accept_unknown=accept_unknown)
+    if not (is_verification or is_storage):
         return ContextAnswer(ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
     for uid in transfer_syntaxes:
         if uid in TRANSFER_SYNTAXES:

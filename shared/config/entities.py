@@ -76,6 +76,10 @@ class Listener(Entity):
     # Whoever calls need not say who they are without it.
     user_identity: UserIdentity | None = None
     accept_unknown_sop_classes: bool = False
+    # C-STORE, storage commitment and C-ECHO; what is off is refused at negotiation.
+    storage: bool = True
+    storage_commitment: bool = True
+    verification: bool = True
     max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
     network_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     # In the clear without it.

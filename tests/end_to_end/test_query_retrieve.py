@@ -87,13 +87,13 @@ def filled(orthanc: OrthancPeer, tmp_path: Path) -> OrthancPeer:
 
 @contextmanager
 def in_front_of(store: Mapping[str, Any], home: Path, **services: Any) -> Iterator[int]:
-    """A gateway in front of that store; its port."""
+    """A gateway in front of that store, which takes nothing itself; its port."""
     configuration = Configuration.model_validate_json(json.dumps({"destinations": [store]}))
     archives = Archives(
         lambda: configuration, MemorySecrets(), FakeClock(), home, storage_root=home
     )
     with running_gateway(
-        MemoryReceiver(), archives, query_retrieve={"store": "archive", **services}
+        MemoryReceiver(), archives, storage=False, query_retrieve={"store": "archive", **services}
     ) as (_, port):
         yield port
 
