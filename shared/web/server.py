@@ -19,6 +19,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from shared import logs
+from shared.web import unparsed
 from shared.web.turns import TurnTakingExecutor
 
 if TYPE_CHECKING:
@@ -143,6 +144,18 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         self._header_is_read(conn)
         return super().handle_http2_request(req, conn, h2_conn)
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """In a thread: a request cannot be read, or answered."""
+        refusal = unparsed.refusal_of(exc)
+        if refusal is unparsed.OUR_FAULT:
+            self.log.exception("a request cannot be answered")
+        else:
+            self.log.warning("a request cannot be parsed")
+        try:
+            unparsed.answer(client, refusal)
+        except OSError:
+            log.debug("a peer that sent what cannot be parsed has gone by itself")
+
     def notify(self) -> None:
         """In the main thread, at least once a second."""
         super().notify()
@@ -186,12 +199,6 @@ class StructuredLog(Logger):  # type: ignore[misc]
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
-
-    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Gunicorn quotes a request that it cannot parse, so its text is left out."""
-        if msg.startswith("Invalid request"):
-            msg, args = "a request cannot be parsed", ()
-        super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Gunicorn adds the URI of the request, so its arguments are left out."""

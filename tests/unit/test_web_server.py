@@ -142,6 +142,30 @@ class TestServer:
         server.process.kill()
         assert eventually(lambda: is_refused(server.port))
 
+    def test_answers_what_is_no_request_with_a_problem_that_quotes_nothing(
+        self, server: Running
+    ) -> None:
+        """The names of header fields and paths may be a patient's."""
+        for request, status, code in (
+            (b"GET / HTTP/1.1\r\nDoe^John: \x01\r\n\r\n", 400, "bad-request"),
+            (b"Doe^John\r\n\r\n", 400, "bad-request"),
+            (b"GET /Doe^John HTTP/9.9\r\n\r\n", 400, "bad-request"),
+            (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "uri-too-long"),
+            (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", 431, "header-too-large"),
+            (
+                b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Doe\r\n\r\n",
+                501,
+                "unsupported-transfer-coding",
+            ),
+        ):
+            with server.connect() as peer:
+                peer.sendall(request)
+                head, _, body = answer(peer).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status), request[:40]
+            assert b"Content-Type: application/problem+json" in head
+            assert json.loads(body)["code"] == code
+            assert b"Doe" not in body
+
     def test_logs_nothing_that_a_peer_has_sent(self, server: Running) -> None:
         for request in (
             b"GET / HTTP/1.1\r\nDoe^John: \x01\r\n\r\n",
