@@ -13,16 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from scp_gateway.command_set import (
-    N_ACTION_RQ,
-    N_EVENT_REPORT_RQ,
-    N_EVENT_REPORT_RSP,
-    Command,
-    event_report_request,
-    normalized_response,
-)
+from scp_gateway.dimse_messages import Command, event_report_request, normalized_response
 from scp_gateway.dimse_status import Answer, Status
 from scp_gateway.message_reader import AbortReason, ProtocolError
+from shared.dicom.command_set import N_ACTION_RQ, N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP
 from shared.dicom.commitment import (
     ALL_COMMITTED,
     FAILURES_EXIST,

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 
 from pydicom.uid import UID
 
-from scp_gateway.command_set import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from scp_gateway.dimse_status import Status
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_gateway.presentation_contexts import (
@@ -20,6 +19,7 @@ from scp_gateway.presentation_contexts import (
 )
 from scp_gateway.query_services import QUERY_SOP_CLASSES
 from shared.config.entities import Listener
+from shared.dicom.command_set import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from shared.dicom.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 from shared.dicom.commitment import TRANSFER_SYNTAXES as SMALL_DATA_SET_SYNTAXES
 

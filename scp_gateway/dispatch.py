@@ -6,16 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scp_gateway.command_set import (
-    C_STORE_RQ,
-    C_STORE_RSP,
-    MalformedCommandSetError,
-    parse_command,
-)
 from scp_gateway.commitment import CommitmentScp
+from scp_gateway.dimse_messages import parse_command
 from scp_gateway.message_reader import AbortReason, ProtocolError
 from scp_gateway.query_retrieve import QueryRetrieveScp
 from scp_gateway.storage import StorageScp, Tally
+from shared.dicom.command_set import C_STORE_RQ, C_STORE_RSP, MalformedCommandSetError
 
 # An identifier, an attribute list: the data set of a message that is not stored.
 _MAX_OTHER_DATA_SET_BYTES = 1 << 20

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from scp_gateway.command_set import C_FIND_RQ
 from scp_gateway.query_services import QUERY_SOP_CLASSES
+from shared.dicom.command_set import C_FIND_RQ
 
 # Relational queries and retrieval; of C-FIND alone, a date and its time as one span, and fuzzy
 # matching of names.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scp_gateway.command_set import SubOperations
+from scp_gateway.dimse_messages import SubOperations
 from scp_gateway.dimse_status import SUCCESS, Answer, Status
 from shared.adapters.destinations.association import Peer
 from shared.config.query_retrieve import QueryRetrieve

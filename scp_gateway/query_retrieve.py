@@ -11,14 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from scp_gateway.command_set import (
-    C_CANCEL_RQ,
-    C_FIND_RQ,
-    C_GET_RQ,
-    C_MOVE_RQ,
-    Command,
-    query_response,
-)
+from scp_gateway.dimse_messages import Command, query_response
 from scp_gateway.dimse_status import Answer, Status
 from scp_gateway.extended_negotiation import has_spans, is_fuzzy
 from scp_gateway.message_reader import AbortReason, ProtocolError
@@ -28,6 +21,7 @@ from scp_gateway.retrieving import GetTaker, MoveTaker, Taker, retrieving
 from shared import metrics
 from shared.config.entities import Listener
 from shared.config.query_retrieve import QueryRetrieve
+from shared.dicom.command_set import C_CANCEL_RQ, C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from shared.dicom.query import (
     MalformedIdentifierError,
     Query,

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from scp_gateway.command_set import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from shared.config.entities import Listener
+from shared.dicom.command_set import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from shared.dicom.query import Level
 
 _PATIENT_ROOT: Final = tuple(Level)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from typing import Final, Protocol
 
-from scp_gateway.command_set import SubOperations, data_pdus, store_request
+from scp_gateway.dimse_messages import SubOperations, data_pdus, store_request
 from scp_gateway.dimse_status import SUCCESS, Answer, Status
 from scp_gateway.fetching import Fetching, Lane, Spooled
 from scp_gateway.query_jobs import Archive, Control, Job, Reply

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from scp_gateway.command_set import Command, store_response
+from scp_gateway.dimse_messages import Command, store_response
 from scp_gateway.dimse_status import SUCCESS, Answer, Status, answer_for
 from scp_gateway.file_meta import file_meta
 from scp_gateway.message_reader import AbortReason, ProtocolError

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from scp_gateway.association_request import put_right
-from scp_gateway.command_set import MalformedCommandSetError, parse_command
+from scp_gateway.dimse_messages import parse_command
 from scp_gateway.message_reader import MessageReader, ProtocolError, Stopped
-from shared.adapters.destinations import command_set as scu_commands
-from shared.adapters.destinations import stow_answer, upper_layer
+from shared.adapters.destinations import responses, stow_answer, upper_layer
 from shared.adapters.destinations.stored_copy import compare
 from shared.adapters.sources.archives import Archive
 from shared.config.service import check
+from shared.dicom import command_set
+from shared.dicom.command_set import MalformedCommandSetError
 from shared.dicom.commitment import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -213,13 +214,13 @@ def _messages(data: bytes, size: int) -> list[object]:
 
 
 def _pdus() -> Iterator[bytes]:
-    command = scu_commands.store_request(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3")
+    command = command_set.store_request(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3")
     yield b"\7" + p_data(pdv(1, COMMAND | LAST, command)) + p_data(pdv(1, DATA | LAST, b"x" * 40))
     halves = pdv(3, COMMAND, command[:20]), pdv(3, COMMAND | LAST, command[20:])
     yield b"\1" + p_data(*halves) + p_data(pdv(3, DATA, b"x"), pdv(3, DATA | LAST, b""))
     yield (
         b"\3"
-        + p_data(pdv(1, COMMAND | LAST, scu_commands.echo_request(2)))
+        + p_data(pdv(1, COMMAND | LAST, command_set.echo_request(2)))
         + b"\5\0\0\0\0\4"
         + bytes(4)
     )
@@ -235,8 +236,8 @@ def association(data: bytes) -> None:
         upper_layer.parse_associate_reject,
         lambda body: list(upper_layer.pdvs(body)),
         upper_layer.abort_reason,
-        lambda body: scu_commands.parse_response(body, 1, 1),
-        scu_commands.event_report_answer,
+        lambda body: responses.parse_response(body, 1, 1),
+        responses.event_report_answer,
     ):
         with suppress(upper_layer.ProtocolError):
             parse(data)
@@ -247,7 +248,7 @@ def _associations() -> Iterator[bytes]:
     request = upper_layer.associate_request("AXIOM", "PEER", [context], 16384)
     yield request
     yield request[6:]
-    command = scu_commands.echo_request(1)
+    command = command_set.echo_request(1)
     yield command
     yield p_data(pdv(1, COMMAND | LAST, command))[6:]
 

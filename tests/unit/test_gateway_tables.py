@@ -19,12 +19,7 @@ from pynetdicom import AllStoragePresentationContexts
 
 from scp_gateway.admission import Rejection, rejection
 from scp_gateway.association_request import put_right
-from scp_gateway.command_set import (
-    Command,
-    MalformedCommandSetError,
-    parse_command,
-    store_response,
-)
+from scp_gateway.dimse_messages import Command, parse_command, store_response
 from scp_gateway.dimse_status import SUCCESS, Answer, Status, answer_for
 from scp_gateway.file_meta import IMPLEMENTATION_CLASS_UID, file_meta
 from scp_gateway.presentation_contexts import (
@@ -33,6 +28,7 @@ from scp_gateway.presentation_contexts import (
     ContextResult,
     answer_context,
 )
+from shared.dicom.command_set import MalformedCommandSetError
 from shared.errors import (
     InstanceTooLargeError,
     InvalidInstanceError,

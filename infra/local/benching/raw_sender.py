@@ -21,8 +21,9 @@ from pathlib import Path
 from pydicom import dcmread
 
 from infra.local.benching.programs import BenchError
-from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations import upper_layer
 from shared.adapters.destinations.upper_layer import Context
+from shared.dicom import command_set
 
 _BUFFERS_AT_ONCE = 512
 _LARGEST_PDU_BYTES = 131072

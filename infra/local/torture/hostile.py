@@ -18,8 +18,9 @@ from contextlib import suppress
 
 from infra.local.torture.instances import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN
 from infra.local.torture.system import AE_TITLE
-from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations import upper_layer
 from shared.adapters.destinations.upper_layer import Context
+from shared.dicom import command_set
 
 # Loopback is a whole network, and the hostile one has an address of its own in it.
 _OWN_ADDRESS = "127.0.0.66"

@@ -11,7 +11,7 @@ from infra.local.torture.instances import Kind
 from infra.local.torture.ledger import Inbox, Ledger
 from infra.local.torture.moods import Deed, Mood, Temper
 from infra.local.torture.peers import STALL_S, Peer, read_exactly
-from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations import responses, upper_layer
 from shared.adapters.destinations.upper_layer import (
     A_ASSOCIATE_RQ,
     A_RELEASE_RQ,
@@ -76,7 +76,7 @@ class MisbehavingScp(Peer):
     def _act(
         self, connection: socket.socket, deed: Deed, number: int, command: bytes, data_set: bytes
     ) -> bool:
-        taken = command_set.event_report_answer(command)
+        taken = responses.event_report_answer(command)
         if taken is not None and deed in (Deed.STORE, Deed.LOSE_ANSWER):
             self._take_report(data_set)
             header = upper_layer.pdata_header(number, COMMAND | LAST, len(taken))

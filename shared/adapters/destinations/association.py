@@ -13,11 +13,12 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from shared.adapters.destinations import command_set, outcomes, upper_layer
+from shared.adapters.destinations import outcomes, responses, upper_layer
 from shared.adapters.destinations.channel import Channel, Security, connect
-from shared.adapters.destinations.command_set import Response
+from shared.adapters.destinations.responses import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError, Rejected
 from shared.adapters.destinations.user_identity import Presents
+from shared.dicom import command_set
 from shared.dicom.commitment import REQUEST_STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from shared.dicom.outgoing import FileRange, Part
 from shared.errors import TruncatedInstanceError
@@ -179,7 +180,7 @@ class Association:
             command, data = self._receive_message(number, deadline_s)
             # A peer that is quick may report before it responds.
             if not self._take_event(number, command, data):
-                return command_set.parse_response(command, command_set.N_ACTION_RQ, message_id)
+                return responses.parse_response(command, command_set.N_ACTION_RQ, message_id)
 
     def report(self, context: Context, event_type_id: int, data_set: bytes) -> Response:
         """N-EVENT-REPORT of storage commitment (PS3.4 J.3.3)."""
@@ -328,7 +329,7 @@ class Association:
                     if len(command) > _LARGEST_COMMAND_BYTES:
                         raise ProtocolError("the answer's command set is too large")
                     if control & upper_layer.LAST:
-                        response = command_set.parse_response(bytes(command), request, message_id)
+                        response = responses.parse_response(bytes(command), request, message_id)
                         if not response.has_data_set:
                             return response
                 elif response is not None and control & upper_layer.LAST:
@@ -350,13 +351,13 @@ class Association:
                 if len(part) > _LARGEST_ANSWER_BYTES:
                     raise ProtocolError("the answer is too large")
                 if control & upper_layer.LAST and (
-                    part is data or not command_set.has_data_set(bytes(command))
+                    part is data or not responses.has_data_set(bytes(command))
                 ):
                     return bytes(command), bytes(data)
 
     def _take_event(self, number: int, command: bytes, data: bytes) -> bool:
         """Answer an N-EVENT-REPORT with success and keep it; False if the message is none."""
-        answer = command_set.event_report_answer(command)
+        answer = responses.event_report_answer(command)
         if answer is None:
             return False
         self._send_message(number, answer, [])

@@ -30,12 +30,13 @@ from shared.adapters.destinations.association_pool import (
 )
 from shared.adapters.destinations.channel import Security
 from shared.adapters.destinations.checksums import crc32c
-from shared.adapters.destinations.command_set import VERIFICATION, Response
 from shared.adapters.destinations.commitment import CONTEXT, ReportOf, request_commitment
 from shared.adapters.destinations.outcomes import Outcome
+from shared.adapters.destinations.responses import Response
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
 from shared.adapters.destinations.user_identity import Presents
 from shared.dicom.ae_titles import checked_ae_title
+from shared.dicom.command_set import VERIFICATION
 from shared.dicom.commitment import Reference
 from shared.dicom.outgoing import OutgoingInstance, chunks
 from shared.errors import (

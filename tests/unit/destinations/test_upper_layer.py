@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, A_RELEASE_RP, A_RELEASE_RQ
 
-from shared.adapters.destinations import command_set, upper_layer
+from shared.adapters.destinations import responses, upper_layer
 from shared.adapters.destinations.upper_layer import Context, ProtocolError
+from shared.dicom import command_set
 from tests.unit.destinations.scripted_scp import Exchange, accept_pdu, response_pdu
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -59,7 +60,7 @@ def test_a_response_is_read_with_the_words_of_the_peer() -> None:
     pdu = response_pdu(exchange, 0xC001, "no such patient")
     ((number, control, fragment),) = upper_layer.pdvs(pdu[6:])
     assert (number, control) == (1, upper_layer.COMMAND | upper_layer.LAST)
-    response = command_set.parse_response(fragment, command_set.C_STORE_RQ, 7)
+    response = responses.parse_response(fragment, command_set.C_STORE_RQ, 7)
     assert (response.status, response.words) == (0xC001, "no such patient")
     assert not response.has_data_set
 
@@ -70,7 +71,7 @@ def test_a_response_to_something_else_is_refused(request_field: int, message_id:
     exchange = Exchange(command_set.store_request(7, CT, "1.2.3"), b"", 1, [])
     ((_, _, fragment),) = upper_layer.pdvs(response_pdu(exchange, 0)[6:])
     with pytest.raises(ProtocolError):
-        command_set.parse_response(fragment, request_field, message_id)
+        responses.parse_response(fragment, request_field, message_id)
 
 
 def test_offending_tags_and_error_id_are_told() -> None:
@@ -85,7 +86,7 @@ def test_offending_tags_and_error_id_are_told() -> None:
             0x0903: b"\x2a\x00",
         }.items()
     )
-    response = command_set.parse_response(command, command_set.C_STORE_RQ, 1)
+    response = responses.parse_response(command, command_set.C_STORE_RQ, 1)
     assert response.words == "error 42, offending (0010,0020) (0008,0018)"
 
 
@@ -96,7 +97,7 @@ def test_whatever_a_peer_sends_is_read_or_refused(data: bytes) -> None:
         upper_layer.parse_associate_reject,
         upper_layer.abort_reason,
         lambda body: list(upper_layer.pdvs(body)),
-        lambda body: command_set.parse_response(body, command_set.C_STORE_RQ, 1),
+        lambda body: responses.parse_response(body, command_set.C_STORE_RQ, 1),
     ):
         with suppress(ProtocolError):
             read(data)
