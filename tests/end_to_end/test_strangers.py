@@ -34,7 +34,7 @@ from tests.unit.destinations.received import outgoing
 pytest_plugins = ("tests.peers",)
 
 filled = filled_orthanc
-MODULES = ROOT / ".tools" / "dcmjs-dimse" / "node_modules"
+MODULES = ROOT / ".tools" / "node" / "node_modules"
 SCRIPTS = ROOT / "tests" / "node"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 with_dcmjs = pytest.mark.skipif(
