@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from shared.errors import (
     AxiomError,
@@ -27,7 +28,15 @@ from shared.pipeline.audit import AuditLog
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
-from shared.pipeline.delivery_records import DELIVERED, FAILED, RETRYING, delivery_key
+from shared.pipeline.delivery_records import (
+    DELIVERED,
+    FAILED,
+    GIVEN_UP,
+    RETRYING,
+    SUPERSEDED,
+    delivery_key,
+    is_overtaken,
+)
 from shared.pipeline.instance_records import COLLECTION as INSTANCES
 from shared.pipeline.instance_records import QUARANTINED, receipt_of
 from shared.pipeline.plans import delivered_uid
@@ -38,9 +47,11 @@ from shared.ports import Document, Filter, Outgoing
 log = logging.getLogger(__name__)
 
 COLLECTION = "reconciliations"
-RUNNING, FINISHED, GIVEN_UP = "running", "finished", "failed"
+RUNNING, FINISHED, NOT_ASKED = "running", "finished", "failed"
 ID_PREFIX = "reconcile-"
 
+# What is in one of these states is not to be there.
+_WITHDRAWN = (GIVEN_UP, SUPERSEDED)
 # So many Instances of each kind are named; all are counted.
 _NAMED = 1000
 _PAGE = 500
@@ -70,6 +81,7 @@ class Difference(Struct):
     extra: int = 0  # there, and never sent from here
     not_routed: int = 0  # came, and no rule sends it there
     not_asked: int = 0  # confirmed, of no Study, and the destination is asked by Study
+    discarded: int = 0  # not there, for a person gave it up, or a later copy took its place
     requeued: int = 0
     gone: int = 0  # missing, and the received file is deleted
     named: dict[str, list[dict[str, str]]] = field(
@@ -85,7 +97,7 @@ class Difference(Struct):
     def as_json(self) -> dict[str, Any]:
         """As documents, the API and the command line show it."""
         counts = ("studies", "present", "missing", "failed", "pending", "extra", "not_routed")
-        others = ("not_asked", "requeued", "gone")
+        others = ("not_asked", "discarded", "requeued", "gone")
         return {
             **{name: getattr(self, name) for name in (*counts, *others)},
             "instances": self.named,
@@ -151,7 +163,7 @@ def work(key: str, ports: Ports) -> Data:
     except TransientError:
         raise
     except AxiomError as error:
-        said = {"state": GIVEN_UP, "reason": str(error)}
+        said = {"state": NOT_ASKED, "reason": str(error)}
     data = {**known.data, **said, "finished_at": timestamp(ports.clock.now())}
     return ports.documents.put(COLLECTION, key, data).data
 
@@ -213,15 +225,22 @@ def _expected(
             difference.not_routed += is_asked
             continue
         uid = delivered_uid(plans[0], instance["sop_instance_uid"])
+        found = ports.documents.get(DELIVERIES, delivery_key(document.key, destination))
+        state = RETRYING
+        if found is not None and not is_overtaken(found.data, plans[0], instance):
+            state = str(found.data["state"])
         if not is_asked:
             others.add(uid)
+            if state == DELIVERED and uid in newest:
+                newest[uid] = replace(newest[uid], state=SUPERSEDED)
             continue
-        found = ports.documents.get(DELIVERIES, delivery_key(document.key, destination))
+        if state in _WITHDRAWN and uid in newest:
+            continue
         newest[uid] = _Expected(
             instance,
             delivered_uid(plans[0], study, "StudyInstanceUID"),
             uid,
-            RETRYING if found is None else str(found.data["state"]),
+            state,
             "" if found is None else str(found.data.get("code", "")),
         )
     return list(newest.values()), others
@@ -237,6 +256,9 @@ def _judge(
         return
     if one.state == RETRYING:
         difference.pending += 1
+        return
+    if one.state in _WITHDRAWN:
+        difference.discarded += 1
         return
     kind = "missing" if one.state == DELIVERED else "failed"
     setattr(difference, kind, getattr(difference, kind) + 1)

@@ -16,7 +16,7 @@ import requests
 from infra.local.cli import main
 from shared import bootstrap
 from shared.errors import DestinationMisconfiguredError, DestinationUnavailableError
-from shared.messages import Topic
+from shared.messages import Source, Topic
 from shared.pipeline import reconcile
 from tests.data import build
 from tests.embedded_system import DAY, SOURCE, System
@@ -137,6 +137,39 @@ class TestAFolder:
             assert (found["failed"], found["present"], found["requeued"]) == (1, 0, 0)
         (failed,) = found["instances"]["failed"]
         assert failed["sop_instance_uid"] == build.uid("one")
+
+    def test_does_not_get_after_all_what_a_person_has_given_up(self, system: System) -> None:
+        """It may be of the wrong patient."""
+        disabled = {"name": "primary-storage", "type": "filesystem", "path": "x", "enabled": False}
+        system.ports.configuration.replace("destinations", "primary-storage", disabled, by="test")
+        system.receive("one")
+        system.work()
+        (entry,) = system.ports.exceptions.list().documents
+        system.ports.exceptions.discard(entry.key, by="test", reason="another patient's")
+        found = compare(system, requeue=True)
+        assert (found["discarded"], found["failed"], found["requeued"]) == (1, 0, 0)
+        assert system.work() == []
+
+    def test_does_not_get_an_earlier_copy_in_place_of_a_later_one(self, system: System) -> None:
+        """Which came from elsewhere, so that it is none of what is asked about."""
+        replacing = {"type": "filesystem", "path": "x", "on_conflict": "replace"}
+        system.ports.configuration.replace(
+            "destinations", "primary-storage", {"name": "primary-storage", **replacing}, by="test"
+        )
+        system.receive("one")
+        system.work()
+        system.clock.advance(60)
+        with system.ports.receiver.begin(Source("dimse", "second")) as staging:
+            staging.write(build.ct(instance="one", patient_id="CORRECTED"))
+            staging.commit()
+        system.work()
+        assert compare(system, source=SOURCE.name)["present"] == 1
+        file_of(system, "one").unlink()
+        found = compare(system, source=SOURCE.name, requeue=True)
+        assert (found["discarded"], found["missing"], found["requeued"]) == (1, 0, 0)
+        assert compare(system, source="second", requeue=True)["requeued"] == 1
+        system.work()
+        assert b"CORRECTED" in file_of(system, "one").read_bytes()
 
     def test_that_has_what_belongs_to_no_study_is_complete(self, system: System) -> None:
         receive_palette(system)
