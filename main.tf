@@ -10,6 +10,9 @@ locals {
     anywhere      = "INGRESS_TRAFFIC_ALL"
   }[var.http.from]
 
+  # The first is the environment's listener.
+  dimse_ports = concat([var.gateway.port], [for port in sort(tolist(var.gateway.more_ports)) : tonumber(port)])
+
   # Behind the front it is Identity-Aware Proxy that calls, for people whom it has looked at.
   callers_of_api = var.http.front == null ? var.http.people : ["serviceAccount:service-${data.google_project.this.number}@gcp-sa-iap.iam.gserviceaccount.com"]
 
@@ -350,7 +353,7 @@ module "network" {
   existing    = var.network.existing
   range       = var.network.range
   modalities  = var.gateway.host == "none" ? [] : var.gateway.modalities
-  dimse_ports = [tostring(var.gateway.port)]
+  dimse_ports = [for port in local.dimse_ports : tostring(port)]
   health_port = var.gateway.host == "machines" ? 8080 : null
   labels      = merge(local.labels, { component = "network" })
 
@@ -368,7 +371,7 @@ module "gateway" {
   image               = var.images.gateway
   environment         = merge(local.environment, local.identity)
   ae_title            = var.gateway.ae_title
-  dimse_port          = var.gateway.port
+  dimse_ports         = local.dimse_ports
   instances           = var.gateway.instances
   cpus                = var.gateway.cpus
   memory_mib          = var.gateway.memory_mib

@@ -82,12 +82,14 @@ variable "scale" {
 variable "gateway" {
   description = <<-EOT
     The gateway for DICOM over TCP. `host` is worker-pool (Cloud Run, found by name), machines (found by a fixed address),
-    or none (a gateway on premises). `modalities` are the ranges of addresses that may send to it.
+    or none (a gateway on premises). `modalities` are the ranges of addresses that may send to it. `more_ports` are those of listeners
+    that the configuration has besides the one on `port`, such as 2762 for TLS: at others nobody is let in.
   EOT
   type = object({
     host       = optional(string, "worker-pool")
     ae_title   = optional(string, "AXIOM")
     port       = optional(number, 11112)
+    more_ports = optional(set(number), [])
     instances  = optional(number, 1)
     cpus       = optional(number, 1)
     memory_mib = optional(number, 1024)
@@ -105,8 +107,12 @@ variable "gateway" {
     error_message = "An AE Title has 1 to 16 printable ASCII characters, no backslash, and no space at an end (PS3.5 6.2)."
   }
   validation {
-    condition     = var.gateway.port >= 1024 && var.gateway.port <= 65535 && var.gateway.port != 8080
+    condition     = alltrue([for port in concat([var.gateway.port], tolist(var.gateway.more_ports)) : port >= 1024 && port <= 65535 && port != 8080])
     error_message = "A port from 1024 to 65535, and not 8080, which answers health checks."
+  }
+  validation {
+    condition     = length(var.gateway.more_ports) <= 4 && !contains(var.gateway.more_ports, var.gateway.port)
+    error_message = "At most four ports besides `port`: a load balancer has five."
   }
   validation {
     condition     = var.gateway.instances >= 1 && var.gateway.instances <= 20

@@ -6,7 +6,7 @@ variables {
   image               = "r/gateway@sha256:0"
   environment         = { AXIOM_PLATFORM = "cloud" }
   ae_title            = "AXIOM"
-  dimse_port          = 11112
+  dimse_ports         = [11112, 2762]
   instances           = 2
   cpus                = 1
   memory_mib          = 1024
@@ -54,6 +54,10 @@ run "machines" {
   assert {
     condition     = google_compute_forwarding_rule.this[0].load_balancing_scheme == "INTERNAL"
     error_message = "nobody reaches it from the internet"
+  }
+  assert {
+    condition     = toset(google_compute_forwarding_rule.this[0].ports) == toset(["11112", "2762"])
+    error_message = "each listener of the configuration has its port"
   }
 }
 

@@ -9,7 +9,7 @@ locals {
 
   environment = merge(var.environment, {
     AXIOM_DIMSE_HOST  = "0.0.0.0"
-    AXIOM_DIMSE_PORT  = tostring(var.dimse_port)
+    AXIOM_DIMSE_PORT  = tostring(var.dimse_ports[0])
     AXIOM_AE_TITLE    = var.ae_title
     AXIOM_HEALTH_PORT = tostring(var.health_port)
     AXIOM_INSTANCE    = var.name
@@ -103,7 +103,7 @@ resource "google_cloud_run_v2_worker_pool" "this" {
   project             = var.project
   location            = var.region
   name                = var.name
-  description         = "Takes DICOM over TCP on port ${var.dimse_port}"
+  description         = "Takes DICOM over TCP on port ${join(", ", var.dimse_ports)}"
   labels              = var.labels
   deletion_protection = var.deletion_protection
 
@@ -235,7 +235,7 @@ resource "google_compute_instance_template" "this" {
       image       = var.image
       registry    = split("/", var.image)[0]
       environment = local.environment
-      dimse_port  = var.dimse_port
+      dimse_ports = var.dimse_ports
       health_port = var.health_port
       memory_mib  = var.memory_mib
     })
@@ -343,7 +343,7 @@ resource "google_compute_forwarding_rule" "this" {
   name                  = var.name
   load_balancing_scheme = "INTERNAL"
   ip_protocol           = "TCP"
-  ports                 = [tostring(var.dimse_port)]
+  ports                 = [for port in var.dimse_ports : tostring(port)]
   ip_address            = google_compute_address.this[0].id
   backend_service       = google_compute_region_backend_service.this[0].id
   network               = var.network.network

@@ -43,9 +43,9 @@ variable "ae_title" {
   type        = string
 }
 
-variable "dimse_port" {
-  description = "Port for DICOM."
-  type        = number
+variable "dimse_ports" {
+  description = "Ports for DICOM: the one that there always is, and those of other listeners of the configuration."
+  type        = list(number)
 }
 
 variable "health_port" {

@@ -38,6 +38,7 @@ MOST: Mapping[str, Any] = {
     "gateway": {
         "host": "machines",
         "modalities": ["10.1.0.0/16"],
+        "more_ports": [2762, 11113],
         "address": "10.20.0.10",
         "instances": 2,
     },

@@ -69,7 +69,10 @@ class TestRoot:
         planning.needs_terraform()
         wrong: dict[str, tuple[Any, str]] = {
             "images": ({**IMAGES, "gateway": "gateway:latest"}, "named by its digest"),
-            "gateway": ({"host": "kubernetes"}, "worker-pool, machines or none"),
+            "gateway": (
+                {"host": "kubernetes", "more_ports": [11112]},
+                "worker-pool, machines or none",
+            ),
             "http": (
                 {
                     "people": ["allUsers"],
@@ -561,8 +564,17 @@ class TestGateway:
         assert CloudEnvironment.read(told).project == "demo-project"
         assert Environment.read(told).dimse_host == "0.0.0.0"
         unit = cloud_config_files(most)["/etc/systemd/system/axiom-gateway.service"]
-        assert "--publish=11112:11112 " in unit
+        for port in (11112, 2762, 11113):
+            assert f" --publish={port}:{port} " in unit
         assert unit.count(IMAGES["gateway"]) == 2
+
+    def test_lets_modalities_in_at_each_of_its_ports_and_no_others(self, most: Plan) -> None:
+        rules = most.of_type("google_compute_forwarding_rule")
+        rule = rules["module.gateway.google_compute_forwarding_rule.this[0]"]
+        assert set(rule["ports"]) == {"11112", "2762", "11113"}
+        firewalls = most.of_type("google_compute_firewall")
+        (allowed,) = firewalls["module.network.google_compute_firewall.modalities[0]"]["allow"]
+        assert set(allowed["ports"]) == {"11112", "2762", "11113"}
 
 
 class TestText:
