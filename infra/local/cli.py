@@ -19,7 +19,7 @@ from click.core import ParameterSource
 COMMANDS = {
     "demo": "Show the whole flow with real Instances, and prove it.",
     "up": "Run the whole system until Ctrl-C.",
-    "health": "Say whether every part of the running system works.",
+    "health": "Say whether every part of the running system works, and deliveries go through.",
     "send": "Send files and folders over C-STORE, as a modality would.",
     "keys": "Make, list, rotate and revoke API keys.",
     "config": "Apply and export the configuration; compare and restore versions.",

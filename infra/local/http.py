@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from infra.local import heartbeat
@@ -17,6 +17,11 @@ from shared.web.server import Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from shared.adapters.archives import Archives
+    from shared.pipeline.ports import HealthCheck, Ports
+
+_ASK_WORKLISTS_EVERY_S = 30.0
 
 
 def main() -> None:
@@ -38,4 +43,24 @@ def _create_app() -> WSGIApplication:
     parts = os.environ.get(PARTS_VARIABLE, "").split()
     checks = {part: partial(heartbeat.fault, run_dir, part) for part in parts}
     ports = replace(ports, health_checks={**ports.health_checks, **checks})
-    return create(ports, IdentitySettings.read())
+    return create(ports, IdentitySettings.read(), worklists=_worklists_check(ports, environment))
+
+
+def _worklists_check(ports: Ports, environment: Environment) -> HealthCheck:
+    """In words which worklists cannot be shown to modalities; a database may take long to say so,
+    and is asked as seldom as that.
+    """
+
+    @cache
+    def archives() -> Archives:
+        from shared.adapters.archives import Archives
+
+        return Archives(ports.configuration.get, ports.secrets, ports.clock, environment.home)
+
+    def check() -> str | None:
+        faults = archives().worklist_faults().items()
+        return "; ".join(f"{name}: {why}" for name, why in faults if why) or None
+
+    from shared.web.health import KeptCheck
+
+    return KeptCheck(check, ports.clock, _ASK_WORKLISTS_EVERY_S)

@@ -96,8 +96,16 @@ class Archives:
             self._worklists[name] = (entity, table), worklist
             return worklist
 
-    def worklist_fault(self, name: str) -> str | None:
-        """Why the worklist cannot be shown now. Another SCP is not asked: modalities do that."""
+    def worklist_faults(self) -> dict[str, str | None]:
+        """For each worklist that a listener shows why it cannot be shown now, None if it can be.
+
+        Another SCP is not asked: modalities do that.
+        """
+        listeners = self._configuration().listeners
+        shown = sorted({one.worklist for one in listeners if one.enabled and one.worklist})
+        return {name: self._worklist_fault(name) for name in shown}
+
+    def _worklist_fault(self, name: str) -> str | None:
         entity = self._configuration().worklist(name)
         if entity is not None and entity.type == "dimse":
             return None

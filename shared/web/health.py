@@ -55,10 +55,38 @@ class HealthReport:
             return dict(self._faults)
 
 
+class KeptCheck:
+    """A check that may take long, as one that asks a database does: nobody waits for it, what it
+    said last is told meanwhile, and None before it has said anything.
+    """
+
+    def __init__(self, check: HealthCheck, clock: Clock, keep_s: float) -> None:
+        """It is asked anew, in a thread, by who comes `keep_s` after it was asked last."""
+        self._check, self._clock, self._keep_s = check, clock, keep_s
+        self._lock = threading.Lock()
+        self._fault: str | None = None
+        self._is_asked = False
+        self._asked_at_s = float("-inf")
+
+    def __call__(self) -> str | None:
+        """What is wrong, as it was said last."""
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if not self._is_asked and now_s - self._asked_at_s >= self._keep_s:
+                self._is_asked, self._asked_at_s = True, now_s
+                threading.Thread(target=self._ask, daemon=True).start()
+            return self._fault
+
+    def _ask(self) -> None:
+        fault = _run(self._check)
+        with self._lock:
+            self._fault, self._is_asked = fault, False
+
+
 # What each check of /health/dicom-processing is made of. Where a platform runs a part elsewhere, as
 # the cloud does its functions, there is nothing here that could be wrong with it.
 _DICOM_PROCESSING: Mapping[str, tuple[str, ...]] = {
-    "listeners": ("gateway", "edges"),
+    "listeners": ("gateway", "worklists", "edges"),
     "workers": ("stages", "delivery", "polling"),
     "storage": ("documents", "objects"),
     "queue": ("queue",),
@@ -71,9 +99,11 @@ def blueprint(
     report: HealthReport,
     queue: HealthCheck = lambda: None,
     edges: HealthCheck = lambda: None,
+    worklists: HealthCheck = lambda: None,
 ) -> APIBlueprint:
     """The routes of health, which need no key. `queue` says whether work keeps up with what comes:
-    a part that works may be behind. `edges` are gateways on premises, without which all else works.
+    a part that works may be behind. `edges` are gateways on premises, `worklists` what modalities
+    are shown: all else works without them.
     """
     routes = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
 
@@ -104,7 +134,8 @@ def blueprint(
         """Whether Instances come in, are worked on and go out; degraded, with 503, when any of that
         is not healthy. Needs no key.
         """
-        faults = {**report.faults(), "queue": _run(queue), "edges": _run(edges)}
+        beside = {"queue": queue, "edges": edges, "worklists": worklists}
+        faults = report.faults() | {name: _run(check) for name, check in beside.items()}
         return _response(
             {
                 name: "; ".join(f"{part}: {faults[part]}" for part in parts if faults.get(part))

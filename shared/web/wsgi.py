@@ -62,8 +62,12 @@ def create_app(
     settings: IdentitySettings | None = None,
     *,
     serving: tuple[str, ...] = (API, DICOMWEB),
+    worklists: HealthCheck = lambda: None,
 ) -> OpenAPI:
-    """Build the application over `ports`; nothing is read or connected until a request comes."""
+    """Build the application over `ports`; nothing is read or connected until a request comes.
+
+    `worklists` says of those that listeners show here what is wrong with them.
+    """
     identity = Identity(ports.documents, ports.secrets, ports.clock, settings or IdentitySettings())
     app = OpenAPI(
         "axiom-flow",
@@ -87,7 +91,7 @@ def create_app(
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
         )
     report = health.HealthReport(ports.health_checks, ports.clock)
-    app.register_api(health.blueprint(report, _queue_check(ports), _edges_check(ports)))
+    app.register_api(health.blueprint(report, _queue_check(ports), _edges_check(ports), worklists))
     if API in serving:
         app.register_api(metrics.blueprint(ports))
         app.register_api(clean_ups.blueprint(ports))

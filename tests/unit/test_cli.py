@@ -21,6 +21,7 @@ from infra.local.terminal import Terminal
 from shared.errors import ObjectMissingError
 from shared.messages import Stage, Topic
 from shared.pipeline.admission import Admission
+from shared.pipeline.destination_states import OPEN, Health, record
 from shared.pipeline.exceptions import exception_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,6 +236,24 @@ def test_health_fails_and_says_why_where_a_worklist_cannot_be_shown(
     monkeypatch.setattr(health, "read_addresses", lambda _: running)
     status, document = run_json(capsys, "health")
     assert (status, "its folder is not there" in document["checks"]["worklist ris"]) == (1, True)
+
+
+def test_health_fails_and_says_why_while_a_destination_takes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home_of_its_own: Path
+) -> None:
+    from infra.local.commands import health
+
+    home_of_its_own.mkdir()
+    ports = open_ports()
+    running = Addresses(str(home_of_its_own), 1, "localhost", 8080, "localhost", 11112, "AXIOM", ())
+    monkeypatch.setattr(health, "read_addresses", lambda _: running)
+    status, document = run_json(capsys, "health")
+    assert (status, document["checks"]["destination primary-storage"]) == (0, "ok")
+    refuses = Health("primary-storage", OPEN, 5, ports.clock.now(), "401: who are you?", 60.0)
+    record(refuses, ports.documents, ports.clock)
+    status, document = run_json(capsys, "health")
+    said = document["checks"]["destination primary-storage"]
+    assert (status, said) == (1, "5 failures in a row, the last: 401: who are you?")
 
 
 def test_what_config_apply_stores_config_export_shows(

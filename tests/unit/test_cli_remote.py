@@ -172,6 +172,14 @@ def test_health_fails_and_says_why_while_senders_are_turned_away(
     assert (told["status"], told["checks"]["reception"]) == ("failed", "queue: 8 MiB are free")
 
 
+def test_health_tells_of_destinations_whoever_may_know(
+    there: Terminal, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "destination primary-storage" in there.json("health")["checks"]
+    monkeypatch.setenv("AXIOM_API_KEY", "")
+    assert "destination primary-storage" not in there.json("health")["checks"]
+
+
 def test_configuration(there: Terminal, tmp_path: Path, api: Client) -> None:
     file = tmp_path / "site.json"
     file.write_text(json.dumps({"rulesets": [RULES]}))

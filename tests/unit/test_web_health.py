@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+from shared.identity.settings import IdentitySettings
 from shared.pipeline import edges
 from shared.pipeline.ports import HealthCheck
+from shared.web.health import KeptCheck
+from shared.web.wsgi import create_app
 from tests.fakes import FakeClock
-from tests.unit.web_fakes import AUTHORIZED, FakeReception, client_over, fake_ports
+from tests.unit.web_fakes import AUTHORIZED, KEY, FakeReception, client_over, fake_ports
 
 
 def works() -> str | None:
@@ -131,3 +135,52 @@ class TestDicomProcessing:
             "detail": "gateway: /var/axiom is full",
         }
         assert body["checks"]["workers"] == {"status": "healthy"}
+
+    def test_tells_of_worklists_that_modalities_are_not_shown(self, tmp_path: Path) -> None:
+        ports = fake_ports(tmp_path, FakeReception())
+        app = create_app(ports, IdentitySettings(preset_key=KEY), worklists=lambda: "ris: gone")
+        response = app.test_client().get("/health/dicom-processing", headers=AUTHORIZED)
+        assert response.get_json()["checks"]["listeners"] == {
+            "status": "degraded",
+            "detail": "worklists: ris: gone",
+        }
+        assert app.test_client().get("/health").status_code == 200
+
+
+class TestKeptCheck:
+    def test_tells_what_was_said_last_while_it_is_asked_anew(self) -> None:
+        """A database that does not answer keeps nobody waiting who asks how the system is."""
+        clock, said = FakeClock(), threading.Semaphore(0)
+        asked = threading.Semaphore(0)
+
+        def slow() -> str | None:
+            asked.release()
+            assert said.acquire(timeout=60)
+            return "no answer"
+
+        check = KeptCheck(slow, clock, keep_s=30)
+        assert check() is None
+        assert asked.acquire(timeout=60)
+        clock.advance(100)
+        assert check() is None
+        said.release()
+        assert _eventually(check) == "no answer"
+        assert asked.acquire(timeout=60)  # by one of those, since it was long ago
+        clock.advance(29)
+        assert check() == "no answer"
+        said.release()
+        assert not asked.acquire(blocking=False)
+
+    def test_of_one_that_breaks_is_a_fault(self) -> None:
+        def breaks() -> str | None:
+            raise ValueError
+
+        assert _eventually(KeptCheck(breaks, FakeClock(), keep_s=30)) is not None
+
+
+def _eventually(check: HealthCheck) -> str | None:
+    for _ in range(6000):
+        if (fault := check()) is not None:
+            return fault
+        threading.Event().wait(0.01)
+    return None
