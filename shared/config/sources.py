@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.addresses import is_googles
-from shared.config.entity import Credentials, Entity, Name, path_below
+from shared.config.entity import Credentials, Entity, Name, entities, path_below
 from shared.config.peers import DimseCredentials
 from shared.config.schedules import readable
 from shared.config.tls import PeerTls
@@ -120,6 +120,8 @@ class Limits(BaseModel):
 
 
 class _Source(Entity):
+    # Without it only what somebody wants of it is fetched: a pull, or one poll.
+    polled: bool = True
     poll_interval: Interval = 300
     # When it may be asked: the name of a schedule, or one as rules say it; always if absent.
     schedule: Name | ScheduleDocument | None = None
@@ -289,9 +291,8 @@ class BucketSource(_FileSource):
 def source_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between the sources of a configuration and its schedules."""
     known = readable(document)
-    sources = document.get("sources")
-    for i, source in enumerate(sources if isinstance(sources, list | tuple) else ()):
-        name = source.get("schedule") if isinstance(source, Mapping) else None
+    for i, source in enumerate(entities(document, "sources")):
+        name = source.get("schedule")
         if isinstance(name, str) and name not in known:
             yield Fault(
                 f"sources[{i}].schedule", f"there is no schedule {name!r}", nearest(name, known)

@@ -19,7 +19,14 @@ from shared.errors import AxiomError, OverloadedError, SourceMisconfiguredError
 from shared.pipeline.intake import PollStoppedError
 from shared.pipeline.ports import Ports
 from shared.pipeline.pull import Pulled, Puller, Tally
-from shared.pipeline.source_states import CLOSED, OFF, Lease, LeaseLostError, SourceStates
+from shared.pipeline.source_states import (
+    CLOSED,
+    OFF,
+    ON_DEMAND,
+    Lease,
+    LeaseLostError,
+    SourceStates,
+)
 from shared.ports import FoundStudy, SourceReader
 
 log = logging.getLogger(__name__)
@@ -105,6 +112,8 @@ class Poller:
             window = None if is_requested else entity.window(schedules)
             if not entity.enabled:
                 self._states.rest(entity, OFF)
+            elif not (entity.polled or is_requested):
+                self._states.rest(entity, ON_DEMAND)
             elif window is not None and not window.is_active(now):
                 self._states.rest(entity, CLOSED)
             elif self._states.is_due(entity):

@@ -45,6 +45,7 @@ WAITING, DONE, FAILED, UNKNOWN = "waiting", "done", "failed", "unknown"
 MAX_ROWS = 100_000
 _BATCH = 20
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+_DELIMITERS = (",", ";", "\t")
 _COLUMNS = {
     "studyinstanceuid": "StudyInstanceUID",
     "study": "StudyInstanceUID",
@@ -75,22 +76,25 @@ class Wanted(Struct, frozen=True):
 
 
 def read_csv(text: str) -> list[Wanted]:
-    """The rows of a CSV: a column named StudyInstanceUID or AccessionNumber, or the first column,
-    whose values then are UIDs or accession numbers by their form.
+    """The rows of a CSV, its columns parted by commas, semicolons or tabs: of the one named
+    StudyInstanceUID or AccessionNumber, or of the only one, whose values then are UIDs or accession
+    numbers by their form.
 
     Raises: ValueError naming the line, without what stands there.
     """
-    rows = [row for row in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if any(row)]
-    if not rows:
-        return []
-    named = [_COLUMNS.get(re.sub(r"[^a-z]", "", cell.lower()), "") for cell in rows[0]]
-    column = next((i for i, keyword in enumerate(named) if keyword), None)
+    rows, named = _table(text.lstrip("\ufeff"))
+    column = next((i for i, keyword in enumerate(named) if keyword), 0)
     found = []
-    for line, row in enumerate(rows if column is None else rows[1:], 1 if column is None else 2):
-        value = row[column or 0].strip() if len(row) > (column or 0) else ""
+    for line, cells in rows:
+        if not named and any(cells[1:]):
+            raise ValueError(
+                f"line {line} has more columns, and the first line names none of them "
+                "StudyInstanceUID or AccessionNumber"
+            )
+        value = cells[column] if len(cells) > column else ""
         if not value:
             continue
-        keyword = named[column] if column is not None else ""
+        keyword = named[column] if named else ""
         keyword = keyword or ("StudyInstanceUID" if _UID.fullmatch(value) else "AccessionNumber")
         try:
             found.append(Wanted(keyword, value))
@@ -213,6 +217,28 @@ def work(
 
 
 # ---- inside
+
+
+def _table(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """The rows below the header, each with its line, and what the header says that its columns are;
+    all rows if it says nothing.
+    """
+    for delimiter in _DELIMITERS:
+        rows = _lines(text, delimiter)
+        names = [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0][1]] if rows else []
+        named = [_COLUMNS.get(name, "") for name in names]
+        if any(named):
+            return rows[1:], named
+    return _lines(text, _DELIMITERS[0]), []
+
+
+def _lines(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error:
+        raise ValueError(f"line {reader.line_num} is no line of a CSV") from None
+    return [(line, cells) for line, cells in lines if any(cells)]
 
 
 def _batch(job: Document, ports: Ports, stopped: threading.Event) -> Data:

@@ -28,12 +28,13 @@ from shared.ports import Clock, Document, DocumentStore
 COLLECTION = "source-states"
 
 # What a source does now.
-IDLE, POLLING, WAITING, FAILING, CLOSED, OFF = (
+IDLE, POLLING, WAITING, FAILING, CLOSED, ON_DEMAND, OFF = (
     "idle",
     "polling",
     "waiting",  # too much waits for validation or rules
     "failing",  # it could not be asked; it is tried again at next_poll_at
     "closed",  # outside its schedule
+    "on-demand",  # only polled if somebody wants that
     "disabled",
 )
 # Whoever has not said for so long that it still polls has ended.
@@ -109,7 +110,7 @@ class SourceStates:
         return bool(data["requested_at"]) and data["requested_at"] > (data["poll_began_at"] or "")
 
     def rest(self, entity: AnySource, state: str) -> None:
-        """It is not asked now: it is disabled or outside its schedule. Written when that is new."""
+        """It is not polled now: `state` says why. Written when that is new."""
         found = self._documents.get(COLLECTION, entity.name)
         data = {**_NEW, **(found.data if found else {})}
         if data["state"] != state and not self._is_held(data):
@@ -275,5 +276,5 @@ def state_of(source: str, ports: Ports) -> Data:
     elif data["state"] in (POLLING, WAITING) and data["held_until"] <= timestamp(ports.clock.now()):
         shown["state"] = IDLE  # whoever polled has ended in the middle
     elif data["state"] == OFF:
-        shown["state"] = IDLE
+        shown["state"] = IDLE if entity.polled else ON_DEMAND
     return {**shown, "source": source, "type": entity.type, "enabled": entity.enabled}

@@ -139,6 +139,24 @@ class TestWhen:
         request_poll("pacs", asking.ports)
         assert asking.poll()["processed"] == 1
 
+    def test_only_when_somebody_asks_for_it_where_it_is_not_to_be_polled(
+        self, tmp_path: Path
+    ) -> None:
+        """A source for pulls: it is asked for nothing that nobody wants."""
+        asking = Asking(tmp_path / "home", polled=False)
+        asking.pacs.put("a")
+        asking.poll()
+        assert (asking.state()["state"], asking.pacs.searched_since) == ("on-demand", [])
+        request_poll("pacs", asking.ports)
+        assert asking.poll()["processed"] == 1
+        asking.later(3600)
+        asking.poll()
+        assert asking.state()["state"] == "on-demand"
+        assert len(asking.pacs.searched_since) == 1
+        asking.configure(SOURCE)
+        asking.poll()
+        assert asking.state()["state"] == "idle"
+
     def test_a_poll_pauses_when_its_schedule_ends_and_goes_on_when_it_begins(
         self, tmp_path: Path
     ) -> None:

@@ -120,6 +120,19 @@ class TestCsv:
         text = "﻿name,Accession Number\r\nx,A-1\r\ny,A-2\r\n"
         assert read_csv(text) == [Wanted("AccessionNumber", a) for a in ("A-1", "A-2")]
 
+    @pytest.mark.parametrize("between", [";", "\t"])
+    def test_columns_are_parted_as_spreadsheets_do(self, between: str) -> None:
+        """One that has commas for its decimals parts columns by semicolons."""
+        text = between.join(["Study Instance UID", "n"]) + f"\n1.2.3{between}0,5\n1.2.4{between}\n"
+        assert read_csv(text) == [Wanted("StudyInstanceUID", uid) for uid in ("1.2.3", "1.2.4")]
+
+    @pytest.mark.parametrize("text", ["who,what\nDOE,1\n", "DOE^JANE,A-1\n", '"a\0",b\n'])
+    def test_of_columns_that_nothing_names_none_is_guessed(self, text: str) -> None:
+        """The first may be names, which nobody is to be asked for."""
+        with pytest.raises(ValueError, match=r"^line 1 ") as caught:
+            read_csv(text)
+        assert "DOE" not in str(caught.value)
+
     def test_one_column_alone_is_told_by_its_form(self) -> None:
         assert read_csv("1.2.3\n\nA77\n") == [
             Wanted("StudyInstanceUID", "1.2.3"),
@@ -131,6 +144,10 @@ class TestCsv:
         with pytest.raises(ValueError, match=r"^line \d is no ") as caught:
             read_csv(text)
         assert "DOE" not in str(caught.value)
+
+    def test_lines_are_counted_as_the_file_has_them(self) -> None:
+        with pytest.raises(ValueError, match=r"^line 4 is no"):
+            read_csv("StudyInstanceUID\n\n1.2.3\nDOE\n")
 
 
 def test_over_http_accession_numbers_are_told_by_their_row_alone(asking: Asking) -> None:
