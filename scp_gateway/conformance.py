@@ -34,9 +34,10 @@ commitment](commitment.md), [Query/Retrieve](query-retrieve.md), [Modality Workl
 and [TLS](tls.md); what we do as SCU in [sources](sources.md) and [destinations](destinations.md).
 """
 _NOTE = """\
-Those of Query/Retrieve are accepted where a listener has `query_retrieve`, that of Modality
-Worklist where it has `worklist`; private and unknown ones are, for storage, where it has
-`accept_unknown_sop_classes`. Of the Transfer Syntaxes that are proposed, the first that is known is
+Verification, storage commitment and storage are accepted unless a listener has `verification`,
+`storage_commitment` or `storage` switched off; those of Query/Retrieve where it has
+`query_retrieve`, that of Modality Worklist where it has `worklist`; private and unknown ones, for
+storage, where it has `accept_unknown_sop_classes`. Of the Transfer Syntaxes that are proposed, the first that is known is
 accepted.
 """
 
