@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from shared.config.entity import Credentials, Entity, Name
+from shared.config.entity import Credentials, Entity, Name, by_name, entities
 from shared.dicom.paths import AttributePath
 from shared.errors import Fault
 from shared.rules.comparisons import linear_regex
@@ -259,15 +259,15 @@ class CrosswalkMap(Entity):
 
 def map_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between the maps of a configuration document and the sources they name."""
-    types = {entity.get("name"): entity.get("type") for entity in _entities(document, "sources")}
-    for i, entity in enumerate(_entities(document, "maps")):
+    sources = by_name(document, "crosswalk_sources")
+    for i, entity in enumerate(entities(document, "crosswalk_maps")):
         path, source = f"crosswalk_maps[{i}]", entity.get("source")
         if not isinstance(source, str):
             continue
-        if source not in types:
-            hint = nearest(source, filter(None, types))
+        if source not in sources:
+            hint = nearest(source, sources)
             yield Fault(f"{path}.source", f"there is no crosswalk source {source[:100]!r}", hint)
-        elif types[source] == "csv":
+        elif sources[source].get("type") == "csv":
             for field in ("table", "query", "sync"):
                 if entity.get(field) is not None:
                     yield Fault(f"{path}.{field}", "a csv source has none: it is one table")
@@ -278,20 +278,12 @@ def map_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
 def outlines(document: Mapping[str, Any]) -> dict[str, CrosswalkOutline | None]:
     """The outline of every map that a configuration document has; None of one that is wrong."""
     found: dict[str, CrosswalkOutline | None] = {}
-    for entity in _entities(document, "maps"):
-        if isinstance(entity.get("name"), str):
-            try:
-                outline = CrosswalkMap.model_validate_json(json.dumps(entity, default=str)).outline
-            except ValidationError:
-                outline = None
-            found[entity["name"]] = outline
+    for name, entity in by_name(document, "crosswalk_maps").items():
+        try:
+            found[name] = CrosswalkMap.model_validate_json(json.dumps(entity, default=str)).outline
+        except ValidationError:
+            found[name] = None
     return found
-
-
-def _entities(document: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
-    entities = document.get(f"crosswalk_{kind}")
-    listed = entities if isinstance(entities, list | tuple) else ()
-    return [entity if isinstance(entity, Mapping) else {} for entity in listed]
 
 
 def _check_query(query: str, columns: set[str]) -> None:

@@ -7,7 +7,7 @@ that a misspelt one is never silently without effect.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from shared.config.callers import UserIdentity
 from shared.config.crosswalks import AnyCrosswalkSource, CrosswalkMap, CrosswalkSource
-from shared.config.entity import Credentials, Entity, Name, path_below
+from shared.config.entity import Credentials, Entity, Name, by_name, entities, path_below
 from shared.config.peers import DimseCredentials, DimsePeer
 from shared.config.query_retrieve import QueryRetrieve
 from shared.config.schedules import NamedSchedule
@@ -266,19 +266,17 @@ class GroupDestination(_Destination):
 
 def destination_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between groups and their members; `document` may be anything."""
-    given = document.get("destinations")
-    entities = [d for d in given if isinstance(d, Mapping)] if isinstance(given, Sequence) else []
-    types = {str(d.get("name")): d.get("type") for d in entities}
-    for i, entity in enumerate(given if entities and isinstance(given, Sequence) else ()):
-        if not isinstance(entity, Mapping) or entity.get("type") != "group":
-            continue
-        named = entity.get("members")
+    destinations = by_name(document, "destinations")
+    for i, entity in enumerate(entities(document, "destinations")):
+        named = entity.get("members") if entity.get("type") == "group" else None
         members = named if isinstance(named, list | tuple) else ()
         for k, name in enumerate(members):
             path = f"destinations[{i}].members[{k}]"
-            if name not in types:
+            if not isinstance(name, str):
+                continue
+            if name not in destinations:
                 yield Fault(path, f"there is no destination {name!r}")
-            elif types[name] == "group":
+            elif destinations[name].get("type") == "group":
                 yield Fault(path, f"{name!r} is a group itself; name its members here")
             elif name in members[:k]:
                 yield Fault(path, f"{name!r} is there twice")

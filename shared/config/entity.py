@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,21 @@ def path_below(text: str, folder: str) -> str:
             f"a relative path stays below AXIOM_HOME/{folder}; elsewhere an absolute one"
         )
     return text
+
+
+def entities(document: Mapping[str, Any], collection: str) -> list[Mapping[str, Any]]:
+    """What a collection of a document has, which may be anything; in the place of what is no entity
+    stands one without fields.
+    """
+    given = document.get(collection)
+    listed = given if isinstance(given, list | tuple) else ()
+    return [entity if isinstance(entity, Mapping) else {} for entity in listed]
+
+
+def by_name(document: Mapping[str, Any], collection: str) -> dict[str, Mapping[str, Any]]:
+    """Those entities of a collection, as `entities` gives them, whose name is text."""
+    found = entities(document, collection)
+    return {entity["name"]: entity for entity in found if isinstance(entity.get("name"), str)}
 
 
 class Entity(BaseModel):

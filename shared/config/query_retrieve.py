@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from shared.config.entity import Name
+from shared.config.entity import Name, by_name, entities
 from shared.config.peers import DimsePeer
 from shared.dicom.ae_titles import checked_ae_title
 from shared.errors import Fault
@@ -37,24 +37,14 @@ class QueryRetrieve(BaseModel):
 
 def query_retrieve_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between listeners and their stores; `document` may be anything."""
-    types: dict[str, str] = {}
-    for kind in ("destinations", "sources"):
-        for entity in _entities(document, kind):
-            types[str(entity.get("name"))] = str(entity.get("type"))
-    listed = document.get("listeners")
-    for i, listener in enumerate(listed if isinstance(listed, list | tuple) else ()):
-        given = listener.get("query_retrieve") if isinstance(listener, Mapping) else None
+    stores = by_name(document, "destinations") | by_name(document, "sources")
+    for i, listener in enumerate(entities(document, "listeners")):
+        given = listener.get("query_retrieve")
         store = given.get("store") if isinstance(given, Mapping) else None
         if not isinstance(store, str):
             continue
         path = f"listeners[{i}].query_retrieve.store"
-        if store not in types:
+        if store not in stores:
             yield Fault(path, f"there is no source or destination {store!r}")
-        elif types[store] not in STORE_TYPES:
-            yield Fault(path, f"{store!r} is of type {types[store]}, which is not searched")
-
-
-def _entities(document: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
-    given = document.get(kind)
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        yield from (one for one in given if isinstance(one, Mapping))
+        elif (type_ := stores[store].get("type")) not in STORE_TYPES:
+            yield Fault(path, f"{store!r} is of type {type_}, which is not searched")

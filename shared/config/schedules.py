@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from shared.config.entity import Name
+from shared.config.entity import Name, by_name
 from shared.errors import InvalidConfigurationError
 from shared.rules.reading import Faults
 from shared.rules.schedules import Schedule, read_schedule
@@ -50,10 +50,8 @@ def readable(document: Mapping[str, Any]) -> dict[str, Schedule]:
     """By name the schedules of a configuration, of which anything may be wrong; those that cannot
     be read are there too, so that nobody is told that they are missing.
     """
-    given = document.get("schedules")
     found: dict[str, Schedule] = {}
-    for entity in given if isinstance(given, list | tuple) else ():
-        if isinstance(entity, Mapping) and isinstance(entity.get("name"), str):
-            said = {key: value for key, value in entity.items() if key != "name"}
-            found[entity["name"]] = read_schedule(said, "", Faults())
+    for name, entity in by_name(document, "schedules").items():
+        said = {key: value for key, value in entity.items() if key != "name"}
+        found[name] = read_schedule(said, "", Faults())
     return found

@@ -24,6 +24,7 @@ from shared.addresses import hosts_of, policy
 from shared.config.crosswalks import outlines
 from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
+from shared.config.entity import entities
 from shared.config.faults import field_fault
 from shared.config.kinds import KIND_NAMES, KINDS
 from shared.config.schedules import readable
@@ -236,8 +237,8 @@ class ConfigurationService:
 
         def swapped(plain: dict[str, Any]) -> dict[str, Any]:
             _find(plain, kind, name, if_unchanged)
-            entities = [dict(document) if e["name"] == name else e for e in plain[kind]]
-            return {**plain, kind: entities}
+            listed = [dict(document) if e["name"] == name else e for e in plain[kind]]
+            return {**plain, kind: listed}
 
         new_name = _name_of(document) or name
         after = self._change(swapped, by, reason, only=(kind, new_name), dry_run=dry_run)
@@ -279,8 +280,8 @@ class ConfigurationService:
 
         def patched(plain: dict[str, Any]) -> dict[str, Any]:
             _find(plain, kind, name, if_unchanged)
-            entities = [merged(e, patch) if e["name"] == name else e for e in plain[kind]]
-            return {**plain, kind: entities}
+            listed = [merged(e, patch) if e["name"] == name else e for e in plain[kind]]
+            return {**plain, kind: listed}
 
         after = self._change(patched, by, reason, only=(kind, new_name), dry_run=dry_run)
         return _named(after, kind, new_name)
@@ -438,10 +439,10 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
             for fault in error.errors(include_url=False, include_input=False)
         ]
     faults += _refused_addresses(document)
-    destinations = _names(document.get("destinations"))
+    destinations = _names(document, "destinations")
     for kind in KINDS:
         seen: set[str] = set()
-        for i, name in enumerate(_names(document.get(kind.name))):
+        for i, name in enumerate(_names(document, kind.name)):
             if name and name in seen:
                 faults.append(Fault(f"{kind.name}[{i}].name", f"{name!r} is there twice"))
             seen.add(name)
@@ -455,7 +456,7 @@ def check(document: Mapping[str, Any], *, only: tuple[str, str] | None = None) -
                     ruleset,
                     destinations=destinations,
                     crosswalks=crosswalks,
-                    standardizers=_names(document.get("standardizers")),
+                    standardizers=_names(document, "standardizers"),
                     schedules=schedules,
                     study_rules=True,
                 )
@@ -486,10 +487,7 @@ def _refused_addresses(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Where the document would have us connect to, and we do not (see `shared.addresses`)."""
     refuses = policy().refusal_of
     for kind in KINDS:
-        entities = document.get(kind.name)
-        for i, entity in enumerate(entities if isinstance(entities, list | tuple) else ()):
-            if not isinstance(entity, Mapping):
-                continue
+        for i, entity in enumerate(entities(document, kind.name)):
             # A listener's own host is where we listen; its peers are where we connect to.
             names = (
                 entity if kind.is_remote else {name: entity.get(name) for name in _PEERS_OF_OURS}
@@ -523,7 +521,7 @@ def _relative(fault: Fault, document: Mapping[str, Any], only: tuple[str, str] |
     if only is None:
         return fault
     kind, name = only
-    for i, found in enumerate(_names(document.get(kind))):
+    for i, found in enumerate(_names(document, kind)):
         prefix = f"{kind}[{i}]"
         if found == name and fault.path.startswith(prefix):
             path = fault.path[len(prefix) :].lstrip(".")
@@ -556,7 +554,7 @@ def _reference(fault: Fault, document: Mapping[str, Any]) -> Reference:
     if place is None:
         return Reference(fault.path.partition(".")[0], None, fault.path)
     kind, index, path = place.groups()
-    return Reference(kind, _names(document[kind])[int(index)], path)
+    return Reference(kind, _names(document, kind)[int(index)], path)
 
 
 def _copied(plain: Any) -> Any:
@@ -579,8 +577,8 @@ def _name_of(document: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _names(entities: object) -> list[str]:
-    return [_name_of(e) for e in entities] if isinstance(entities, list | tuple) else []
+def _names(document: Mapping[str, Any], kind: str) -> list[str]:
+    return [_name_of(entity) for entity in entities(document, kind)]
 
 
 def _path(location: tuple[int | str, ...]) -> str:

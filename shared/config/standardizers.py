@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shared.addresses import is_googles
-from shared.config.entity import Entity, Name
+from shared.config.entity import Entity, Name, by_name, entities
 from shared.dicom.paths import AttributePath
 from shared.errors import Fault, InvalidConfigurationError
 from shared.rules.reading import nearest
@@ -158,7 +158,7 @@ def vocabulary_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong in the rows of vocabularies, with the line."""
     from shared.standardize.vocabulary import read_site_vocabulary
 
-    for i, entity in enumerate(_entities(document, "vocabularies")):
+    for i, entity in enumerate(entities(document, "vocabularies")):
         if isinstance(entity.get("csv"), str) and entity["csv"]:
             try:
                 read_site_vocabulary("", "", entity["csv"])
@@ -169,15 +169,15 @@ def vocabulary_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
 
 def standardizer_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between standardizers and the vocabularies that they name."""
-    vocabularies = {one.get("name"): one for one in _entities(document, "vocabularies")}
-    for i, entity in enumerate(_entities(document, "standardizers")):
+    vocabularies = by_name(document, "vocabularies")
+    for i, entity in enumerate(entities(document, "standardizers")):
         named, targets = entity.get("vocabularies"), entity.get("write_to")
         for keyword, name in (named if isinstance(named, Mapping) else {}).items():
             path = f"standardizers[{i}].vocabularies.{keyword}"
             if not isinstance(name, str) or keyword not in LOOKED_AT:
                 continue
             if name not in vocabularies:
-                hint = nearest(name, filter(None, map(str, vocabularies)))
+                hint = nearest(name, vocabularies)
                 yield Fault(path, f"there is no vocabulary {name[:100]!r}", hint)
                 continue
             target = targets.get(keyword) if isinstance(targets, Mapping) else None
@@ -198,9 +198,3 @@ def _unfit(path: str, target: str, csv: object) -> Iterator[Fault]:
         if reason:
             yield Fault(path, f"term {term[:100]!r}: {reason}")
             return
-
-
-def _entities(document: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
-    entities = document.get(kind)
-    listed = entities if isinstance(entities, list | tuple) else ()
-    return [entity if isinstance(entity, Mapping) else {} for entity in listed]

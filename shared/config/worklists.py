@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from shared.config.crosswalks import Identifier, TableName
-from shared.config.entity import Entity, Name, path_below
+from shared.config.entity import Entity, Name, by_name, entities, path_below
 from shared.config.peers import DimseCredentials
 from shared.config.tls import PeerTls
 from shared.dicom.ae_titles import checked_ae_title
@@ -96,28 +96,23 @@ Worklist = Annotated[AnyWorklist, Field(discriminator="type")]
 
 def worklist_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """What is wrong between worklists, their tables and the listeners that show them."""
-    sources = {one.get("name"): one.get("type") for one in _entities(document, "crosswalk_sources")}
-    for i, worklist in enumerate(_entities(document, "worklists")):
+    sources = by_name(document, "crosswalk_sources")
+    for i, worklist in enumerate(entities(document, "worklists")):
         source = worklist.get("source")
         if worklist.get("type") != "table" or not isinstance(source, str):
             continue
         path = f"worklists[{i}]"
         if source not in sources:
-            hint = nearest(source, filter(None, sources))
+            hint = nearest(source, sources)
             yield Fault(f"{path}.source", f"there is no crosswalk source {source[:100]!r}", hint)
-        elif sources[source] == "csv" and worklist.get("table") is not None:
+        elif sources[source].get("type") != "csv":
+            if worklist.get("table") is None:
+                yield Fault(f"{path}.table", "is missing")
+        elif worklist.get("table") is not None:
             yield Fault(f"{path}.table", "a csv source has none: it is one table")
-        elif sources[source] != "csv" and worklist.get("table") is None:
-            yield Fault(f"{path}.table", "is missing")
-    names = {str(one.get("name")) for one in _entities(document, "worklists")}
-    for i, listener in enumerate(_entities(document, "listeners")):
+    names = by_name(document, "worklists")
+    for i, listener in enumerate(entities(document, "listeners")):
         name = listener.get("worklist")
         if isinstance(name, str) and name not in names:
             words = f"there is no worklist {name[:100]!r}"
             yield Fault(f"listeners[{i}].worklist", words, nearest(name, names))
-
-
-def _entities(document: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
-    listed = document.get(kind)
-    given = listed if isinstance(listed, list | tuple) else ()
-    return [entity if isinstance(entity, Mapping) else {} for entity in given]
