@@ -33,7 +33,10 @@ class EmbeddedStandardizer:
     def __init__(self, site: Mapping[str, Vocabulary] | None = None) -> None:
         """A site's vocabulary takes the place of the built-in one for its Attribute."""
         self._vocabularies = dict(site or {})
-        self._finders = {name: TermFinder(one).find for name, one in self._vocabularies.items()}
+        self._finders = {
+            name: TermFinder(one, looks_around=True).find
+            for name, one in self._vocabularies.items()
+        }
 
     def propose(self, question: Question) -> Proposal:
         attribute = question.attribute

@@ -113,22 +113,26 @@ class Lexicon:
             return
         index = self._by_stem if stems[0] else self._by_word
         key = plain[0][:_LEAST_PIECE] if stems[0] else plain[0]
+        if len(plain) > 1 and not any(stems[:2]):
+            key = _pair(plain, 0)
         index.setdefault(key, []).append(phrase)
         if len(plain) == 1 and not phrase.is_whole_text:
             self._single.setdefault(plain[0], meaning)
 
-    def find(self, text: str) -> tuple[Mention, ...]:
-        """What is mentioned in `text`, in its order; phrases that say nothing are left out."""
+    def find(self, text: str, *, forgives: bool = True) -> tuple[Mention, ...]:
+        """What is mentioned in `text`, in its order; phrases that say nothing are left out. Unless
+        it `forgives`, only what is spelt rightly is found.
+        """
         found = words(text)
         mentions: list[Mention] = []
         at = 0
         while at < len(found):
-            here = self._at(found, at)
+            here = self._at(found, at, forgives)
             mentions += (one for one in here if one.meaning != self._ignored)
             at = here[-1].end if here else at + 1
         return tuple(mentions)
 
-    def _at(self, found: Sequence[str], at: int) -> list[Mention]:
+    def _at(self, found: Sequence[str], at: int, forgives: bool) -> list[Mention]:
         phrase = self._phrase_at(found, at)
         if phrase is not None:
             match = Match.STEM if any(phrase.stems) else Match.EXACT
@@ -142,6 +146,8 @@ class Lexicon:
         pieces = self.pieces(word)
         if pieces:
             return [Mention(self._single[one], one, Match.COMPOUND, at, at + 1) for one in pieces]
+        if not forgives:
+            return []
         for match, spelt in (
             (Match.LOST_LETTER, self._with_lost_letter(word)),
             (Match.CUT_SHORT, self._cut_short(word) if at == len(found) - 1 else None),
@@ -154,6 +160,7 @@ class Lexicon:
     def _phrase_at(self, found: Sequence[str], at: int) -> _Phrase | None:
         best: _Phrase | None = None
         candidates = (
+            *self._by_word.get(_pair(found, at), ()),
             *self._by_word.get(found[at], ()),
             *self._by_stem.get(found[at][:_LEAST_PIECE], ()),
         )
@@ -241,6 +248,11 @@ class Lexicon:
     def _only(self, candidates: Iterable[str]) -> str | None:
         found = list(candidates)
         return found[0] if len({self._single[one] for one in found}) == 1 else None
+
+
+def _pair(found: Sequence[str], at: int) -> str:
+    """The key of phrases by their first two words: many of a site's begin with CT."""
+    return " ".join(found[at : at + 2])
 
 
 def _reach(phrase: _Phrase) -> tuple[int, int, int]:

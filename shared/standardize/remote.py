@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ from shared.ports import Clock
 from shared.standardize.chain import vocabulary_of
 from shared.standardize.privacy import without_identifiers
 from shared.standardize.proposals import Evidence, Proposal, Question
+from shared.standardize.ranking import Ranking
 from shared.standardize.vocabulary import Vocabulary
 
 NOT_KNOWN: Final = "NOT_KNOWN"
@@ -36,6 +37,8 @@ NOT_INSTALLED, NO_CREDENTIALS = "not-installed", "no-credentials"
 _SUREST: Final = 0.9
 _MAX_ANSWER: Final = 10_000  # characters
 _MAX_PHRASE: Final = 64
+# Services refuse a closed list of more: of a longer one those terms are told that are likest.
+_MOST_TERMS: Final = 400
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 2.0
 _FAILURES_UNTIL_REST: Final = 3
@@ -136,12 +139,13 @@ class RemoteStandardizer:
     ) -> None:
         self.name, self.model, self._model, self._guard = name, model_name, model, guard
         self._attempts, self._site, self._pause = attempts, dict(site or {}), pause
+        self._rankings: dict[str, Ranking] = {}
 
     def propose(self, question: Question) -> Proposal:
         """Raises: ProviderFailedError; UnknownVocabularyError."""
         vocabulary = self._site.get(question.attribute) or vocabulary_of(question.attribute)
         safe = without_identifiers(question)
-        prompt = prompt_for(safe, vocabulary)
+        prompt = prompt_for(safe, self._terms_for(safe, vocabulary), vocabulary.name)
         for attempt in range(1, self._attempts + 1):
             self._guard.enter(self.name)
             try:
@@ -161,18 +165,28 @@ class RemoteStandardizer:
             return read_answer(answer, safe, vocabulary, self.name, self.model)
         raise AssertionError("the last attempt returns or raises")
 
+    def _terms_for(self, question: Question, vocabulary: Vocabulary) -> list[str]:
+        """Those that the answer may be: of a large vocabulary those that are likest to any text."""
+        modality = question.context.get("Modality", "").strip().upper()
+        terms = [
+            term.value
+            for term in vocabulary.terms.values()
+            if not term.is_retired and (not term.modalities or modality in (*term.modalities, ""))
+        ]
+        if len(terms) <= _MOST_TERMS:
+            return terms
+        ranking = self._rankings.get(question.attribute)
+        if ranking is None:
+            ranking = self._rankings[question.attribute] = Ranking(vocabulary)
+        texts = (question.raw_value, *question.context.values())
+        return ranking.shortlist(texts, modality, _MOST_TERMS)
 
-def prompt_for(question: Question, vocabulary: Vocabulary) -> Prompt:
+
+def prompt_for(question: Question, terms: Sequence[str], vocabulary: str) -> Prompt:
     """What a model is told. The question is one that may leave (`privacy.without_identifiers`)."""
-    modality = question.context.get("Modality", "").strip().upper()
-    terms = [
-        term.value
-        for term in vocabulary.terms.values()
-        if not term.is_retired and (not term.modalities or modality in (*term.modalities, ""))
-    ]
     data = {
         "attribute": question.attribute,
-        "vocabulary": vocabulary.name,
+        "vocabulary": vocabulary,
         "raw_value": question.raw_value,
         "context": dict(question.context),
     }

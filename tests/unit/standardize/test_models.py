@@ -16,8 +16,8 @@ from shared.adapters.cloud.gemini import GeminiModel
 from shared.errors import ProviderFailedError
 from shared.standardize.chain import Chain, Link, Policy, Verdict
 from shared.standardize.proposals import Question
-from shared.standardize.remote import Guard, Model, RemoteStandardizer, prompt_for, read_answer
-from shared.standardize.vocabulary import built_in
+from shared.standardize.remote import Guard, Model, RemoteStandardizer, read_answer
+from shared.standardize.vocabulary import built_in, read_site_vocabulary
 from tests.fakes import FakeClock
 from tests.unit.standardize import model_server as servers
 from tests.unit.standardize.model_server import Behaviour, ModelServer, model_server
@@ -263,8 +263,25 @@ class TestAnswers:
             return
         assert 0 <= found.confidence <= 0.9
 
-    def test_views_are_those_of_the_modality(self) -> None:
-        question = Question("ViewPosition", "", {"Modality": "MG"})
-        terms = prompt_for(question, built_in("ViewPosition")).schema["properties"]["value"]["enum"]
-        assert "MLO" in terms
-        assert "PA" not in terms
+
+class TestTheTermsThatAModelMayChoose:
+    def told(self, server: ModelServer) -> list[str]:
+        schema = json.loads(server.bodies[-1])["generationConfig"]["responseJsonSchema"]
+        return list(schema["properties"]["value"]["enum"])
+
+    def test_are_those_of_the_modality(self, server: ModelServer) -> None:
+        provider_of("vertex", server).propose(Question("ViewPosition", "", {"Modality": "MG"}))
+        assert "MLO" in self.told(server)
+        assert "PA" not in self.told(server)
+
+    def test_are_the_likest_of_a_vocabulary_that_is_too_large(self, server: ModelServer) -> None:
+        """A service refuses an enum of thousands; the right term has to be among those told."""
+        rows = [f"CT PROCEDURE {number}," for number in range(2_000)]
+        rows += ["MR KNEE LEFT,", "CT HEAD WITHOUT CONTRAST,CCT"]
+        site = read_site_vocabulary("procedures", "1", "\n".join(["term,synonyms", *rows]))
+        provider = provider_of("vertex", server, site={"StudyDescription": site})
+        context = {"Modality": "MR", "SeriesDescription": "genou gauche"}
+        provider.propose(Question("StudyDescription", "hatgerinc", context))
+        told = self.told(server)
+        assert told[0] == "MR KNEE LEFT"
+        assert len(told) == 401  # and "not known"
