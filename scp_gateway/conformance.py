@@ -37,8 +37,8 @@ _NOTE = """\
 Verification, storage commitment and storage are accepted unless a listener has `verification`,
 `storage_commitment` or `storage` switched off; those of Query/Retrieve where it has
 `query_retrieve`, that of Modality Worklist where it has `worklist`; private and unknown ones, for
-storage, where it has `accept_unknown_sop_classes`. Of the Transfer Syntaxes that are proposed, the first that is known is
-accepted.
+storage, where it has `accept_unknown_sop_classes`. Of the Transfer Syntaxes that are proposed, the
+first that is known is accepted.
 """
 
 
