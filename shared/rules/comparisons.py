@@ -174,8 +174,10 @@ def wildcard(pattern: str, *, ignore_case: bool = False) -> re.Pattern[str]:
     """The pattern of PS3.4 C.2.2.2.4: `*` any characters, none too; `?` exactly one.
 
     Only these two wild cards, and no two `*` in a row, so the search takes time in proportion to
-    the product of both lengths at worst.
+    the product of both lengths at worst. Raises: ValueError if the pattern is too long.
     """
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise ValueError(f"is longer than {MAX_PATTERN_LENGTH} characters")
     pieces = [re.escape(piece).replace(r"\?", ".") for piece in re.split(r"\*+", pattern)]
     # Possessive matching is not needed: each `.*?` is followed by a literal or the end, and an
     # atomic group keeps the first place where the literal fits, which is as good as any later.

@@ -19,7 +19,14 @@ from shared.rules.uids import sop_class_uids, transfer_syntax_uids
 STANDARD_TIME: Final = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)
 MAX_INSTANCES: Final = 1_000
 _VERDICTS: Final = {verdict.value: verdict for verdict in Verdict}
-_STATES: Final = {name: name for name in ("waiting", "complete", "timed out")}
+# By the names of the engine, and by those that `axiom studies` shows.
+_STATES: Final = {
+    "waiting": "waiting",
+    "collecting": "waiting",
+    "complete": "complete",
+    "timed out": "timed out",
+    "timed_out": "timed out",
+}
 
 
 # The rows of a crosswalk map that a test brings along: the values to match, and the outputs.

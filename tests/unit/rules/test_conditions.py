@@ -100,6 +100,14 @@ def test_a_negative_operator_holds_where_the_attribute_is_absent() -> None:
     assert holds('Modality not in ["CT"]')
 
 
+def test_a_pattern_has_a_thousand_characters_at_most() -> None:
+    """A wildcard costs its length times that of the text."""
+    for operator in ("wildcard", "regex"):
+        assert faults_of({"PatientID": {operator: "a" * 1000}}) == []
+        (fault,) = faults_of({"PatientID": {operator: "a" * 1001}})
+        assert "is longer than 1000 characters" in fault
+
+
 def test_a_wildcard_needs_the_whole_value_and_a_value() -> None:
     assert holds('SeriesDescription like "*"', {"SeriesDescription": "x"})
     assert not holds('SeriesDescription like "*"')

@@ -158,6 +158,15 @@ class TestRunner:
             "transfer_syntax": "'x' is no Transfer Syntax",
         }
 
+    @pytest.mark.parametrize("name", ["waiting", "collecting"])
+    def test_a_state_has_the_name_that_studies_show_too(self, name: str) -> None:
+        document = load(COOKBOOK / "R16-quiet-study.yaml")
+        (waits,) = (
+            one for one in document["tests"] if one["studies"]["quiet"]["state"] == "waiting"
+        )
+        waits["studies"]["quiet"]["state"] = name
+        assert all(result.passed for result in run_tests(parse_ruleset(document)))
+
     def test_a_missing_study_rule_is_a_difference(self) -> None:
         document = load(COOKBOOK / "R16-quiet-study.yaml")
         document["tests"][0]["studies"] = {"quite": {"state": "complete"}}
