@@ -134,10 +134,17 @@ class DimseReader:
                 [build_context(StudyRootMove)], within_s=entity.arrival_timeout_s
             ) as association:
                 last = MoveProgress(0, completed, failed)
-                for status, _ in association.send_c_move(
+                for status, said in association.send_c_move(
                     identifier, entity.move_destination or "", StudyRootMove
                 ):
-                    last = self._progress(status, "C-MOVE", completed, failed)
+                    self._check(status, "C-MOVE")
+                    if _COMPLETED in status:
+                        last = _progress(status, completed, failed)
+                    elif status.Status not in _PENDING:
+                        # The last response need not have numbers (PS3.7 9.1.4.1).
+                        lost = len(_uids(said, "FailedSOPInstanceUIDList"))
+                        asked = len(_uids(identifier, "SOPInstanceUID") or wanted.instances)
+                        last = MoveProgress(0, completed + asked - lost, failed + lost)
                     yield last
                 completed, failed = last.completed, last.failed
 
@@ -221,19 +228,12 @@ class DimseReader:
             elif status.Status != _SUCCESS:
                 raise self.failure_of(status, "C-FIND")
 
-    def _progress(self, status: Dataset, service: str, completed: int, failed: int) -> MoveProgress:
-        """How far it is, after `completed` and `failed` of earlier requests."""
+    def _check(self, status: Dataset, service: str) -> None:
+        """Raises: SourceUnavailableError and its kin for an answer that is a failure, or none."""
         if "Status" not in status:
             raise SourceUnavailableError(self._entity.name, f"no answer to {service}")
         if status.Status not in (*_PENDING, _SUCCESS, _WARNING, _CANCEL):
             raise self.failure_of(status, service)
-        return MoveProgress(
-            int(status.get("NumberOfRemainingSuboperations") or 0),
-            completed
-            + int(status.get("NumberOfCompletedSuboperations") or 0)
-            + int(status.get("NumberOfWarningSuboperations") or 0),
-            failed + int(status.get("NumberOfFailedSuboperations") or 0),
-        )
 
     def failure_of(self, status: Dataset, service: str) -> Exception:
         """What to raise for a final response that is no success."""
@@ -262,6 +262,7 @@ class DimseReader:
 
 _Find = Callable[[str, Mapping[str, str], Sequence[str]], list[Dataset]]
 
+_COMPLETED: Final = "NumberOfCompletedSuboperations"
 _NUMBERS: Final = ("NumberOfStudyRelatedInstances", "NumberOfStudyRelatedSeries")
 _STUDY_SHOWS: Final = ("StudyInstanceUID", "ModalitiesInStudy", *_NUMBERS)
 
@@ -307,7 +308,7 @@ class _Getting:
                 handlers=[(evt.EVT_C_STORE, self._take)],
             ) as association:
                 for status, _ in association.send_c_get(self._identifier, StudyRootGet):
-                    self._reader._progress(status, "C-GET", 0, 0)
+                    self._reader._check(status, "C-GET")
                     if self._stopped.is_set():
                         association.abort()
                         return
@@ -324,6 +325,24 @@ class _Getting:
         self._came.put(event.encoded_dataset(include_meta=True))
         self._taken.acquire()
         return 0xA700 if self._stopped.is_set() else _SUCCESS
+
+
+def _progress(status: Dataset, completed: int, failed: int) -> MoveProgress:
+    """How far it is, after `completed` and `failed` of earlier requests."""
+    return MoveProgress(
+        int(status.get("NumberOfRemainingSuboperations") or 0),
+        completed
+        + int(status.get(_COMPLETED) or 0)
+        + int(status.get("NumberOfWarningSuboperations") or 0),
+        failed + int(status.get("NumberOfFailedSuboperations") or 0),
+    )
+
+
+def _uids(identifier: Dataset | None, keyword: str) -> list[str]:
+    """The Values of a list of UIDs."""
+    listed = identifier.get(keyword) if identifier is not None else None
+    values = [listed] if isinstance(listed, str) else listed or ()
+    return [str(value) for value in values if value]
 
 
 def _identifiers(wanted: Retrieval) -> Iterator[Dataset]:

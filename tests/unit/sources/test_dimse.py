@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from shared.errors import (
 )
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
-from shared.ports import FoundStudy, Retrieval
+from shared.ports import FoundInstance, FoundStudy, Retrieval
 from tests.data import build
 from tests.embedded_system import System
 from tests.fakes import FakeClock, MemorySecrets
@@ -121,6 +122,15 @@ def scp() -> Iterator[Scp]:
     scp = Scp()
     yield scp
     scp.close()
+
+
+def answered(status: int, completed: int | None = None) -> Dataset:
+    """A response to C-MOVE, with a number or without."""
+    answer = Dataset()
+    answer.Status = status
+    if completed is not None:
+        answer.NumberOfCompletedSuboperations = completed
+    return answer
 
 
 def entity(port: int, **more: Any) -> DimseQrSource:
@@ -281,6 +291,42 @@ class TestBad:
             state = polled.poll()
         assert state["state"] == "failing"
         assert "1 Instances were sent and 0 arrived" in state["last_error"]
+
+    @pytest.mark.parametrize(
+        ("last", "lost", "counted"),
+        [
+            ((0x0000, None), [], (3, 0)),
+            ((0xB000, None), ["1.2"], (2, 1)),
+            ((0x0000, 1), [], (1, 0)),
+        ],
+    )
+    @pytest.mark.parametrize("is_whole", [True, False])
+    def test_it_counts_nothing_in_its_last_response(
+        self,
+        last: tuple[int, int | None],
+        lost: list[str],
+        counted: tuple[int, int],
+        is_whole: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Which it may (PS3.7 9.1.4.1): what it does not name as failed is on its way."""
+
+        class Silent:
+            def send_c_move(self, *_: object) -> Iterator[tuple[Dataset, Dataset | None]]:
+                yield answered(0xFF00), None
+                named = Dataset()
+                named.FailedSOPInstanceUIDList = lost
+                yield answered(*last), named if lost else None
+
+        @contextmanager
+        def associated(*_: object, **__: object) -> Iterator[Silent]:
+            yield Silent()
+
+        moving = reader(104, move_destination="AXIOM")
+        monkeypatch.setattr(moving, "associated", associated)
+        asked = tuple(FoundInstance(f"1.{n}", "1.9") for n in range(3))
+        *_, progress = moving.move(Retrieval("1", asked, is_whole=is_whole))
+        assert (progress.completed, progress.failed) == counted
 
     def test_it_gives_fewer_than_it_shows(self, scp: Scp, tmp_path: Path) -> None:
         scp.put("a", "b")
