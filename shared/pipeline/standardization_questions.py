@@ -11,7 +11,7 @@ from shared.dicom.header import Header
 from shared.dicom.values import as_text
 from shared.standardize.attributes import LOOKED_AT
 from shared.standardize.proposals import Question
-from shared.standardize.text import words
+from shared.standardize.text import spelled_without_umlauts, words
 
 _MAX_LENGTH: Final = 1_024  # of one text; a description of the Standard has 64 characters
 _MAX_WORDS: Final = 20_000
@@ -47,9 +47,13 @@ def identifying_words(header: Header) -> frozenset[str]:
 
 
 def _words(text: str) -> Iterator[str]:
-    yield from words(text[:_MAX_LENGTH])
-    # As it stands, too: MARIA-LUISE, O'NEIL and A12B are one word to others.
-    yield from ("".join(words(part)) for part in text[:_MAX_LENGTH].replace("^", " ").split())
+    # Müller is Mueller to others.
+    for spelt in {text[:_MAX_LENGTH], spelled_without_umlauts(text[:_MAX_LENGTH])}:
+        yield from words(spelt)
+        # As it stands, too: MARIA-LUISE, O'NEIL and A12B are one word to others.
+        yield from ("".join(words(part)) for part in spelt.replace("^", " ").split())
+        # Where names have no space between them.
+        yield from ("".join(words(group)) for group in spelt.split("=") if "^" in group)
 
 
 def _may_tell(tag: int, vr: str) -> bool:

@@ -42,13 +42,14 @@ def run(message: StandardizationRequested, ports: Ports) -> None:
     receipt = accepted.receipt
     try:
         with ports.objects.open(receipt.file.object_name) as reader:
-            header = apply_changes(header_of(receipt, reader), message.changes)
+            received = header_of(receipt, reader)
+            header = apply_changes(received, message.changes)
     except ObjectMissingError:
         if ports.documents.get(instance_records.COLLECTION, receipt.receipt_id) is None:
             raise
         # The message came again after all was done, and the file was deleted.
         return
-    answer = ports.standardizers.answer(message.standardizer, header, receipt)
+    answer = ports.standardizers.answer(message.standardizer, header, receipt, received)
     answered = replace(accepted, standardized=(*accepted.standardized, answer))
     ports.bus.publish([Outgoing(Topic.INSTANCE_ACCEPTED, encode(answered))])
 

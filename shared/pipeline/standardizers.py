@@ -69,8 +69,11 @@ class Standardizers:
         self._lock = threading.Lock()
         self._known: tuple[int, dict[str, _Compiled]] = (-1, {})
 
-    def answer(self, name: str, header: Header, receipt: Receipt) -> Standardized:
-        """What the standardizer says of an Instance: the same for all of its Series.
+    def answer(
+        self, name: str, header: Header, receipt: Receipt, received: Header | None = None
+    ) -> Standardized:
+        """What the standardizer says of an Instance: the same for all of its Series. `received` is
+        its header before rules changed it, if they did: what names somebody there leaves neither.
 
         One that is gone, or switched off, changes nothing. Raises: SeriesUnderDecisionError while
         a provider is asked about the Series; StorageUnavailableError.
@@ -83,7 +86,7 @@ class Standardizers:
         details: list[dict[str, Any]] = []
         waiting: list[str] = []
         for attribute in found.entity.attributes:
-            data = self._decision(found, attribute, header, receipt)
+            data = self._decision(found, attribute, header, receipt, received)
             if data["state"] == "held":
                 waiting.append(attribute)
             made = edits_for(data, found, header)
@@ -200,7 +203,12 @@ class Standardizers:
         return _Compiled(entity, chain, kept, links, longest_s)
 
     def _decision(
-        self, found: _Compiled, attribute: str, header: Header, receipt: Receipt
+        self,
+        found: _Compiled,
+        attribute: str,
+        header: Header,
+        receipt: Receipt,
+        received: Header | None,
     ) -> Mapping[str, Any]:
         from shared.pipeline.series_decisions import SeriesDecisions
         from shared.pipeline.site_synonyms import SiteSynonyms
@@ -223,7 +231,10 @@ class Standardizers:
             is_cached = decision is not None
         claim_s = 0.0
         if decision is None and found.chain.may_take_long:
-            question = replace(question, identifying=identifying_words(header))
+            identifying = identifying_words(header)
+            if received is not None:
+                identifying |= identifying_words(received)
+            question = replace(question, identifying=identifying)
             claim_s = found.longest_s + _MARGIN_S
 
         def decide() -> Decision:

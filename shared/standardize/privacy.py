@@ -17,23 +17,39 @@ from typing import Final
 
 from shared.standardize.attributes import LOOKED_AT
 from shared.standardize.proposals import Question
-from shared.standardize.text import fold, words
+from shared.standardize.text import fold, is_unspaced, spelled_without_umlauts, words
 from shared.standardize.vocabulary import BUILT_IN, built_in
 
 _LEAST_LETTERS: Final = 2
 _LEAST_DIGITS: Final = 3
 _LEAST_INSIDE: Final = 4  # letters of a name that are looked for inside a longer word
+_LEAST_UNSPACED: Final = 2  # the same in a script that has no spaces
+_MONTHS: Final = "|".join(
+    (
+        "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?",
+        "sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?",
+        "januar|jänner|februar|märz|maerz|mrz|mai|juni|juli|okt(?:ober)?|dez(?:ember)?",
+        "enero|ene|febrero|marzo|abril|abr|mayo|junio|julio|agosto|ago|septiembre|octubre",
+        "noviembre|diciembre|dic|gennaio|febbraio|aprile|maggio|giugno|giu|luglio|settembre",
+        "ottobre|ott|dicembre|janv(?:ier)?|f[eé]v(?:rier)?|mars|avr(?:il)?|juin|juil(?:let)?",
+        "ao[uû]t|septembre|octobre|novembre|déc(?:embre)?|decembre|janeiro|fevereiro|março",
+        "maio|junho|julho|setembro|outubro|dezembro|stycznia|lutego|marca|kwietnia|maja",
+        "czerwca|lipca|sierpnia|września|października|listopada|grudnia",
+    )
+)
 # Dates, times, UIDs, addresses, names as PN has them: whole, before words are looked at.
 _SHAPES: Final = re.compile(
-    r"""\S*@\S*                                         # e-mail
+    rf"""\S*@\S*                                         # e-mail
       | \b(?:https?|www)\S*
       | \S*\^\S*                                        # Family^Given
-      | \d+(?:\.\d+){3,}                                # UID, IP address
-      | \d{1,4}\s?[./\-]\s?\d{1,2}\s?[./\-]\s?\d{1,4}   # date
-      | \d{1,2}:\d{2}(?::\d{2})?                        # time
-      | \+\d[\d\s/()-]{5,}                              # telephone
+      | \d+(?:\.\d+){{3,}}                                # UID, IP address
+      | \d{{1,4}}\s?[./\-]\s?\d{{1,2}}\s?[./\-]\s?\d{{1,4}}   # date
+      | \b\d{{1,2}}(?:st|nd|rd|th)?[\s.\-]{{0,2}}(?:{_MONTHS})\b(?:[\s.,\-]{{0,2}}\d{{2,4}})?
+      | \b(?:{_MONTHS})[\s.\-]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?\s\d{{2,4}}\b)?
+      | \d{{1,2}}:\d{{2}}(?::\d{{2}})?                        # time
+      | \+\d[\d\s/()-]{{5,}}                              # telephone
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.IGNORECASE,
 )
 _TITLES: Final = frozenset(
     {
@@ -64,7 +80,9 @@ def clean(text: str, identifying: Iterable[str] = ()) -> str:
     inner = tuple(
         one
         for one in names
-        if len(one) >= _LEAST_INSIDE and one not in _known() and not one.isdigit()
+        if len(one) >= (_LEAST_UNSPACED if is_unspaced(one) else _LEAST_INSIDE)
+        and one not in _known()
+        and not one.isdigit()
     )
     text = _SHAPES.sub(" ", text)
     kept, end, after_title = [], 0, 0
@@ -92,12 +110,13 @@ def _identifies(
     whole = fold(token)
     if whole in _known() or all(part in _known() for part in parts):
         return False
-    joined = "".join(parts)
-    for word in (*parts, joined, whole):
+    others = words(spelled_without_umlauts(token))  # Müller is Mueller to others
+    joined = ("".join(parts), "".join(others))
+    for word in (*parts, *others, *joined, whole):
         least = _LEAST_DIGITS if word.isdigit() else _LEAST_LETTERS
         if len(word) >= least and word in names and word not in _known():
             return True
-    return any(name in joined for name in inner)
+    return any(name in one for name in inner for one in joined)
 
 
 @cache

@@ -20,7 +20,20 @@ _PLAIN = str.maketrans(
         "ð": "d",
     }
 )
-_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "AE", "Ö": "OE", "Ü": "UE"})
+_UMLAUTS = str.maketrans(
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "Ä": "AE",
+        "Ö": "OE",
+        "Ü": "UE",
+        "ø": "oe",
+        "å": "aa",
+        "Ø": "OE",
+        "Å": "AA",
+    }
+)
 _CAMEL = re.compile(r"(?<=[a-zà-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 _DOTTED = re.compile(r"(?<![^\W_])(?:[^\W\d_]\.){2,}(?:[^\W\d_](?![^\W_]))?")
 _SPACED = re.compile(r"(?<!\S)(?:[^\W\d_] ){3,}[^\W\d_](?!\S)")
@@ -37,8 +50,8 @@ def fold(text: str) -> str:
 
 
 def spelled_without_umlauts(text: str) -> str:
-    """`text` with ae, oe and ue for the umlauts."""
-    return text.translate(_UMLAUTS)
+    """`text` with ae, oe and ue for the umlauts, and aa for the a with a ring."""
+    return unicodedata.normalize("NFC", text).translate(_UMLAUTS)
 
 
 @lru_cache(maxsize=8192)

@@ -15,7 +15,7 @@ from tests.unit.operating import System
 from tests.unit.rules.whole_system import part10
 
 STANDARDIZER: dict[str, Any] = {"name": "body-parts", "attributes": ["BodyPartExamined"]}
-ROUTES = {
+ROUTES: dict[str, Any] = {
     "name": "routes",
     "execution_mode": "ALL_MATCHES",
     "rules": [

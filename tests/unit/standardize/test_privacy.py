@@ -85,6 +85,35 @@ class TestWhatLeaves:
     def test_keeps_what_was_examined(self, text: str, left: str) -> None:
         assert clean(text) == left
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("3 Feb 1961", "03FEB61", "Feb 3rd, 1961", "March 3", "3. März 1961", "12 września"),
+            *("1961-02-03", "3/2/61"),
+        ],
+    )
+    def test_has_no_date(self, text: str) -> None:
+        assert clean(f"knee {text} left") == "knee left"
+
+    @pytest.mark.parametrize("text", ["3 MARKERS", "2 DECUBITUS", "4 SEPTAL", "T2 MAG 3D"])
+    def test_keeps_words_that_begin_like_a_month(self, text: str) -> None:
+        assert clean(text) == text
+
+    @pytest.mark.parametrize(
+        ("name", "typed"),
+        [
+            ("Müller^Jürgen", "Mueller JUERGEN"),
+            ("Mueller^Juergen", "Müller Jürgen"),
+            ("Østergård^Bjørn", "Oestergaard Bjoern"),
+            ("Strauß^Zoë", "STRAUSS zoe"),
+            ("Yamada^Tarou=山田^太郎", "山田太郎 山田様 yamada"),
+            ("Li^Xu=李^旭", "李旭 xu"),
+        ],
+    )
+    def test_has_no_name_in_another_spelling(self, name: str, typed: str) -> None:
+        header = sample_header({"PatientName": name, "SpecificCharacterSet": "ISO_IR 192"})
+        assert clean(f"knee {typed} sag", identifying_words(header)) == "knee sag"
+
     def test_keeps_a_body_part_that_is_a_name_too(self) -> None:
         """Mr Hand has a hand: the word tells what was examined."""
         assert clean("MR hand", {"hand", "peter"}) == "MR hand"

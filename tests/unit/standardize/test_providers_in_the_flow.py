@@ -27,7 +27,7 @@ from tests.unit.standardize.model_server import (
     service_account,
     spoken,
 )
-from tests.unit.standardize.site import configure, delivered, image, send
+from tests.unit.standardize.site import ROUTES, configure, delivered, image, send
 
 # What the embedded provider does not know.
 UNKNOWN: dict[str, Any] = {"BodyPartExamined": "XQZ", "SeriesDescription": "hatgerinc"}
@@ -112,6 +112,19 @@ class TestTheChain:
         assert "hatgerinc" in body
         fields = str(server.headers[0]) + server.paths[0]
         assert "canary" not in fields.casefold()
+
+    def test_tells_nobody_whom_a_rule_has_renamed(
+        self, system: System, server: ModelServer, provider: dict[str, Any]
+    ) -> None:
+        """A rule that takes the name away takes it out of the name alone."""
+        rename = {"type": "set", "tag": "PatientName", "value": "Anonymous"}
+        rule = {**ROUTES["rules"][0], "actions": [rename, *ROUTES["rules"][0]["actions"]]}
+        configure(system, chain(provider), {**ROUTES, "rules": [rule, *ROUTES["rules"][1:]]})
+        text = "hatgerinc CANARY"
+        send(system, image(PatientName="Canary^J", BodyPartExamined="XQZ", SeriesDescription=text))
+        (body,) = server.bodies
+        assert "hatgerinc" in body
+        assert "canary" not in body.casefold()
 
     @pytest.mark.parametrize("behaviour", [servers.refusing(429), servers.stopped_for_safety])
     @pytest.mark.parametrize("policy", ["unchanged", "hold"])
