@@ -288,9 +288,11 @@ def _crosswalk(fields: Fields, known: Known) -> Action:
         if reason := check_target(target):
             fields.faults.add(path, reason)
         outputs.append((target, column))
-    for key, given in (("match", match), ("set", outputs)):
-        if not given:
-            fields.fault(key, "is missing or empty")
+    if not match:
+        hint = "" if outline else "or put the map's `crosswalk_maps` into the same file"
+        fields.fault("match", "is missing or empty", hint)
+    if not outputs:
+        fields.fault("set", "is missing or empty")
     on_miss = fields.choice("on_miss", {miss.value: miss for miss in Miss}, "keep")
     return Crosswalk(name, tuple(match), tuple(outputs), on_miss)
 

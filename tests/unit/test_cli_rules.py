@@ -128,6 +128,52 @@ class TestRulesValidate:
         assert axiom("config", "export") == before
 
 
+class TestAConfigurationWithMoreThanRulesets:
+    """Rules may name schedules and crosswalk maps; what stands in the same file is there."""
+
+    @pytest.fixture
+    def whole(self, tmp_path: Path) -> Path:
+        action = {"type": "crosswalk", "map": "mrn", "set": {"PatientID": "new"}}
+        rule = {"name": "r", "schedule": "nights", "actions": [action], "destinations": ["c"]}
+        test = {
+            "attributes": {"PatientID": "1"},
+            "facts": {"received_at": "2026-01-07T23:00:00Z"},
+            "crosswalk": {"mrn": [{"match": {"old": "1"}, "row": {"new": "M1"}}]},
+            "expect": {"destinations": ["c"], "changes": {"PatientID": "M1"}},
+        }
+        mrn = {
+            "name": "mrn",
+            "source": "numbers",
+            "match": [{"column": "old", "attribute": "PatientID"}],
+            "outputs": [{"column": "new"}],
+        }
+        document = {
+            "destinations": [{"name": name, "type": "filesystem", "path": name} for name in "ac"],
+            "schedules": [{"name": "nights", "start": "22:00", "end": "06:00", "timezone": "UTC"}],
+            "crosswalk_sources": [{"name": "numbers", "type": "csv", "path": "numbers.csv"}],
+            "crosswalk_maps": [mrn],
+            "rulesets": [{"name": "night", "rules": [rule], "tests": [test]}],
+        }
+        file = tmp_path / "whole.yaml"
+        file.write_text(yaml.safe_dump(document))
+        return file
+
+    def test_can_be_tested(self, axiom: Axiom, whole: Path) -> None:
+        assert axiom("rules", "test", whole, "--json")["passed"] == 1
+
+    def test_can_be_validated_before_any_of_it_is_applied(
+        self, axiom: Axiom, site: Path, whole: Path
+    ) -> None:
+        before = axiom("config", "export")
+        assert axiom("rules", "validate", "--alone", whole, "--json") == {"valid": ["night"]}
+        assert axiom("rules", "validate", whole, "--json") == {"valid": ["night"]}
+        assert axiom("config", "export") == before
+        whole.write_text(whole.read_text().replace("schedule: nights", "schedule: night"))
+        told = axiom("rules", "validate", whole, "--json", status=1)
+        (fault,) = told["error"]["faults"]
+        assert fault["path"] == "rulesets[0].rules[0].schedule"
+
+
 class TestRulesDryRun:
     def test_shows_what_differs(
         self, axiom: Axiom, site: Path, candidate: Path, dicom: Path

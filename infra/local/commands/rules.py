@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -49,8 +49,8 @@ def test(paths: Sequence[Path], as_json: bool) -> int:
     terminal = Terminal(as_json)
     results = [
         result
-        for file in _files(paths or [COOKBOOK])
-        for document in _rulesets(file)
+        for file in map(_read, _files(paths or [COOKBOOK]))
+        for document in file.rulesets
         for result in _run_tests(file, document)
     ]
     failed = [result for result in results if not result["passed"]]
@@ -81,12 +81,19 @@ def validate(files: Sequence[Path], alone: bool, as_json: bool) -> None:
     if not alone and api is None and read_environment().home.exists():
         configuration = open_ports().configuration
     names = []
-    for file in files:
-        for document in _rulesets(file):
+    for file in map(_read, files):
+        if file.configuration and (api or configuration):
+            if api is not None:
+                api.apply(file.configuration, dry_run=True)
+            elif configuration is not None:
+                configuration.apply(file.configuration, by=principal(), dry_run=True)
+            names += [str(document["name"]) for document in file.rulesets]
+            continue
+        for document in file.rulesets:
             if api is not None:
                 api.validate_ruleset(document)
             elif configuration is None:
-                check_ruleset(document, study_rules=True)
+                check_ruleset(document, study_rules=True, **file.known())
             else:
                 configuration.validate("rulesets", document)
             names.append(str(document["name"]))
@@ -118,7 +125,7 @@ def dry_run(
     from shared.pipeline.audit import AuditLog
 
     terminal = Terminal(as_json)
-    (document,) = _only_one(file, _rulesets(file))
+    document = _only_one(_read(file))
     if sum(one is not None for one in (dicom, dump, last)) != 1:
         raise click.UsageError("Give one of --dicom, --dump and --last.")
     report: Mapping[str, Any]
@@ -245,7 +252,26 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _rulesets(file: Path) -> list[Mapping[str, Any]]:
+class _File(NamedTuple):
+    """A file of rulesets; `configuration` is all of it if it is one, else empty."""
+
+    path: Path
+    rulesets: list[Mapping[str, Any]]
+    configuration: Mapping[str, Any]
+
+    def known(self) -> dict[str, Any]:
+        """What its rulesets may name of the file itself, as `parse_ruleset` takes it."""
+        from shared.config.crosswalks import outlines
+        from shared.config.schedules import readable
+
+        has_maps = "crosswalk_maps" in self.configuration
+        return {
+            "schedules": readable(self.configuration),
+            "crosswalks": outlines(self.configuration) if has_maps else None,
+        }
+
+
+def _read(file: Path) -> _File:
     from infra.local.documents import read_configuration
     from shared.config.entities import Configuration
     from shared.errors import Fault, InvalidConfigurationError
@@ -264,24 +290,24 @@ def _rulesets(file: Path) -> list[Mapping[str, Any]]:
         ]
         if faults:
             raise InvalidConfigurationError(*faults)
-        return [one if isinstance(one, Mapping) else {} for one in rulesets]
-    return [document]
+        return _File(file, [one if isinstance(one, Mapping) else {} for one in rulesets], document)
+    return _File(file, [document], {})
 
 
-def _only_one(file: Path, documents: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if len(documents) != 1:
-        raise CommandFailedError(f"{file} has {len(documents)} rulesets, one is wanted")
-    return documents
+def _only_one(file: _File) -> Mapping[str, Any]:
+    if len(file.rulesets) != 1:
+        raise CommandFailedError(f"{file.path} has {len(file.rulesets)} rulesets, one is wanted")
+    return file.rulesets[0]
 
 
-def _run_tests(file: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _run_tests(file: _File, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     from shared.errors import InvalidConfigurationError
     from shared.rules import parse_ruleset
     from shared.rules.selftest import run_tests
 
-    about: dict[str, Any] = {"file": str(file), "ruleset": str(document.get("name", ""))}
+    about: dict[str, Any] = {"file": str(file.path), "ruleset": str(document.get("name", ""))}
     try:
-        results = run_tests(parse_ruleset(document))
+        results = run_tests(parse_ruleset(document, **file.known()))
     except InvalidConfigurationError as error:
         faults = [str(fault) for fault in error.faults]
         return [{**about, "test": "(is a ruleset)", "passed": False, "differences": faults}]
