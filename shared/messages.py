@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 from msgspec import Struct, field
 
+from shared.dicom.body_elements import BodyElement
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
 from shared.errors import Category, MalformedMessageError
@@ -61,6 +62,8 @@ class ReceivedFile(Struct, frozen=True):
     body_offset: int
     # Equal for files that differ in File Meta Information or padding alone; "" until it is checked.
     data_set_mark: str = ""
+    # What the Body holds beside Pixel Data; empty until it is checked.
+    beside_pixels: tuple[BodyElement, ...] = ()
 
 
 class Source(Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from shared.dicom import dictionary
+from shared.dicom.body_elements import is_of_body, leaving_out
 from shared.dicom.changes import Change
 from shared.dicom.character_sets import (
     DEFAULT,
@@ -207,6 +208,14 @@ class HeaderEdit:
         except BaseException:
             self._take_back(count)
             raise
+
+    def leave_out(self, tag: int, *, by: str) -> None:
+        """Have a Data Element of the Body left out, which is not this Header's to do: whoever sends
+        the Body does it (`OutgoingInstance`).
+        """
+        change = leaving_out(tag, by=by)
+        if all(other.path != change.path for other in self._changes):
+            self._changes.append(change)
 
     def append_item(
         self, path: AttributePath | str, elements: Iterable[bytes], *, by: str
@@ -516,6 +525,8 @@ class HeaderEdit:
         return True
 
     def _replay(self, change: Change, old: bytes | None, new: bytes | None) -> None:
+        if is_of_body(change):
+            return
         path = AttributePath.parse(change.path)
         replace_at(self._level(path), path.steps, old, new, change.position)
         self._result = None

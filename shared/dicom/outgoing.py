@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from shared.dicom.body_elements import BodyElement, kept_ranges, without
 from shared.dicom.header import Header, read_header
 from shared.dicom.spooling import TemporaryFile, deflate, inflate, skip
 from shared.errors import TruncatedInstanceError
@@ -80,6 +81,8 @@ class OutgoingInstance:
     is_syntax_decided: bool = False
     # The Body where it is not the received file's, inflated: that of a transcoded Instance.
     new_body: tuple[Part, ...] | None = None
+    # Data Elements of the received Body that do not leave.
+    left_out: tuple[BodyElement, ...] = ()
 
     @property
     def sop_class_uid(self) -> str:
@@ -134,8 +137,8 @@ class OutgoingInstance:
     def _body(self) -> tuple[Part, ...]:
         if self.new_body is not None:
             return self.new_body
-        size = self.reader.size - self.body_offset
-        return (FileRange(self.reader, self.body_offset, size),)
+        kept = kept_ranges(self.body_offset, self.reader.size, self.left_out)
+        return tuple(FileRange(self.reader, offset, length) for offset, length in kept)
 
     @cached_property
     def _deflated(self) -> FileRange:
@@ -156,11 +159,12 @@ def chunks(parts: Iterable[Part]) -> Iterator[bytes]:
 
 
 def inflated_body(instance: OutgoingInstance) -> Iterator[bytes]:
-    """The Body of a received file whose data set is deflated.
+    """The Body of a received file whose data set is deflated, as it is to leave.
 
     Raises: TruncatedInstanceError, MalformedHeaderError, InstanceTooLargeError.
     """
     # Editing may have changed the length of the File Meta, so it is looked up as received.
     start = read_header(instance.reader).meta_end
     stream = FileRange(instance.reader, start, instance.reader.size - start)
-    return skip(inflate(stream.chunks()), instance.body_offset - start)
+    body = skip(inflate(stream.chunks()), instance.body_offset - start)
+    return without(body, instance.body_offset, instance.left_out)

@@ -122,6 +122,7 @@ class _Transcoding:
             is_implicit_vr=target == IMPLICIT_VR_LITTLE_ENDIAN,
             is_little_endian=target != EXPLICIT_VR_BIG_ENDIAN,
         )
+        self._left_out = {element.tag for element in instance.left_out}
         self._reader: _Reader = instance.reader
         self._offset = instance.body_offset
         if header.is_deflated:
@@ -191,7 +192,8 @@ class _Transcoding:
             element = self._element(start, position)
             if element.end > self._reader.size:
                 raise _ImpossibleError("Pixel Data, or what follows it, is cut short")
-            yield element
+            if element.tag not in self._left_out:
+                yield element
             position, last = element.end, start.tag
 
     def _element(self, start: ElementStart, position: int) -> _BodyElement:

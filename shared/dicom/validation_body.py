@@ -10,9 +10,10 @@ import struct
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from shared.dicom import validation_findings as kinds
+from shared.dicom.body_elements import BodyElement
 from shared.dicom.data_set import looks_like_vr
 from shared.dicom.header import Header
 from shared.dicom.paths import format_tag
@@ -31,6 +32,8 @@ from shared.ports import ObjectReader
 
 # Whole slide images have some 100 000 fragments; a Body that is all Items is an attack.
 MAX_ITEMS = 1_000_000
+# Each is told to every later stage.
+MAX_BESIDE_PIXELS = 1000
 _MAX_DEPTH = 64
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -115,6 +118,8 @@ class Seen(Struct):
     # Where Data Set Trailing Padding begins that reaches to the end of the file; not of a deflated
     # one.
     padding_start: int | None = None
+    # What stands in the Body beside Pixel Data and padding.
+    beside_pixels: list[BodyElement] = field(default_factory=list)
 
 
 def body_findings(header: Header, reader: ObjectReader, seen: Seen) -> Iterator[Finding]:
@@ -125,7 +130,7 @@ def body_findings(header: Header, reader: ObjectReader, seen: Seen) -> Iterator[
         return
     source = InflatingSource(reader, header.meta_end)
     source.skip(header.body_offset - header.meta_end)
-    yield from _Walk(header, source, Seen()).findings()
+    yield from _Walk(header, source, Seen(beside_pixels=seen.beside_pixels)).findings()
     while source.skip(1 << 30):
         pass
     if source.fault:
@@ -146,7 +151,7 @@ class _Walk:
         self._image = Image.of(header)
 
     def findings(self) -> Iterator[Finding]:
-        header, source = self._header, self._source
+        header, source, beside = self._header, self._source, self._seen.beside_pixels
         has_pixels = False
         previous_tag = 0
         for _ in range(MAX_ITEMS):
@@ -165,6 +170,13 @@ class _Walk:
                 is_whole = yield from self._pixel_element(start)
             else:
                 is_whole = yield from self._other_element(start)
+                if start.tag != DATA_SET_TRAILING_PADDING:
+                    beside.append(BodyElement(start.tag, at, source.position))
+                if len(beside) > MAX_BESIDE_PIXELS:
+                    yield kinds.TOO_MANY_ITEMS(
+                        "", f"more than {MAX_BESIDE_PIXELS} Data Elements beside Pixel Data"
+                    )
+                    return
             if not is_whole:
                 return
             if start.tag == DATA_SET_TRAILING_PADDING and source.at_end():

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from shared import crash_points, metrics, tracing
 from shared.config.entities import OnConflict
 from shared.dicom import original_attributes
+from shared.dicom.body_elements import left_out
 from shared.dicom.changes import Change
 from shared.dicom.edit import apply_changes
 from shared.dicom.header import Header
@@ -59,6 +60,11 @@ def steps(message: DeliveryRequested, ports: Ports) -> Iterator[bool]:
     the claim has to be durable, and True when others may join its request. Closed there, it gives
     the claim up.
     """
+    with ports.destinations.turn(message.destination):
+        yield from _steps(message, ports)
+
+
+def _steps(message: DeliveryRequested, ports: Ports) -> Iterator[bool]:
     receipt = message.receipt
     tracing.note("axiom.destination", message.destination)
     key = delivery_key(receipt.receipt_id, message.destination)
@@ -216,6 +222,7 @@ def _outgoing(
         replaces=replaces,
         earlier_answer=claim.earlier_answer,
         is_syntax_decided=message.transcoding is not None,
+        left_out=left_out(receipt.file.beside_pixels, message.changes),
     )
 
 

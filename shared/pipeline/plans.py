@@ -45,6 +45,7 @@ def facts_of(receipt: Receipt, *, returned: bool = False, released: bool = False
         transfer_syntax_uid=receipt.transfer_syntax_uid,
         sop_class_uid=receipt.sop_class_uid,
         size=receipt.file.size,
+        beside_pixels=frozenset(each.tag for each in receipt.file.beside_pixels),
         received_at=receipt.received_at,
         returned=returned,
         released=released,

@@ -52,7 +52,8 @@ def run(message: InstanceReceived, ports: Ports) -> None:
 def _marked(receipt: Receipt, header: Header, reader: ObjectReader, seen: Seen) -> Receipt:
     file = receipt.file
     mark = data_set_mark(header, reader, file_crc32c=file.crc32c, padding_start=seen.padding_start)
-    return replace(receipt, file=replace(file, data_set_mark=mark))
+    checked = replace(file, data_set_mark=mark, beside_pixels=tuple(seen.beside_pixels))
+    return replace(receipt, file=checked)
 
 
 def _count(receipt: Receipt, outcome: str, ports: Ports) -> None:

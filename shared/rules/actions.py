@@ -73,6 +73,7 @@ class Work(Struct):
 
     def values(self, path: AttributePath) -> tuple[Value, ...] | None:
         """The present Values; a Sequence has none to work on."""
+        self._check_readable(path)
         try:
             return self.edit.values(path)
         except ValueError:
@@ -81,6 +82,7 @@ class Work(Struct):
     def set(self, path: AttributePath, values: Sequence[Value], vr: str | None = None) -> None:
         if is_indispensable(path) and not any(values):
             raise ActionError(f"{path}: {WHY_INDISPENSABLE}")
+        self._check_readable(path)
         try:
             self.edit.set(path, values, vr=vr, by=self.by)
         except InvalidEditError as error:
@@ -89,6 +91,9 @@ class Work(Struct):
     def delete(self, paths: Iterable[AttributePath]) -> None:
         """Delete them all at once; absent ones are no error."""
         paths = list(paths)
+        if self.facts.beside_pixels:
+            for path in paths:
+                self._leave_out(path)
         for path in paths:
             if is_indispensable(path) and self.values(path):
                 raise ActionError(f"{path}: {WHY_INDISPENSABLE}")
@@ -96,6 +101,23 @@ class Work(Struct):
             self.edit.delete_all(paths, by=self.by)
         except InvalidEditError as error:
             raise ActionError(str(error)) from None
+
+    def _leave_out(self, path: AttributePath) -> None:
+        """Delete an Attribute of the Body; others are no error."""
+        if len(path.steps) > 1:
+            self._check_readable(path)
+        tag, beside = path.steps[0].tag, self.facts.beside_pixels
+        if not path.steps[0].creator:
+            if tag in beside:
+                self.edit.leave_out(tag, by=self.by)
+        elif path not in self.edit and any(other >> 16 == tag >> 16 for other in beside):
+            # Which block is the creator's stands in the Body, too.
+            raise ActionError(f"{path} may belong to the Body: name it by its tag")
+
+    def _check_readable(self, path: AttributePath) -> None:
+        first = path.steps[0]
+        if first.tag in self.facts.beside_pixels and not first.creator:
+            raise ActionError(f"{path} belongs to the Body: it can only be deleted, and as a whole")
 
     def render(self, template: Template) -> str:
         try:
@@ -195,7 +217,9 @@ class DeleteSelected(Struct, frozen=True):
     selection: Selection
 
     def apply(self, work: Work) -> None:
-        work.delete(work.selected(self.selection))
+        beside = map(AttributePath.of_tag, sorted(work.facts.beside_pixels))
+        in_body = [path for path in beside if self.selection.includes(path, "UN")]
+        work.delete([*work.selected(self.selection), *in_body])
 
 
 class KeepOnly(Struct, frozen=True):
@@ -207,9 +231,10 @@ class KeepOnly(Struct, frozen=True):
     tags: frozenset[int]
 
     def apply(self, work: Work) -> None:
+        beside = map(AttributePath.of_tag, sorted(work.facts.beside_pixels))
         work.delete(
             path
-            for path in work.edit.paths()
+            for path in (*work.edit.paths(), *beside)
             if len(path.steps) == 1 and not self._keeps(path.last.tag)
         )
 

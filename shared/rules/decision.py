@@ -32,6 +32,8 @@ class Facts(Struct, frozen=True):
     # for if the caller can ask (`asks`); else `standardize` changes nothing.
     standardized: Mapping[str, Standardized] = field(default_factory=dict)
     asks: bool = False
+    # Tags of the Body beside Pixel Data: they can be deleted, but not be read.
+    beside_pixels: frozenset[int] = frozenset()
 
 
 class Verdict(StrEnum):

@@ -82,8 +82,10 @@ def padded(text: str, padding: bytes = b" ") -> bytes:
     return value + padding * (len(value) % 2)
 
 
-def small_instance(builder: Builder, *extra: bytes, pixels: bytes = b"\1\2\3\4") -> bytes:
-    """UIDs, a name, then `extra`, then Pixel Data."""
+def small_instance(
+    builder: Builder, *extra: bytes, pixels: bytes = b"\1\2\3\4", after: bytes = b""
+) -> bytes:
+    """UIDs, a name, then `extra`, then Pixel Data, then `after`."""
     return builder.file(
         builder.element(0x00080016, "UI", padded(SOP_CLASS_UID, b"\0")),
         builder.element(0x00080018, "UI", padded(SOP_INSTANCE_UID, b"\0")),
@@ -92,6 +94,7 @@ def small_instance(builder: Builder, *extra: bytes, pixels: bytes = b"\1\2\3\4")
         builder.element(0x00100020, "LO", b"ID42"),
         *extra,
         builder.element(0x7FE00010, "OW", pixels),
+        after,
     )
 
 

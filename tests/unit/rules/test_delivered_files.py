@@ -17,6 +17,7 @@ import msgspec
 import pydicom
 import pytest
 
+from shared.dicom.body_elements import is_of_body
 from shared.dicom.edit import apply_changes, revert_changes
 from shared.dicom.header import Header
 from shared.dicom.paths import AttributePath
@@ -103,7 +104,12 @@ def test_the_recorded_changes_make_the_one_of_the_other(arrived: list[Arrived]) 
         assert revert_changes(delivered, one.plan.changes).data == received.data, one.name
         if not received.is_deflated:
             body = one.received[received.body_offset :]
-            assert one.delivered[delivered.body_offset :] == body, one.name
+            left = one.delivered[delivered.body_offset :]
+            if any(map(is_of_body, one.plan.changes)):
+                assert len(left) < len(body), one.name
+                assert body.startswith(left), one.name
+            else:
+                assert left == body, one.name
 
 
 def test_no_byte_outside_the_changed_elements_and_group_lengths_differs(
