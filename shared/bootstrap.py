@@ -32,6 +32,7 @@ from shared.pipeline.reconcile import Inventory
 from shared.pipeline.rulebook import RuleBook
 from shared.pipeline.shadow import ShadowLog
 from shared.pipeline.standardizers import ProviderFactory, Standardizers
+from shared.pipeline.turns import Turns
 from shared.ports import (
     Clock,
     DocumentStore,
@@ -359,6 +360,7 @@ def _wired(
             clock,
             # Who pushes waits for the answer; a queue of our own has a lane for each destination.
             longest_wait_s=_LONGEST_TURN_S if queue is None else math.inf,
+            turns=Turns(clock, longest_wait_s=_LONGEST_TURN_S) if queue is None else None,
         ),
         crosswalks=crosswalks,
         exceptions=exceptions,

@@ -339,7 +339,7 @@ class InvalidConfigurationError(PermanentError):
 
     code = "invalid-configuration"
     category = Category.CONFIGURATION
-    hint = "Mend every fault named; nothing was changed."
+    hint = "Mend every fault named: with one of them nothing is applied."
 
     def __init__(self, *faults: Fault) -> None:
         super().__init__(*faults)
@@ -430,6 +430,13 @@ class DestinationUnavailableError(TransientError):
     hint = "Delivery goes on by itself once the destination answers again."
     template = "{}: {}"
     may_be_stored = True
+
+
+class DestinationBusyError(DestinationUnavailableError):
+    """It is not asked now: others have their turn, or it just took nothing. args: as above."""
+
+    code = "destination-busy"
+    may_be_stored = False
 
 
 class DestinationRefusedError(PermanentError):

@@ -98,7 +98,12 @@ def delivery(
         order=int(known.data.get("order", 0)) + 1 if known else 1,
         transcoding=transcoding,
     )
-    return Outgoing(Topic.DELIVERY_REQUESTED, encode(message), lane=destination)
+    return Outgoing(
+        Topic.DELIVERY_REQUESTED,
+        encode(message),
+        lane=destination,
+        high_priority=bool(instance and instance.data["high_priority"]),
+    )
 
 
 def planned_changes(instance: Mapping[str, Any], destination: str) -> tuple[Change, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.dicom.outgoing import OutgoingInstance
 from shared.dicom.transfer_syntaxes import NATIVE
-from shared.errors import CannotTranscodeError, DestinationUnavailableError
+from shared.errors import CannotTranscodeError, DestinationBusyError
 from shared.ports import BatchingDestination, Clock, Destination, PendingDelivery
 from shared.rates import TokenBuckets
 
@@ -92,7 +92,7 @@ class _OnTerms:
             return instance
 
     def _await_turn(self, instance: OutgoingInstance) -> None:
-        """Raises: DestinationUnavailableError, which says when to come again."""
+        """Raises: DestinationBusyError, which says when to come again."""
         entity, wait_s = self._entity, 0.0
         wanted = []
         if entity.rate_limit_bytes_per_s:
@@ -111,9 +111,9 @@ class _OnTerms:
             if self._closed.is_set():
                 raise self._later(0.0)
 
-    def _later(self, wait_s: float) -> DestinationUnavailableError:
-        error = DestinationUnavailableError(self._entity.name, "more than its rate limit is wanted")
-        error.retry_after_s, error.may_be_stored = wait_s, False
+    def _later(self, wait_s: float) -> DestinationBusyError:
+        error = DestinationBusyError(self._entity.name, "more than its rate limit is wanted")
+        error.retry_after_s = wait_s
         return error
 
 

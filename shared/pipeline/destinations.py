@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from shared.config.entities import AnyDestination as DestinationEntity
 from shared.config.entities import GroupDestination, SingleDestination
@@ -12,6 +13,7 @@ from shared.config.service import ConfigurationService
 from shared.errors import DestinationMisconfiguredError
 from shared.pipeline.destination_group import DestinationGroup
 from shared.pipeline.destination_terms import on_its_terms
+from shared.pipeline.turns import Turns
 from shared.ports import Clock, Destination
 
 
@@ -25,12 +27,14 @@ class DestinationPool:
         clock: Clock,
         *,
         longest_wait_s: float = math.inf,
+        turns: Turns | None = None,
     ) -> None:
         """`create` builds all of them but groups. Nobody waits longer than `longest_wait_s` for the
-        turn that the rate limit of a destination gives.
+        turn that the rate limit of a destination gives. Without `turns` the queue sees to it how
+        many are delivered at once.
         """
         self._configuration, self._create, self._clock = configuration, create, clock
-        self._longest_wait_s = longest_wait_s
+        self._longest_wait_s, self._turns = longest_wait_s, turns
         self._lock = threading.Lock()
         self._built: dict[str, tuple[DestinationEntity, Destination]] = {}
 
@@ -75,6 +79,15 @@ class DestinationPool:
         if entity is None:
             raise DestinationMisconfiguredError(name, "there is no destination of this name")
         return entity
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """To be taken before anything is done to deliver there, and kept meanwhile.
+
+        Raises, when it is entered: DestinationBusyError.
+        """
+        if self._turns is None:
+            return nullcontext()
+        return self._turns.turn(name, at_once=self.max_concurrency(name))
 
     def max_concurrency(self, name: str) -> int:
         """How many deliveries may run to it at once; 1 for one that is not configured."""

@@ -27,7 +27,7 @@ from shared.errors import (
     PermanentError,
     WrongStateError,
 )
-from shared.messages import Receipt
+from shared.messages import Receipt, Topic
 from shared.pipeline import instance_actions, jobs
 from tests.data import build
 from tests.unit.operating import System, running_system
@@ -107,6 +107,17 @@ class TestARetry:
         assert post(client, f"exceptions/{entry['id']}/retry")["status"] == "retried"
         system.pump()
         assert system.delivery(receipt)["state"] == "delivered"
+
+    def test_of_what_is_urgent_is_urgent(self, system: System) -> None:
+        urgent = {"type": "set_priority", "priority": "high"}
+        every = {"name": "every", "actions": [urgent], "storage_backends": ["pacs"]}
+        ruleset = {"name": "all", "execution_mode": "ALL_MATCHES", "rules": [every]}
+        system.ports.configuration.create("rulesets", ruleset, by="test")
+        refused(system)
+        (entry,) = system.entries()
+        system.ports.exceptions.retry(entry["id"], by="test")
+        (message,) = system.bus.in_order([Topic.DELIVERY_REQUESTED], limit=2)
+        assert message.high_priority
 
     def test_elsewhere_gives_up_the_first_destination(
         self, system: System, client: FlaskClient

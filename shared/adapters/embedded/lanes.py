@@ -13,43 +13,10 @@ from msgspec import Struct
 from shared.adapters.embedded.deferral import Deferral
 from shared.adapters.embedded.message_bus import Leased
 from shared.pipeline.push import Steps
+from shared.retrying import Circuit, RetryPolicy
 
 # How many messages of a lane may be begun and wait for what they wrote to be durable, or to go on.
 _BEGUN_AHEAD = 16
-
-
-class RetryPolicy(Struct, frozen=True):
-    """When a message is tried again, and when no more. Delays have full jitter: anything from 0 to
-    the delay, so that what failed together does not come back together.
-    """
-
-    first_delay_s: float = 1.0  # doubles with each attempt
-    longest_delay_s: float = 300.0
-    # A message is given up when it was first tried so long ago and so often: the machine may have
-    # been off in between.
-    budget_s: float = 3 * 24 * 3600.0
-    least_attempts: int = 5
-    # A lane that failed so often in a row gets one message at a time, a probe, until one succeeds.
-    failures_until_probing: int = 5
-    longest_probe_delay_s: float = 15.0
-    # A peer that wishes for more is asked again after this.
-    longest_retry_after_s: float = 3600.0
-
-    def delay_s(self, attempt: int, jitter: float, retry_after_s: float = 0.0) -> float:
-        """Seconds until the next attempt after `attempt` failed; `jitter` is in [0, 1)."""
-        delay_s = jitter * _doubled(self.first_delay_s, attempt - 1, self.longest_delay_s)
-        return max(delay_s, min(retry_after_s, self.longest_retry_after_s))
-
-    def probe_delay_s(self, failures: int, jitter: float, retry_after_s: float = 0.0) -> float:
-        """Seconds until a lane's next probe after `failures` in a row."""
-        doublings = failures - self.failures_until_probing
-        delay_s = jitter * _doubled(self.first_delay_s, doublings, self.longest_probe_delay_s)
-        return max(delay_s, min(retry_after_s, self.longest_retry_after_s))
-
-    def is_spent(self, attempt: int, tried_for_s: float, budget_s: float | None = None) -> bool:
-        """True if a message that just failed is not tried again; `budget_s` in place of ours."""
-        budget_s = self.budget_s if budget_s is None else budget_s
-        return attempt >= self.least_attempts and tried_for_s >= budget_s
 
 
 class LaneState(Struct, frozen=True):
@@ -107,12 +74,10 @@ class Lane:
         self.max_concurrency = 1
         # More may be due than there was room for.
         self.may_have_more = True
-        self._policy = policy
         self._urgent: deque[Work] = deque()
         self._routine: deque[Work] = deque()
         self._going_on: deque[Work] = deque()
-        self._failures = 0
-        self._probe_at_s = 0.0
+        self._circuit = Circuit(policy)
         self._failing_since: datetime | None = None
         self._last_error = ""
         # Others have not been told yet how it is.
@@ -126,7 +91,7 @@ class Lane:
     @property
     def is_probing(self) -> bool:
         """True if the lane is to be tried with one message at a time."""
-        return self._failures >= self._policy.failures_until_probing
+        return self._circuit.is_open
 
     @property
     def concurrency(self) -> int:
@@ -151,7 +116,7 @@ class Lane:
         counts once it is as much again.
         """
         if self.is_probing:
-            return 1 if self._is_idle and now_s >= self._probe_at_s else 0
+            return 1 if self._is_idle and now_s >= self._circuit.probe_at_s else 0
         wanted = 8 * self.concurrency
         if self.waiting > wanted // 2:
             return 0
@@ -194,24 +159,19 @@ class Lane:
 
     def succeeded(self) -> None:
         """A message went through: the lane is well."""
-        if self._failures:
-            self._failures, self._failing_since, self._last_error = 0, None, ""
+        if self._circuit.failures:
+            self._circuit.succeeded()
+            self._failing_since, self._last_error = None, ""
             self.has_news = True
 
     def failed(
         self, now_s: float, jitter: float, retry_after_s: float, *, at: datetime, words: str
     ) -> None:
         """The lane's far end could not take a message; it may take any other as little."""
-        self._failures += 1
-        if self._failures == self._policy.failures_until_probing:
-            self.times_broken += 1
+        self.times_broken += self._circuit.failed(now_s, jitter, retry_after_s)
         self._failing_since = self._failing_since or at
         self._last_error = words
         self.has_news = True
-        if self.is_probing:
-            self._probe_at_s = now_s + self._policy.probe_delay_s(
-                self._failures, jitter, retry_after_s
-            )
 
     def state(self, topic: str, lane: str, now_s: float) -> LaneState:
         """How it is now."""
@@ -219,22 +179,18 @@ class Lane:
             topic,
             lane,
             "open" if self.is_probing else "closed",
-            self._failures,
+            self._circuit.failures,
             self._failing_since,
             self._last_error,
-            max(0.0, self._probe_at_s - now_s) if self.is_probing else 0.0,
+            max(0.0, self._circuit.probe_at_s - now_s) if self.is_probing else 0.0,
         )
 
     def probe_in_s(self, now_s: float) -> float:
         """Seconds until the next probe may go; infinity if it may already, or none is to come."""
-        is_to_come = self.is_probing and self._is_idle and self._probe_at_s > now_s
-        return self._probe_at_s - now_s if is_to_come else float("inf")
+        probe_at_s = self._circuit.probe_at_s
+        is_to_come = self.is_probing and self._is_idle and probe_at_s > now_s
+        return probe_at_s - now_s if is_to_come else float("inf")
 
     @property
     def _is_idle(self) -> bool:
         return not (self.running or self.waiting or self.begun)
-
-
-def _doubled(first: float, times: int, longest: float) -> float:
-    # 2.0 ** 1024 is too large for a float, and 64 doublings are beyond every limit.
-    return float(min(longest, first * 2.0 ** min(max(times, 0), 64)))

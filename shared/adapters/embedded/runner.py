@@ -18,7 +18,7 @@ from msgspec import Struct
 from shared.adapters.embedded.dead_letters import dead_letter
 from shared.adapters.embedded.deferral import Deferral, OvertakenError
 from shared.adapters.embedded.document_store import SqliteDocumentStore
-from shared.adapters.embedded.lanes import Lane, LaneState, RetryPolicy, Work
+from shared.adapters.embedded.lanes import Lane, LaneState, Work
 from shared.adapters.embedded.message_bus import Leased, SqliteMessageBus
 from shared.adapters.embedded.settling import Settlement, Settler
 from shared.errors import AxiomError
@@ -31,6 +31,7 @@ from shared.pipeline.push import (
 )
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, Outgoing
+from shared.retrying import RetryPolicy
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ import pytest
 
 from shared.adapters.embedded import runner as runner_module
 from shared.adapters.embedded.document_store import SqliteDocumentStore
-from shared.adapters.embedded.lanes import RetryPolicy
 from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.adapters.embedded.runner import Handler, Runner
 from shared.errors import Category, StorageUnavailableError
@@ -35,6 +34,7 @@ from shared.messages import (
 )
 from shared.pipeline.push import PushRequest, PushResponse, Steps
 from shared.ports import Outgoing
+from shared.retrying import RetryPolicy
 from tests.fakes import FakeClock
 
 SOON_S = 120.0  # a limit for what happens at once, on a machine that is busy
