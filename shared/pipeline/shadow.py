@@ -20,6 +20,7 @@ from shared.errors import AxiomError
 from shared.messages import Receipt
 from shared.pipeline import dry_run
 from shared.pipeline.rulebook import Shadow
+from shared.pipeline.soon import WrittenSoon
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter
 
@@ -76,12 +77,11 @@ class ShadowLog:
 
     def __init__(self, documents: DocumentStore, clock: Clock, *, write_after_s: float = 1) -> None:
         self._documents, self._clock = documents, clock
-        self._write_after_s = write_after_s
         self._process = secrets.token_hex(6)
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._counts: dict[str, _Count] = {}
-        self._timer: threading.Timer | None = None
+        self._written = WrittenSoon("shadow counts", self.write, after_s=write_after_s)
 
     def count(
         self,
@@ -114,10 +114,7 @@ class ShadowLog:
                         "differences": told,
                     }
                 )
-            if self._timer is None:
-                self._timer = threading.Timer(self._write_after_s, self._write_soon)
-                self._timer.daemon = True
-                self._timer.start()
+        self._written.has_changed()
 
     def write(self) -> None:
         """Write what was counted since. Raises: StorageUnavailableError, and it stays counted."""
@@ -162,14 +159,6 @@ class ShadowLog:
             "rules": rules,
             "samples": sorted(samples, key=lambda one: str(one["at"]), reverse=True)[:_MAX_SAMPLES],
         }
-
-    def _write_soon(self) -> None:
-        with self._lock:
-            self._timer = None
-        try:
-            self.write()
-        except AxiomError as error:
-            log.warning("shadow counts wait to be written", extra={"code": error.code})
 
     def _as_document(self, one: _Count) -> dict[str, Any]:
         return {

@@ -6,20 +6,16 @@ own. What was counted in the last second before a process is killed is lost, and
 
 from __future__ import annotations
 
-import atexit
-import logging
 import secrets
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from shared.errors import AxiomError
+from shared.pipeline.soon import WrittenSoon
 from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter
-
-log = logging.getLogger(__name__)
 
 COUNTS: Final = "standardization-counts"
 HITS: Final = "standardization-hits"
@@ -34,27 +30,25 @@ class StandardizationCounts:
 
     def __init__(self, documents: DocumentStore, clock: Clock, *, write_after_s: float = 1) -> None:
         self._documents, self._clock = documents, clock
-        self._write_after_s = write_after_s
         self._process = secrets.token_hex(6)
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._counts: Counter[str] = Counter()
         self._hits: Counter[str] = Counter()
         self._dirty: set[str] = set()  # decisions whose hits are not written
-        self._timer: threading.Timer | None = None
-        self._ends_with_process = False
+        self._written = WrittenSoon("counts of standardizers", self.write, after_s=write_after_s)
 
     def count(self, *what: str, number: int = 1) -> None:
         """Count what happened, named by some words without a vertical bar."""
         with self._lock:
             self._counts[_SEPARATOR.join(what)] += number
-            self._write_later()
+        self._written.has_changed()
 
     def hit(self, decision: str) -> None:
         """Count that a decision was at hand."""
         with self._lock:
             self._hits[decision] += 1
             self._dirty.add(decision)
-            self._write_later()
+        self._written.has_changed()
 
     def write(self) -> None:
         """Write what was counted since. Raises: StorageUnavailableError, and it stays counted."""
@@ -88,32 +82,7 @@ class StandardizationCounts:
 
     def close(self) -> None:
         """Write what is left; never raises."""
-        with self._lock:
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-            self._write_now()
-
-    def _write_later(self) -> None:
-        if not self._ends_with_process:
-            self._ends_with_process = True
-            # On Cloud Run a timer has no processor to run on between requests.
-            atexit.register(_close, weakref.ref(self))
-        if self._timer is None:
-            self._timer = threading.Timer(self._write_after_s, self._write_soon)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _write_soon(self) -> None:
-        with self._lock:
-            self._timer = None
-        self._write_now()
-
-    def _write_now(self) -> None:
-        try:
-            self.write()
-        except AxiomError as error:
-            log.warning("counts of standardizers wait to be written", extra={"code": error.code})
+        self._written.close()
 
     def _all(self, collection: str, *where: Filter) -> Iterator[Mapping[str, Any]]:
         cursor = None
@@ -124,9 +93,3 @@ class StandardizationCounts:
             cursor = page.cursor
             if cursor is None:
                 return
-
-
-def _close(counts: weakref.ref[StandardizationCounts]) -> None:
-    still = counts()
-    if still is not None:
-        still.close()
