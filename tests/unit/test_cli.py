@@ -18,11 +18,12 @@ from infra.local.addresses import Addresses
 from infra.local.cli import COMMANDS, main
 from infra.local.options import open_ports
 from infra.local.terminal import Terminal
-from shared.errors import ObjectMissingError
+from shared.errors import Fault, InvalidConfigurationError, ObjectMissingError
 from shared.messages import Stage, Topic
 from shared.pipeline.admission import Admission
 from shared.pipeline.destination_states import OPEN, Health, record
 from shared.pipeline.exceptions import exception_from
+from shared.pipeline.rulebook import RuleBook
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -218,6 +219,25 @@ def test_health_fails_and_says_why_while_senders_are_turned_away(
     assert (status, document["checks"]["reception"]) == (1, "8 MiB are free")
 
 
+def test_health_fails_and_says_why_where_the_stored_rules_are_wrong_by_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home_of_its_own: Path
+) -> None:
+    """Every Instance is in the exception log then; a new version may refuse what an old one took."""
+    from infra.local.commands import health
+
+    def program(_: RuleBook) -> None:
+        raise InvalidConfigurationError(Fault("rules[0].actions[0].tag", "is wrong by now"))
+
+    home_of_its_own.mkdir()
+    running = Addresses(str(home_of_its_own), 1, "localhost", 8080, "localhost", 11112, "AXIOM", ())
+    monkeypatch.setattr(health, "read_addresses", lambda _: running)
+    status, document = run_json(capsys, "health")
+    assert (status, document["checks"]["rules"]) == (0, "ok")
+    monkeypatch.setattr(RuleBook, "program", program)
+    status, document = run_json(capsys, "health")
+    assert (status, "is wrong by now" in document["checks"]["rules"]) == (1, True)
+
+
 def test_health_fails_and_says_why_where_a_worklist_cannot_be_shown(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -254,6 +274,46 @@ def test_health_fails_and_says_why_while_a_destination_takes_nothing(
     status, document = run_json(capsys, "health")
     said = document["checks"]["destination primary-storage"]
     assert (status, said) == (1, "5 failures in a row, the last: 401: who are you?")
+
+
+PACS = """
+sources:
+- {name: web, type: dicomweb, base_url: "https://pacs.example/dicom-web",
+   auth_type: bearer_token, credentials: {token_secret: nobodys}}
+"""
+
+
+def test_config_apply_warns_of_a_secret_that_is_named_and_not_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else it is seen first when the source is polled, at night."""
+    site = tmp_path / "site.yaml"
+    site.write_text(PACS)
+    warning = "sources[web].credentials.token_secret names the secret nobodys, which is not there"
+    status, out, _ = run(capsys, "config", "apply", str(site))
+    assert (status, warning in out) == (0, True)
+    status, document = run_json(capsys, "config", "apply", str(site))
+    assert (status, document["sources"][0]["name"]) == (0, "web")
+    open_ports().secrets.put("nobodys", "known now")
+    status, out, _ = run(capsys, "config", "apply", str(site))
+    assert (status, "nobodys, which" in out) == (0, False)
+
+
+def test_config_apply_and_roll_back_change_nothing_in_a_dry_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site, ruleset = tmp_path / "site.yaml", tmp_path / "ruleset.yaml"
+    primary = "{name: primary-storage, type: filesystem, path: primary-storage}"
+    archive = "{name: archive, type: filesystem, path: archive}"
+    site.write_text(f"destinations: [{primary}, {archive}]\n")
+    ruleset.write_text("name: night\nrules: []\n")
+    assert run_json(capsys, "config", "apply", str(site))[0] == 0
+    _, before = run_json(capsys, "config", "versions")
+    site.write_text(f"destinations: [{primary}]\n")
+    assert "would be" in run(capsys, "config", "apply", str(site), "--dry-run")[1]
+    assert run_json(capsys, "config", "apply", str(ruleset), "--dry-run")[0] == 0
+    assert run_json(capsys, "config", "roll-back", "1", "--dry-run")[0] == 0
+    assert run_json(capsys, "config", "versions")[1] == before
 
 
 def test_what_config_apply_stores_config_export_shows(

@@ -41,6 +41,7 @@ def command(as_json: bool) -> int:
     checks = heartbeat.faults(home / "run", addresses.parts)
     checks.update({name: check() for name, check in ports.health_checks.items()})
     checks["reception"] = "; ".join(ports.receiver.closed()) or None
+    checks["rules"] = _rules(ports)
     checks.update(_worklists(ports, home))
     names = [entity.name for entity in ports.configuration.get().destinations]
     checks.update(_destinations(state_of(name, ports) for name in names))
@@ -79,6 +80,17 @@ def _destinations(states: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
         for state in states
         if state["enabled"]
     }
+
+
+def _rules(ports: Ports) -> str | None:
+    """What is wrong with the rulesets that are stored: an older version may have let it pass."""
+    from shared.errors import InvalidConfigurationError
+
+    try:
+        ports.rules.program()
+    except InvalidConfigurationError as error:
+        return f"no Instance can be decided about: {error}"
+    return None
 
 
 def _worklists(ports: Ports, home: Path) -> dict[str, str | None]:
