@@ -198,8 +198,7 @@ def _already_stored(transaction: Store) -> str:
 
 def _response(transaction: Store, encoding: str) -> Response:
     outcome = transaction.outcome
-    service_url = request.host_url.rstrip("/") + URL_PREFIX
-    module = store_response(outcome.stored, outcome.failed, service_url=service_url)
+    module = store_response(outcome.stored, outcome.failed)
     response = Response(_ENCODERS[encoding](module), status=outcome.http_status)
     response.content_type = encoding
     if outcome.failed:

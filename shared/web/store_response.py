@@ -32,8 +32,6 @@ DataSet = Mapping[str, Mapping[str, Any]]
 class StoredInstance:
     """An Instance that was accepted."""
 
-    study_instance_uid: str
-    series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
 
@@ -52,16 +50,13 @@ class FailedInstance:
         return refusal_for(self.error)
 
 
-def store_response(
-    stored: Sequence[StoredInstance], failed: Sequence[FailedInstance], *, service_url: str
-) -> DataSet:
-    """The module as DICOM JSON. `service_url` is the DICOMweb base, without a slash at the end.
+def store_response(stored: Sequence[StoredInstance], failed: Sequence[FailedInstance]) -> DataSet:
+    """The module as DICOM JSON.
 
-    Retrieve URL of the Study is empty when the Instances are of several (it is Type 2).
+    Retrieve URLs (Type 2) are empty: a router has the Instances go elsewhere, and serves none.
     """
-    studies = {instance.study_instance_uid for instance in stored}
-    study_url = [f"{service_url}/studies/{uid}" for uid in studies] if len(studies) == 1 else []
-    response: dict[str, Mapping[str, Any]] = {"00081190": _attribute("00081190", study_url)}
+    no_url = {"00081190": _attribute("00081190", ())}
+    response: dict[str, Mapping[str, Any]] = {**no_url}
     known = [failure for failure in failed if failure.sop_instance_uid and failure.sop_class_uid]
     other = [failure for failure in failed if failure not in known]
     if known:
@@ -72,8 +67,7 @@ def store_response(
         response["00081198"] = _attribute("00081198", items)
     if stored:
         items = [
-            _reference(instance.sop_class_uid, instance.sop_instance_uid)
-            | {"00081190": _attribute("00081190", [_instance_url(service_url, instance)])}
+            _reference(instance.sop_class_uid, instance.sop_instance_uid) | no_url
             for instance in stored
         ]
         response["00081199"] = _attribute("00081199", items)
@@ -113,13 +107,6 @@ def _reason(failure: FailedInstance) -> dict[str, Mapping[str, Any]]:
         "00000902": _attribute("00000902", [comment_on(failure.error)]),
         "00081197": _attribute("00081197", [failure.failure_reason]),
     }
-
-
-def _instance_url(service_url: str, instance: StoredInstance) -> str:
-    return (
-        f"{service_url}/studies/{instance.study_instance_uid}"
-        f"/series/{instance.series_instance_uid}/instances/{instance.sop_instance_uid}"
-    )
 
 
 def _append_attributes(parent: ElementTree.Element, data_set: DataSet) -> None:

@@ -178,8 +178,6 @@ def is_uid(text: str) -> bool:
 
 def _stored(receipt: Receipt) -> StoredInstance:
     return StoredInstance(
-        study_instance_uid=receipt.study_instance_uid,
-        series_instance_uid=receipt.series_instance_uid,
         sop_class_uid=receipt.sop_class_uid,
         sop_instance_uid=receipt.sop_instance_uid,
     )
