@@ -168,6 +168,12 @@ def load(name: str) -> Run:
     return run
 
 
+def details(name: str, values: Mapping[str, Any]) -> list[Sequence[str]]:
+    """What the bench of that name shows besides what is judged, its head first; mostly nothing."""
+    shown = getattr(importlib.import_module(f"infra.local.{_PREFIX}{name}"), "details", None)
+    return [] if shown is None else list(shown(values))
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One judged value of a bench."""

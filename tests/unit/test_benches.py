@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.local.benches import TARGETS, Row, markdown, notes, rows_of
+from infra.local import bench_coldstart
+from infra.local.benches import TARGETS, Row, details, markdown, notes, rows_of
 from infra.local.benching import programs
 from infra.local.benching.disk_floor import kept_per_s
 from infra.local.benching.instances import synthetic_ct, synthetic_multi_frame
@@ -75,3 +76,12 @@ def test_a_target_that_was_not_measured_is_left_out() -> None:
     assert rows_of("header", {"ratio_vs_pydicom": 0.1, "other": 3}) == [
         Row("header", "ratio_vs_pydicom", 0.1, target)
     ]
+
+
+def test_the_cold_start_of_every_function_is_told() -> None:
+    """A function that is new is one that nobody has measured."""
+    folders = {path.parent.name for path in (programs.ROOT / "functions").glob("*/main.py")}
+    assert set(bench_coldstart.USES) == folders
+    values = {"cloud": {"api": {"import_cpu_s": 0.961, "answer_cpu_s": 1.204}}}
+    assert details("coldstart", values)[1:] == [("api", "0.96", "1.20")]
+    assert details("memory", {}) == []

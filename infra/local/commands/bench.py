@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from infra.local.benches import Row, bench_names, load, machine, markdown, notes, rows_of
+from infra.local.benches import Row, bench_names, details, load, machine, markdown, notes, rows_of
 from infra.local.options import json_option
 from infra.local.terminal import Terminal
 
@@ -52,6 +52,9 @@ def command(names: Sequence[str], rounds: int, page: Path | None, as_json: bool)
         ],
         title=", ".join(f"{name} {value}" for name, value in where.items()),
     )
+    for name, found in values.items():
+        if shown := details(name, found):
+            terminal.table(shown[0], shown[1:])
     if page is None and not names:
         page = _PAGE
     if page is not None:
