@@ -222,7 +222,7 @@ def test_health_fails_and_says_why_while_senders_are_turned_away(
 def test_health_fails_and_says_why_where_the_stored_rules_are_wrong_by_now(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home_of_its_own: Path
 ) -> None:
-    """Every Instance is in the exception log then; a new version may refuse what an old one took."""
+    """Nothing is decided about any Instance then, and nobody need have changed a thing."""
     from infra.local.commands import health
 
     def program(_: RuleBook) -> None:
