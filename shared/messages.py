@@ -177,6 +177,7 @@ class ExceptionRaised(Struct, frozen=True):
     retry_topic: str = ""
     retry_message: bytes = b""
     details: tuple[str, ...] = field(default=())
+    transfer_syntax_uid: str = ""  # as it was received
 
 
 class JobRequested(Struct, frozen=True):

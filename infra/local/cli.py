@@ -171,8 +171,10 @@ def _explain(error: Exception, as_json: bool) -> int:
         _print_error(error.message, as_json=as_json, code=error.code, hint=error.hint)
     elif isinstance(error, InvalidConfigurationError):
         count = len(error.faults)
-        message = f"the configuration has {count} fault{'s' * (count != 1)}; nothing was changed"
-        _print_error(message, as_json=as_json, code=error.code, faults=error.faults)
+        message = f"the configuration would have {count} fault{'s' * (count != 1)}"
+        _print_error(
+            message, as_json=as_json, code=error.code, hint=error.hint, faults=error.faults
+        )
     elif isinstance(error, AxiomError):
         _print_error(str(error), as_json=as_json, code=error.code, hint=error.hint)
     else:

@@ -58,8 +58,7 @@ def _worklists_check(ports: Ports, environment: Environment) -> HealthCheck:
         return Archives(ports.configuration.get, ports.secrets, ports.clock, environment.home)
 
     def check() -> str | None:
-        faults = archives().worklist_faults().items()
-        return "; ".join(f"{name}: {why}" for name, why in faults if why) or None
+        return "; ".join(why for why in archives().worklist_faults().values() if why) or None
 
     from shared.web.health import KeptCheck
 

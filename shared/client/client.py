@@ -24,6 +24,7 @@ from shared.client.documents import (
     Instance,
     InstanceDetail,
     Job,
+    MissingSecret,
     NewKey,
     Page,
     Pull,
@@ -135,16 +136,27 @@ class Client:
         found = self._answer("GET", f"/config/{collection}/{_quoted(name)}")
         return Tagged(found.document, found.etag)
 
-    def create(self, collection: str, document: Document, *, reason: str = "") -> Document:
+    def create(
+        self, collection: str, document: Document, *, reason: str = "", dry_run: bool = False
+    ) -> Document:
         """Add an entity."""
-        return cast(Document, self._change("POST", f"/config/{collection}", document, reason))
+        path = f"/config/{collection}"
+        return cast(Document, self._change("POST", path, document, reason, dry_run=dry_run))
 
     def replace(
-        self, collection: str, name: str, document: Document, *, reason: str = "", etag: str = ""
+        self,
+        collection: str,
+        name: str,
+        document: Document,
+        *,
+        reason: str = "",
+        etag: str = "",
+        dry_run: bool = False,
     ) -> Document:
         """Replace an entity; with `etag`, unless somebody else was first."""
         path = f"/config/{collection}/{_quoted(name)}"
-        return cast(Document, self._change("PUT", path, document, reason, etag=etag))
+        found = self._change("PUT", path, document, reason, etag=etag, dry_run=dry_run)
+        return cast(Document, found)
 
     def patch(
         self, collection: str, name: str, patch: Document, *, reason: str = "", etag: str = ""
@@ -158,6 +170,10 @@ class Client:
         path = f"/config/{collection}/{_quoted(name)}"
         self._change("DELETE", path, None, reason, etag=etag)
 
+    def missing_secrets(self) -> Iterator[MissingSecret]:
+        """Secrets that the configuration names and the secret store does not have."""
+        return self.pages("/config/missing-secrets")
+
     def versions(self, *, limit: int = 100, cursor: str | None = None) -> Page[Version]:
         """Versions of the configuration, the newest first."""
         return self.page("/config/versions", {"limit": limit, "cursor": cursor})
@@ -167,10 +183,10 @@ class Client:
         path = f"/config/versions/{version}/diff"
         return cast(Document, self.request("GET", path, query={"to": before}))
 
-    def roll_back(self, version: int, *, reason: str = "") -> Version:
+    def roll_back(self, version: int, *, reason: str = "", dry_run: bool = False) -> Version:
         """Make a version current again."""
         path = f"/config/versions/{version}/roll-back"
-        return cast(Version, self._change("POST", path, {}, reason))
+        return cast(Version, self._change("POST", path, {}, reason, dry_run=dry_run))
 
     # ---- rules
 

@@ -174,6 +174,13 @@ class Version(TypedDict):
     reason: str
 
 
+class MissingSecret(TypedDict):
+    """A place of the configuration that names a secret which is not there."""
+
+    path: str
+    name: str
+
+
 class Reconciliation(TypedDict):
     """What came against what is there."""
 

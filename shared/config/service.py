@@ -28,12 +28,14 @@ from shared.config.entity import entities
 from shared.config.faults import field_fault
 from shared.config.kinds import KIND_NAMES, KINDS
 from shared.config.schedules import readable
+from shared.config.secret_names import secret_names
 from shared.errors import (
     DocumentChangedError,
     DocumentExistsError,
     DocumentMissingError,
     Fault,
     InvalidConfigurationError,
+    SecretMissingError,
 )
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.times import timestamp
@@ -68,6 +70,17 @@ class Reference(Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         """As the API shows it."""
         return {"kind": self.kind, "name": self.name, "path": self.path}
+
+
+class MissingSecret(Struct, frozen=True):
+    """A place that names a secret which is not there."""
+
+    path: str
+    name: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API shows it."""
+        return {"path": self.path, "name": self.name}
 
 
 class ConfigurationService:
@@ -134,6 +147,15 @@ class ConfigurationService:
         except InvalidConfigurationError as error:
             return tuple(_reference(fault, without) for fault in error.faults)
         return ()
+
+    def missing_secrets(self) -> tuple[MissingSecret, ...]:
+        """The secrets that the configuration names and the secret store does not have.
+
+        Raises: TransientError if the store cannot tell.
+        """
+        named = list(secret_names(self._shown()))
+        missing = {name for name in {name for _, name in named} if not self._has_secret(name)}
+        return tuple(MissingSecret(path, name) for path, name in named if name in missing)
 
     def validate(self, kind: str, document: Mapping[str, Any]) -> None:
         """Check one entity as if it were stored, in the place of the one of its name or as a new
@@ -245,7 +267,13 @@ class ConfigurationService:
         return _named(after, kind, new_name)
 
     def put(
-        self, kind: str, document: Mapping[str, Any], *, by: str, reason: str = ""
+        self,
+        kind: str,
+        document: Mapping[str, Any],
+        *,
+        by: str,
+        reason: str = "",
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Put an entity in the place of the one of its name, or add it.
 
@@ -257,7 +285,7 @@ class ConfigurationService:
             placed = {entity["name"]: entity for entity in plain[kind]} | {name: dict(document)}
             return {**plain, kind: list(placed.values())}
 
-        after = self._change(with_it, by, reason, only=(kind, name), dry_run=False)
+        after = self._change(with_it, by, reason, only=(kind, name), dry_run=dry_run)
         return _named(after, kind, name)
 
     def patch(
@@ -309,6 +337,13 @@ class ConfigurationService:
         self._change(removed, by, reason, dry_run=dry_run)
 
     # ---- inside
+
+    def _has_secret(self, name: str) -> bool:
+        try:
+            self._secrets.get(name)
+        except SecretMissingError:
+            return False
+        return True
 
     def _shown(self) -> Mapping[str, Any]:
         """The newest configuration as plain values, which everybody is shown and nobody changes."""

@@ -53,6 +53,7 @@ def exception_from(
     sop_class_uid: str = "",
     sop_instance_uid: str = "",
     study_instance_uid: str = "",
+    transfer_syntax_uid: str = "",
 ) -> ExceptionRaised:
     """The entry for `error`.
 
@@ -88,6 +89,7 @@ def exception_from(
         attempts=attempts,
         retry_topic=retry_topic,
         retry_message=retry_message,
+        transfer_syntax_uid=receipt.transfer_syntax_uid if receipt else transfer_syntax_uid,
     )
 
 
@@ -325,6 +327,7 @@ def _document(raised: ExceptionRaised) -> dict[str, Any]:
         "sop_class_uid": raised.sop_class_uid,
         "sop_instance_uid": raised.sop_instance_uid,
         "study_instance_uid": raised.study_instance_uid,
+        "transfer_syntax_uid": raised.transfer_syntax_uid,
         "source": source
         and {
             "type": source.type,

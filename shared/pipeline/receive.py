@@ -294,6 +294,7 @@ class Staging:
             sop_class_uid=self._named("SOPClassUID"),
             sop_instance_uid=self._named("SOPInstanceUID"),
             study_instance_uid=self._named("StudyInstanceUID"),
+            transfer_syntax_uid=self._transfer_syntax_uid(),
         )
         self._receiver._exceptions.publish(raised)
         _count_refused(self.source, error)
@@ -330,6 +331,11 @@ class Staging:
         except PermanentError:
             return ""
         return uid if uid and is_uid(uid) else ""
+
+    def _transfer_syntax_uid(self) -> str:
+        """Of the File Meta Information, if it can be read and is a UID."""
+        uid = self._header.transfer_syntax_uid if self._header else ""
+        return uid if is_uid(uid) else ""
 
     def _look_for_header(self, buffers: Sequence[Buffer]) -> None:
         """Keep what the header may still need of the buffers, and no more."""

@@ -284,6 +284,15 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         """The whole configuration, as JSON or (Accept: application/yaml) as YAML."""
         return json_or_yaml_response(service.export())
 
+    @routes.get(
+        "/missing-secrets",
+        operation_id="list_missing_secrets",
+        responses={200: described_page("Each place that names one", _MISSING_SECRET)},
+    )
+    def list_missing_secrets(query: Listing) -> Response:
+        """Secrets that the configuration names and the secret store does not have."""
+        return listed_response([one.as_json() for one in service.missing_secrets()], query)
+
     @routes.put(
         "",
         operation_id="import_configuration",
@@ -319,6 +328,11 @@ _REFERENCE: dict[str, Any] = {
         "path": {"type": "string"},
     },
     "required": ["kind", "name", "path"],
+}
+_MISSING_SECRET: dict[str, Any] = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "name": {"type": "string"}},
+    "required": ["path", "name"],
 }
 
 

@@ -28,6 +28,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     """,
     frozenset({P.CONFIGURATION_READ}): """
         configuration.read_settings configuration.export_configuration
+        configuration.list_missing_secrets
         versions.list_versions versions.read_version versions.diff_versions
         versions.read_ruleset_history rules.read_shadow_report crosswalks.status
     """,

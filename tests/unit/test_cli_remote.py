@@ -180,6 +180,36 @@ def test_health_tells_of_destinations_whoever_may_know(
     assert "destination primary-storage" not in there.json("health")["checks"]
 
 
+def test_configuration_is_tried_without_a_change_and_missing_secrets_are_told(
+    there: Terminal, tmp_path: Path, api: Client
+) -> None:
+    file = tmp_path / "site.json"
+    site = {
+        "crosswalk_sources": [
+            {
+                "name": "mpi",
+                "type": "postgresql",
+                "host": "db.example",
+                "database": "mpi",
+                "credentials": {"username": "axiom", "password_secret": "nobodys"},
+            }
+        ]
+    }
+    before = api.configuration()
+    file.write_text(json.dumps(site))
+    there.json("config", "apply", str(file), "--dry-run")
+    file.with_name("ruleset.json").write_text(json.dumps({**RULES, "name": "tried"}))
+    there.json("config", "apply", str(file.with_name("ruleset.json")), "--dry-run")
+    newest = there.json("config", "versions")["versions"][0]["version"]
+    there.json("config", "roll-back", str(newest), "--dry-run")
+    assert api.configuration() == before
+    place = "crosswalk_sources[mpi].credentials.password_secret"
+    assert f"{place} names the secret nobodys" in there.text("config", "apply", str(file))
+    assert list(api.missing_secrets()) == [{"path": place, "name": "nobodys"}]
+    fits(list[documents.MissingSecret], list(api.missing_secrets()))
+    api.apply({"crosswalk_sources": []})
+
+
 def test_configuration(there: Terminal, tmp_path: Path, api: Client) -> None:
     file = tmp_path / "site.json"
     file.write_text(json.dumps({"rulesets": [RULES]}))

@@ -70,6 +70,15 @@ def test_the_same_message_twice_is_one_occurrence(log: ExceptionLog, clock: Fake
     assert log.get(message.exception_id)["attempts"] == 1
 
 
+def test_an_entry_says_which_instance_it_is_about(log: ExceptionLog, clock: FakeClock) -> None:
+    """With its Transfer Syntax: a destination that refuses it often refuses that."""
+    message = raised(clock)
+    log.record(message)
+    entry = log.get(message.exception_id)
+    names = ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "transfer_syntax_uid")
+    assert [entry[name] for name in names] == ["1.1", "1.2", "1.3", "1.5"]
+
+
 def test_the_same_message_after_a_retry_does_not_open_the_entry(
     log: ExceptionLog, clock: FakeClock
 ) -> None:

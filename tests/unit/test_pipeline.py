@@ -288,6 +288,13 @@ class TestReception:
         with pytest.raises(SopInstanceMismatchError):
             receive(ports, build.ct(), sop_instance_uid="1.2.3")
 
+    def test_says_in_which_transfer_syntax_came_what_it_refuses(self, ports: Ports) -> None:
+        with pytest.raises(SopInstanceMismatchError):
+            receive(ports, build.ct(), sop_instance_uid="1.2.3")
+        pump(ports)
+        (entry,) = ports.exceptions.list().documents
+        assert entry.data["transfer_syntax_uid"] == Header.parse(build.ct()).transfer_syntax_uid
+
     def test_stops_at_the_size_limit(self, ports: Ports) -> None:
         ports.configuration.apply(
             {"settings": {"min_free_bytes": 0, "max_instance_bytes": 1000}}, by="test"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from shared.config.history import ConfigurationHistory
 
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check all of it, and change nothing."
+)
 reason_option = click.option(
     "--reason", default="", help="Why; kept with the version that comes of it."
 )
@@ -29,14 +32,16 @@ def command() -> None:
 @command.command("apply")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @reason_option
+@dry_run_option
 @json_option
-def apply(path: Path, reason: str, as_json: bool) -> None:
+def apply(path: Path, reason: str, dry_run: bool, as_json: bool) -> None:
     """Apply FILE, or all *.yaml, *.yml and *.json files in a folder as one.
 
     Each part that is named (listeners, destinations, rulesets, settings) replaces what was there;
     parts that are not named stay. A FILE that is one ruleset by itself replaces the ruleset of its
     name, or is added. If anything is wrong, everything wrong is listed and nothing is
-    changed. A running system follows within a second.
+    changed. A running system follows within a second. A secret that is named and not there is
+    told, and no fault: it may come later.
     """
     from infra.local.documents import is_ruleset, read_configuration
 
@@ -44,14 +49,14 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
     document = read_configuration(path)
     before: dict[str, Any] = {}
     if is_ruleset(document):
-        applied: dict[str, Any] = {"rulesets": [_put_ruleset(document, reason)]}
+        applied: dict[str, Any] = {"rulesets": [_put_ruleset(document, reason, dry_run)]}
     elif (api := remote()) is not None:
         before = api.configuration()
-        applied = dict(api.apply(document, reason=reason))
+        applied = dict(api.apply(document, reason=reason, dry_run=dry_run))
     else:
         service = open_ports(create=True).configuration
         before = service.export()
-        applied = service.apply(document, by=principal(), reason=reason)
+        applied = service.apply(document, by=principal(), reason=reason, dry_run=dry_run)
     terminal.document(applied)
     terminal.table(
         ["part", "now", "taken away"],
@@ -63,8 +68,10 @@ def apply(path: Path, reason: str, as_json: bool) -> None:
             ]
             for part, value in applied.items()
         ],
-        title="Applied",
+        title="It would be applied" if dry_run else "Applied",
     )
+    if not dry_run:
+        _tell_missing_secrets(terminal)
 
 
 @command.command("export")
@@ -127,32 +134,51 @@ def diff(first: int, second: int | None, as_json: bool) -> None:
 @command.command("roll-back")
 @click.argument("version", type=click.IntRange(1))
 @reason_option
+@dry_run_option
 @json_option
-def roll_back(version: int, reason: str, as_json: bool) -> None:
+def roll_back(version: int, reason: str, dry_run: bool, as_json: bool) -> None:
     """Make VERSION current again, as a new version. It is checked as any change is."""
     terminal = Terminal(as_json)
     newest: Mapping[str, Any]
     if (api := remote()) is not None:
-        rolled = api.roll_back(version, reason=reason)
+        rolled = api.roll_back(version, reason=reason, dry_run=dry_run)
         newest = {name: value for name, value in rolled.items() if name != "configuration"}
     else:
         history = _history()
-        history.roll_back(version, by=principal(), reason=reason)
+        history.roll_back(version, by=principal(), reason=reason, dry_run=dry_run)
         newest = history.versions(limit=1)[0].as_json()
     terminal.document(newest)
+    if dry_run:
+        terminal.say(f"version {newest['version']} can be made as version {version} was")
+        return
     terminal.say(f"version {newest['version']} is as version {version} was")
+    _tell_missing_secrets(terminal)
 
 
-def _put_ruleset(document: Mapping[str, Any], reason: str) -> Mapping[str, Any]:
+def _put_ruleset(document: Mapping[str, Any], reason: str, dry_run: bool) -> Mapping[str, Any]:
     """Replace the ruleset of that name, or add it."""
     api = remote()
     if api is None:
         service = open_ports(create=True).configuration
-        return service.put("rulesets", document, by=principal(), reason=reason)
+        return service.put("rulesets", document, by=principal(), reason=reason, dry_run=dry_run)
     name = str(document.get("name", ""))
     if name in {one["name"] for one in api.entities("rulesets")}:
-        return api.replace("rulesets", name, document, reason=reason)
-    return api.create("rulesets", document, reason=reason)
+        return api.replace("rulesets", name, document, reason=reason, dry_run=dry_run)
+    return api.create("rulesets", document, reason=reason, dry_run=dry_run)
+
+
+def _tell_missing_secrets(terminal: Terminal) -> None:
+    api = remote()
+    missing: Iterable[Mapping[str, Any]] = (
+        [one.as_json() for one in open_ports().configuration.missing_secrets()]
+        if api is None
+        else api.missing_secrets()
+    )
+    for one in missing:
+        terminal.say(
+            f"warning: {one['path']} names the secret {one['name']}, which is not there",
+            style="yellow",
+        )
 
 
 def _history() -> ConfigurationHistory:
