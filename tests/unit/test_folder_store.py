@@ -194,6 +194,22 @@ class TestWhatChanges:
         assert listed(archive, Key(ID, "LO", ("WRONG",)), level=Level.PATIENT) == set()
         assert listed(archive, Key(ID, "LO", ("RIGHT",)), level=Level.PATIENT) == uids("a")
 
+    @pytest.mark.parametrize("steps", range(0, 12, 2))
+    def test_is_not_lost_on_others_where_the_first_look_ended_in_the_middle(
+        self, archive: FolderArchive, root: Path, tmp_path: Path, steps: int
+    ) -> None:
+        """Whoever looked was killed, or still looks: another process answers with all."""
+        for n in range(6):
+            put(root, f"i{n}", f"s{n % 2}", f"study-{n // 2}")
+        as_of_long_ago(root)
+        looking = archive.find(Query(Level.IMAGE, ()))
+        for _ in range(steps):
+            next(looking, None)
+        other = FolderIndex("folder", root, tmp_path / "index" / "folder.db")
+        assert len(find(FolderArchive(other), Level.IMAGE)) == 6
+        other.close()
+        looking.close()
+
     def test_is_all_that_is_read_again_after_a_restart(
         self, archive: FolderArchive, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -209,7 +209,7 @@ class FolderIndex:
                 if len(new) == _WRITTEN_AT_ONCE:
                     self._write(new, [], folder, 0)
                     new = []
-        self._write(new, list(gone), folder, changed_ns if is_settled else 0)
+        self._write(new, list(gone), folder, changed_ns if is_settled else 0, folders)
         return folders
 
     def _row(self, path: str, folder: str, version: str) -> tuple[str, ...]:
@@ -223,10 +223,21 @@ class FolderIndex:
 
         named = (PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
         columns = (*named, _SOP_CLASS_UID, _MODALITY)
-        return (path, folder, version, *map(text, columns), json.dumps(found, separators=(",", ":")))
+        return (
+            path,
+            folder,
+            version,
+            *map(text, columns),
+            json.dumps(found, separators=(",", ":")),
+        )
 
     def _write(
-        self, new: Sequence[tuple[str, ...]], gone: Sequence[str], folder: str, seen_ns: int
+        self,
+        new: Sequence[tuple[str, ...]],
+        gone: Sequence[str],
+        folder: str,
+        seen_ns: int,
+        folders: Sequence[str] = (),
     ) -> None:
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
@@ -234,6 +245,10 @@ class FolderIndex:
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new
             )
             connection.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (folder, seen_ns))
+            # Together: this folder is not listed again for the sake of those in it, by nobody.
+            connection.executemany(
+                "INSERT OR IGNORE INTO folders VALUES (?, 0)", [(path,) for path in folders]
+            )
 
         self._change(write)
 
