@@ -267,14 +267,10 @@ def open_archive(store: Store, secrets: SecretStore, clock: Clock) -> Archive:
         url = f"{store.address}/dicomWeb"
     else:
         url = store.address
-    if isinstance(store, DicomwebDestination):
-        from shared.adapters.destinations.dicomweb import authorization
+    if isinstance(store, DicomwebDestination | DicomwebSource):
+        from shared.adapters.signing_in import authorization
 
         sign_in = authorization(store, secrets)
-    elif isinstance(store, DicomwebSource):
-        from shared.adapters.sources.signing_in import authorization as of_source
-
-        sign_in = of_source(store, secrets)
     else:
         from shared.adapters.sources.google_tokens import GoogleTokens
 

@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import requests
@@ -50,6 +51,13 @@ def guard(session: requests.Session) -> None:
     """Have the connections of a session be looked at from now on."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, GuardedAdapter())
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """Scheme, and host with port: whether two URLs are of one server."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, f"{parts.hostname}:{parts.port or default}"
 
 
 class _Looking(HTTPConnection):

@@ -80,7 +80,8 @@ def create(
             timeout_s=entity.timeout_s,
             tier=entity.storage_policy.tier,
         )
-    from shared.adapters.destinations.dicomweb import DicomwebDestination, authorization
+    from shared.adapters.destinations.dicomweb import DicomwebDestination
+    from shared.adapters.signing_in import authorization
 
     if entity.type == "orthanc":
         from shared.adapters.destinations.orthanc import OrthancRestDestination

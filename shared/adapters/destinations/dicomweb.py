@@ -6,12 +6,11 @@ page with a 200 is somebody's login page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import requests
 
-from shared.adapters.destinations import authorization as sign_in
 from shared.adapters.destinations import outcomes, stow_answer
 from shared.adapters.destinations.authorization import Authorization
 from shared.adapters.destinations.batches import Batches, Pending
@@ -22,30 +21,13 @@ from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import AxiomError, InstanceConflictError, PermanentError
-from shared.ports import SecretStore
 
 if TYPE_CHECKING:
-    from shared.config import entities
+    pass
 
 _TAKEN: Final = "already exists"  # the Healthcare API's words for a duplicate
 
 _JSON = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
-
-
-def authorization(
-    entity: entities.DicomwebDestination | entities.OrthancDestination, secrets: SecretStore
-) -> Authorization:
-    """How `entity` signs in; its secret is read when it is first needed."""
-    given = entity.credentials
-
-    def secret(name: str | None, in_clear: str | None) -> Callable[[], str]:
-        return lambda: secrets.get(name) if name else in_clear or ""
-
-    if entity.auth_type == "basic":
-        return sign_in.basic(given.username or "", secret(given.password_secret, given.password))
-    if entity.auth_type == "bearer_token":
-        return sign_in.bearer(secret(given.token_secret, given.token))
-    return sign_in.none()
 
 
 class DicomwebDestination(HttpPeer):

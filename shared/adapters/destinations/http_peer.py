@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 
@@ -20,7 +20,7 @@ from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
 from shared.adapters.destinations.multipart import Body
 from shared.adapters.destinations.outcomes import Outcome, Verdict
-from shared.adapters.guarded_http import GuardedAdapter
+from shared.adapters.guarded_http import GuardedAdapter, origin_of
 from shared.errors import AxiomError, SecretMissingError
 
 _LONGEST_ANSWER_BYTES: Final = 1 << 20
@@ -87,15 +87,15 @@ class HttpPeer:
                 response = self._send(method, url, headers, body)
             if response.is_redirect:
                 target = urljoin(url, response.headers["Location"])
-                if response.status_code not in _REDIRECTS_THAT_KEEP_THE_METHOD or _origin(
+                if response.status_code not in _REDIRECTS_THAT_KEEP_THE_METHOD or origin_of(
                     target
-                ) != _origin(url):
+                ) != origin_of(url):
                     # Whoever answers there was not configured, and shall see neither the Instance
                     # nor the secret.
                     raise self._failure(
                         outcomes.http_status(response.status_code),
                         response,
-                        f"to {_origin(target)[1]}",
+                        f"to {origin_of(target)[1]}",
                     )
                 response.close()
                 response = self._send(method, target, headers, body)
@@ -151,9 +151,3 @@ def read(response: requests.Response) -> bytes:
         if len(body) > _LONGEST_ANSWER_BYTES or time.monotonic() > deadline_s:
             break
     return bytes(body)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return parts.scheme, f"{parts.hostname}:{parts.port or default}"

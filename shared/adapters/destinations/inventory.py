@@ -222,8 +222,8 @@ class _QueryScp:
 
 @contextmanager
 def _qido(entity: DicomwebDestination, secrets: SecretStore) -> Iterator[Inventory]:
-    from shared.adapters.destinations.dicomweb import authorization
     from shared.adapters.guarded_http import guarded_session
+    from shared.adapters.signing_in import authorization
 
     with guarded_session() as session:
         session.auth = authorization(entity, secrets)

@@ -210,7 +210,7 @@ class OrthancRestDestination(HttpPeer):
 @contextmanager
 def orthanc_inventory(entity: OrthancDestination, secrets: SecretStore) -> Iterator[Inventory]:
     """What an Orthanc holds. Raises as `OrthancRestDestination`."""
-    from shared.adapters.destinations.dicomweb import authorization
+    from shared.adapters.signing_in import authorization
 
     peer = _Inventory(
         entity.name,

@@ -27,9 +27,9 @@ def open_source(
     """
     # Each adapter is imported when one is wanted.
     if entity.type == "dicomweb":
+        from shared.adapters.signing_in import authorization
         from shared.adapters.sources.dicomweb import DicomwebReader
         from shared.adapters.sources.http import SourceServer
-        from shared.adapters.sources.signing_in import authorization
 
         server = SourceServer(
             entity.name,

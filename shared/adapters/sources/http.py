@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -18,7 +18,7 @@ from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.authorization import Authorization, UnusableSecretError
 from shared.adapters.destinations.http_peer import retry_after_s
 from shared.adapters.destinations.outcomes import Outcome, Verdict
-from shared.adapters.guarded_http import GuardedAdapter
+from shared.adapters.guarded_http import GuardedAdapter, origin_of
 from shared.adapters.sources.failures import failure
 from shared.errors import SecretMissingError, SourceUnavailableError
 
@@ -93,10 +93,10 @@ class SourceServer:
                     response = self._send(url, headers, query)
                 if response.is_redirect:
                     target = urljoin(url, response.headers["Location"])
-                    if _origin(target) != _origin(url):
+                    if origin_of(target) != origin_of(url):
                         # Whoever answers there was not configured, and shall not see the secret.
                         verdict = outcomes.http_status(response.status_code)
-                        raise failure(verdict, self.name, f"to {_origin(target)[1]}")
+                        raise failure(verdict, self.name, f"to {origin_of(target)[1]}")
                     response.close()
                     response = self._send(target, headers, ())
                 yield response
@@ -166,9 +166,3 @@ class SourceServer:
             if time.monotonic() > deadline_s:
                 raise SourceUnavailableError(self.name, "the answer does not end")
         return bytes(body)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return parts.scheme, f"{parts.hostname}:{parts.port or default}"

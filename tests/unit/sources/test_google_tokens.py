@@ -12,7 +12,7 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from pydantic import ValidationError
 
-from shared.adapters.sources.signing_in import authorization
+from shared.adapters.signing_in import authorization
 from shared.config.entities import Configuration
 from shared.config.sources import DicomwebSource
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError
