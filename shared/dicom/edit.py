@@ -593,18 +593,20 @@ def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
 
 def check_settable(path: AttributePath, vr: str | None = None) -> None:
     """Raises: InvalidEditError if `HeaderEdit.set` refuses the path or the VR in any Header."""
-    check_in_header(path)
+    _check_editable(path)
+    if path.steps[0].tag >= _FIRST_OF_THE_BODY:
+        raise InvalidEditError(str(path), "it belongs to the Body, which is not edited")
     if path.last.tag & 0xFFFF == 0 and not path.last.creator:
         raise InvalidEditError(str(path), "group lengths follow their group by themselves")
     if vr is not None and vr not in KNOWN_VRS:
         raise InvalidEditError(str(path), "no VR of PS3.5 6.2")
 
 
-def check_in_header(path: AttributePath) -> None:
-    """Raises: InvalidEditError if it is not of the part of the data set that is edited."""
+def check_deletable(path: AttributePath) -> None:
+    """Raises: InvalidEditError if it is of File Meta Information, or the pixels themselves."""
     _check_editable(path)
-    if path.steps[0].tag >= _FIRST_OF_THE_BODY:
-        raise InvalidEditError(str(path), "it belongs to the Body, which is not edited")
+    if path.steps[0].tag in PIXEL_DATA_TAGS:
+        raise InvalidEditError(str(path), "pixels are not edited")
 
 
 FILE_META_GROUP: Final = 0x0002

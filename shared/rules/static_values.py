@@ -11,7 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from shared.dicom.character_sets import UTF_8, character_set
-from shared.dicom.edit import HeaderEdit, InvalidEditError, check_in_header, check_settable
+from shared.dicom.edit import HeaderEdit, InvalidEditError, check_deletable, check_settable
 from shared.dicom.paths import AttributePath, Step
 from shared.dicom.values import KNOWN_VRS, encode
 from shared.rules.actions import WHY_INDISPENSABLE, is_indispensable, split_text
@@ -75,7 +75,7 @@ def check_deletion(path: AttributePath) -> str:
     if is_indispensable(path):
         return f"{path}: {WHY_INDISPENSABLE}"
     try:
-        check_in_header(path)
+        check_deletable(path)
     except InvalidEditError as error:
         return str(error)
     return ""

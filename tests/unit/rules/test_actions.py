@@ -468,6 +468,8 @@ def test_what_no_instance_can_have_done_to_it_is_refused_at_load(
         ({"type": "map", "tag": "PatientID", "values": {"1": ""}}, "PatientID", "1", ""),
         ({"type": "hash", "tag": "AccessionNumber"}, "AccessionNumber", "", ""),
         ({"type": "delete", "pattern": "Patient*"}, "PatientID", "1", None),
+        ({"type": "delete", "tags": ["PatientID", "(7FE1,1010)"]}, "PatientID", "1", None),
+        ({"type": "delete", "tags": ["PatientID", "(FFFA,FFFA)"]}, "PatientID", "1", None),
     ],
 )
 def test_what_only_some_instances_can_have_done_to_them_is_not(
