@@ -42,7 +42,7 @@ def is_overtaken(
         return True
     changes = msgspec.convert(plan["changes"], tuple[Change, ...])
     transcoding = msgspec.convert(plan.get("transcoding"), Transcoding | None)
-    return bool(delivery["fingerprint"] != fingerprint(receipt_of(instance), changes, transcoding))
+    return bool(delivery.get("fingerprint") != fingerprint(receipt_of(instance), changes, transcoding))
 
 
 def end_quarantine(receipt_id: str, documents: DocumentStore) -> None:
