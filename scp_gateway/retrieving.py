@@ -263,7 +263,8 @@ class _SubOperations:
     def final(
         self, transfer_syntax_uid: str, comment: str = "", status: int | None = None
     ) -> Reply:
-        if status is None and not self._failed:
+        # A warning is no success of the whole (PS3.4 Table C.4-2).
+        if status is None and not (self._failed or self._warning):
             return Reply(SUCCESS, counts=self.counts)
         if status is None:
             some = self._completed + self._warning

@@ -244,6 +244,17 @@ class TestAReceiverOfCGet:
         assert status.NumberOfFailedSuboperations == 1
 
 
+    def test_that_takes_with_a_warning_is_told_so(self, archive: Archive) -> None:
+        for name in ("one", "two"):
+            archive.put(name)
+        taken = iter((0xB000, 0x0000))
+        with asking(archive.url) as (ae, port):
+            status, _ = answers(ae, port, GET, lambda: next(taken))
+        assert status.Status == 0xB000
+        assert status.NumberOfFailedSuboperations == 0
+        assert status.NumberOfWarningSuboperations == 1
+
+
 class TestASource:
     @pytest.mark.parametrize("answer", [None, WEB_SERVER, b""], ids=["hangs", "HTTP", "closes"])
     def test_that_is_no_dicom_node_says_so_in_time(self, answer: bytes | None) -> None:
