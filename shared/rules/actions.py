@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from msgspec import Struct, field
 
 from shared.dicom.changes import Transcoding
-from shared.dicom.data_set import SPECIFIC_CHARACTER_SET
+from shared.dicom.data_set import MAX_HEADER_VALUE_BYTES, SPECIFIC_CHARACTER_SET
 from shared.dicom.edit import HeaderEdit, InvalidEditError
 from shared.dicom.header import Header, Value
 from shared.dicom.paths import ANY_ITEM, AttributePath, Step
@@ -433,7 +433,12 @@ def transform(work: Work, path: AttributePath, change: Callable[[str], str]) -> 
         if any(isinstance(value, bytes) for value in values):
             raise ActionError(f"{place} holds bytes of an unknown VR, not text")
         texts = [as_text(value) for value in values]
-        changed = [change(text) if text else text for text in texts]
+        changed, length = [], 0
+        for text in texts:
+            changed.append(change(text) if text else text)
+            length += len(changed[-1])
+            if length > MAX_HEADER_VALUE_BYTES:
+                raise ActionError(f"{place} would be larger than {MAX_HEADER_VALUE_BYTES} bytes")
         if changed != texts:
             work.set(place, changed)
 

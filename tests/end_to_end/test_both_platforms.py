@@ -176,6 +176,12 @@ def test_a_study_is_sent_by_one_rule_and_waits_for_another(platform: Platform) -
         sent = [ct(f"{name}-{n}", name, StudyDescription=name.upper()) for n in range(2)]
         assert stow(platform, *sent).status_code == 200
     wait_until(lambda: len(platform.kept(quiet)) == 2, what="the quiet study")
+    (instance,) = instances(platform, f"{quiet}-0")
+    told = platform.request("GET", f"/api/v1/instances/{instance['receipt_id']}/explain").json()
+    assert {one["rule"]: one["reason"] for one in told["rules"]} == {
+        f"studies/{quiet}": "matched",
+        f"studies/{by_hand}": "waits for the study to be complete",
+    }
     uid = build.uid(by_hand)
 
     def waiting() -> set[str]:

@@ -365,6 +365,13 @@ class TestShift:
         assert failure({"type": "shift", "tag": "StudyDate", "days": 1}, {"StudyDate": value})
 
 
+def test_many_long_values_end_before_they_fill_the_memory() -> None:
+    """30,000 Values of one letter, each with 10,000 more: 300 MB of what cannot be kept."""
+    action = {"type": "prepend", "tag": "LongCodeValue", "value": "{PatientComments}"}
+    attributes = {"LongCodeValue": "\\".join("a" * 30_000), "PatientComments": "b" * 10_000}
+    assert "would be larger than" in failure(action, attributes)
+
+
 class TestWrongActions:
     @pytest.mark.parametrize(
         ("action", "fault"),
