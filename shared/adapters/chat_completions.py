@@ -24,7 +24,7 @@ from shared.standardize.remote import (
 NAME: Final = "openai"
 
 _MAX_BODY: Final = 1 << 20
-_MAX_TOKENS: Final = 1_024
+_MAX_TOKENS: Final = 4_096  # some models count what they think before
 
 
 class ChatCompletionsModel:

@@ -8,7 +8,7 @@ word replaces what was decided; `revision` rises, so that what was decided befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -69,11 +69,9 @@ class SeriesDecisions:
         question: Question,
         receipt: Receipt,
         decide: Callable[[], Decision],
-        *,
-        claim_s: float = 0.0,
     ) -> tuple[Data, bool]:
         """The decision about the Series, and whether it was made now; `decide` makes it if there is
-        none. With `claim_s` seconds, that takes long, and is done once at a time.
+        none.
 
         Raises: SeriesUnderDecisionError while somebody else is at it; what `decide` raises.
         """
@@ -81,18 +79,47 @@ class SeriesDecisions:
         known = self._documents.get(COLLECTION, key)
         if known is not None and known.data["state"] != ASKING:
             return known.data, False
-        claim = None
-        if claim_s:
-            known = claim = self._claimed(key, known, entity, question, receipt, claim_s)
+        data = self._decided(key, entity, question, receipt, decide())
+        return self._settled(key, data, known, receipt)
+
+    def of_all(
+        self,
+        entity: Standardizer,
+        questions: Sequence[Question],
+        receipt: Receipt,
+        decide: Callable[[Sequence[Question]], Sequence[Decision]],
+        *,
+        claim_s: float,
+    ) -> list[tuple[Data, bool]]:
+        """The same for several questions, where to `decide` takes up to `claim_s` seconds, and is
+        done once at a time, for those together that are not decided.
+        """
+        found: dict[int, tuple[Data, bool]] = {}
+        claims: dict[int, Document] = {}
+        keys = [key_of(entity.name, one, receipt) for one in questions]
         try:
-            data = self._decided(key, entity, question, receipt, decide())
-            if known is not None:
-                data["revision"] = known.data["revision"] + 1
-                data["history"] = known.data.get("history", [])
+            for number, (key, question) in enumerate(zip(keys, questions, strict=True)):
+                known = self._documents.get(COLLECTION, key)
+                if known is not None and known.data["state"] != ASKING:
+                    found[number] = known.data, False
+                else:
+                    claims[number] = self._claimed(key, known, entity, question, receipt, claim_s)
+            decisions = decide([questions[number] for number in claims]) if claims else ()
         except BaseException:
-            if claim is not None:
+            for claim in claims.values():
                 self._release(claim)
             raise
+        for (number, claim), decision in zip(claims.items(), decisions, strict=True):
+            data = self._decided(keys[number], entity, questions[number], receipt, decision)
+            found[number] = self._settled(keys[number], data, claim, receipt)
+        return [found[number] for number in range(len(questions))]
+
+    def _settled(
+        self, key: str, data: dict[str, Any], known: Document | None, receipt: Receipt
+    ) -> tuple[Data, bool]:
+        if known is not None:
+            data["revision"] = known.data["revision"] + 1
+            data["history"] = known.data.get("history", [])
         try:
             if known is None:
                 return self._documents.create(COLLECTION, key, data).data, True
@@ -133,7 +160,12 @@ class SeriesDecisions:
     def _release(self, claim: Document) -> None:
         """Let the next Instance ask; a claim that cannot be given up ends by itself."""
         with suppress(AxiomError):
-            self._documents.delete(COLLECTION, claim.key, claim.version)
+            if not claim.data["history"]:
+                self._documents.delete(COLLECTION, claim.key, claim.version)
+                return
+            # What people said before is not to go with it.
+            ended = {**claim.data, "asked_until": timestamp(self._clock.now())}
+            self._documents.replace(COLLECTION, claim.key, ended, claim.version)
 
     def _decided(
         self,

@@ -85,8 +85,9 @@ class Standardizers:
         edits: list[tuple[str, tuple[str, ...]]] = []
         details: list[dict[str, Any]] = []
         waiting: list[str] = []
+        decided = self._decisions(found, header, receipt, received)
         for attribute in found.entity.attributes:
-            data = self._decision(found, attribute, header, receipt, received)
+            data = decided[attribute]
             if data["state"] == "held":
                 waiting.append(attribute)
             made = edits_for(data, found, header)
@@ -202,52 +203,65 @@ class Standardizers:
         kept = KeptDecisions(chain, self._documents, lambda: timestamp(self._clock.now()))
         return _Compiled(entity, chain, kept, links, longest_s)
 
-    def _decision(
-        self,
-        found: _Compiled,
-        attribute: str,
-        header: Header,
-        receipt: Receipt,
-        received: Header | None,
-    ) -> Mapping[str, Any]:
+    def _decisions(
+        self, found: _Compiled, header: Header, receipt: Receipt, received: Header | None
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """By Attribute, what is decided about the Series. Whoever is asked over the network is
+        asked about all Attributes together.
+        """
         from shared.pipeline.series_decisions import SeriesDecisions
         from shared.pipeline.site_synonyms import SiteSynonyms
         from shared.pipeline.standardization_questions import identifying_words, question_about
 
         entity, kept = found.entity, found.kept
-        question = question_about(header, attribute, entity.context)
         series = SeriesDecisions(self._documents, self._clock)
-        known = series.known(entity.name, question, receipt)
-        if known is not None:
-            self.counts.hit(known["key"])
-            _count(known, "kept")
-            return known
-        decision = SiteSynonyms(self._documents).decision(
-            question, found.chain.vocabulary(attribute)
-        )
-        is_cached = False
-        if decision is None:
-            decision = kept.known(question)
-            is_cached = decision is not None
-        claim_s = 0.0
-        if decision is None and found.chain.may_take_long:
+        synonyms = SiteSynonyms(self._documents)
+        decided: dict[str, Mapping[str, Any]] = {}
+        waiting: list[Question] = []
+        for attribute in entity.attributes:
+            question = question_about(header, attribute, entity.context)
+            known = series.known(entity.name, question, receipt)
+            if known is not None:
+                decided[attribute] = self._heard(known, is_new=False)
+                continue
+            said = synonyms.decision(question, found.chain.vocabulary(attribute))
+            decision = said or kept.known(question)
+            if decision is None and found.chain.may_take_long:
+                waiting.append(question)
+                continue
+            cached = kept.key_of(question) if decision is not None and said is None else ""
+
+            def decide(
+                question: Question = question, decision: Decision | None = decision
+            ) -> Decision:
+                return decision or kept.decide(question)
+
+            data, is_new = series.of(entity, question, receipt, decide)
+            decided[attribute] = self._heard(
+                data, is_new=is_new, is_asked=decision is None, cached=cached
+            )
+        if waiting:
             identifying = identifying_words(header)
             if received is not None:
                 identifying |= identifying_words(received)
-            question = replace(question, identifying=identifying)
-            claim_s = found.longest_s + _MARGIN_S
+            questions = [replace(one, identifying=identifying) for one in waiting]
+            claim_s = found.longest_s * len(questions) + _MARGIN_S
+            made = series.of_all(entity, questions, receipt, kept.decide_all, claim_s=claim_s)
+            for question, (data, is_new) in zip(questions, made, strict=True):
+                decided[question.attribute] = self._heard(data, is_new=is_new, is_asked=True)
+        return decided
 
-        def decide() -> Decision:
-            return decision or kept.decide(question)
-
-        data, is_new = series.of(entity, question, receipt, decide, claim_s=claim_s)
+    def _heard(
+        self, data: Mapping[str, Any], *, is_new: bool, is_asked: bool = False, cached: str = ""
+    ) -> Mapping[str, Any]:
+        """Count where a decision is from; `cached` is the key of an equal question's answer."""
         if is_new:
-            if is_cached:
-                self.counts.hit(kept.key_of(question))
-            self._note(data, is_cached=is_cached)
+            if cached:
+                self.counts.hit(cached)
+            self._note(data, is_cached=bool(cached))
         else:
             self.counts.hit(data["key"])
-        _count(data, "kept" if decision is not None or not is_new else _asked(data))
+        _count(data, _asked(data) if is_new and is_asked else "kept")
         return data
 
     def _tell(self, provider: str, vocabulary: str, outcome: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.errors import ProviderFailedError, TransientError, UnknownVocabularyError
 from shared.standardize.outcomes import ABSTAINED, DISCARDED, SURE, UNSURE
-from shared.standardize.proposals import Proposal, Question, Standardizer
+from shared.standardize.proposals import AsksTogether, Proposal, Question, Standardizer
 from shared.standardize.vocabulary import BUILT_IN, Vocabulary, built_in
 
 DEFAULT_THRESHOLD = 0.7
@@ -98,34 +98,34 @@ class Chain:
         return self._site.get(attribute) or vocabulary_of(attribute)
 
     def decide(self, question: Question) -> Decision:
-        """Raises: UnknownVocabularyError. A provider that is down is passed over, never waited for.
+        """As `decide_all` of one."""
+        return self.decide_all([question])[0]
 
+    def decide_all(self, questions: Sequence[Question]) -> list[Decision]:
+        """About questions of one Series, which a provider may be asked together.
+
+        Raises: UnknownVocabularyError. A provider that is down is passed over, never waited for.
         A Value that is already the proposed term is kept.
         """
-        vocabulary = self.vocabulary(question.attribute)
-        best: Proposal | None = None
-        failed: list[tuple[str, str]] = []
+        hearings = [_Hearing(one, self.vocabulary(one.attribute)) for one in questions]
         for link in self._links:
-            try:
-                proposal = link.provider.propose(question)
-            except TransientError as error:
-                reason = error.args[1] if isinstance(error, ProviderFailedError) else error.code
-                failed.append((link.provider.name, reason))
-                self._tell(link.provider.name, vocabulary.name, reason)
-                continue
-            outcome = _outcome(proposal, link.threshold, vocabulary, question)
-            self._tell(link.provider.name, vocabulary.name, outcome)
-            if outcome == DISCARDED:
-                continue
-            if best is None or proposal.confidence > best.confidence:
-                best = proposal
-            if outcome == SURE:
-                is_there = proposal.value == question.raw_value.strip()
-                verdict = Verdict.KEEP if is_there else Verdict.SET
-                return Decision(verdict, proposal, tuple(failed), is_certain=True)
+            waiting = [one for one in hearings if not one.is_over]
+            answers = _asked(link.provider, [one.question for one in waiting])
+            for hearing, answer in zip(waiting, answers, strict=True):
+                outcome = hearing.hear(link, answer)
+                self._tell(link.provider.name, hearing.vocabulary.name, outcome)
+        return [self._decision(one) for one in hearings]
+
+    def _decision(self, hearing: _Hearing) -> Decision:
+        failed = tuple(hearing.failed)
+        if hearing.is_over:
+            assert hearing.best is not None
+            is_there = hearing.best.value == hearing.question.raw_value.strip()
+            verdict = Verdict.KEEP if is_there else Verdict.SET
+            return Decision(verdict, hearing.best, failed, is_certain=True)
         policy = self._when_down if failed else self._when_unsure
         verdict = Verdict.HOLD if policy is Policy.HOLD else Verdict.KEEP
-        return Decision(verdict, best, tuple(failed))
+        return Decision(verdict, hearing.best, failed)
 
 
 class ChainProvider:
@@ -143,6 +143,46 @@ class ChainProvider:
             raise ProviderFailedError(*decision.failed[0])
         evidence = decision.proposal.evidence if decision.proposal else ()
         return Proposal(None, 0.0, evidence, self.name, "", "", "")
+
+
+@dataclass(slots=True)
+class _Hearing:
+    """One question on its way along a chain; it `is_over` once `best` is sure enough."""
+
+    question: Question
+    vocabulary: Vocabulary
+    best: Proposal | None = None
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    is_over: bool = False
+
+    def hear(self, link: Link, answer: Proposal | TransientError) -> str:
+        """What came of it: one of ANSWERS, or why there is none."""
+        if isinstance(answer, TransientError):
+            is_ours = isinstance(answer, ProviderFailedError)
+            reason = str(answer.args[1] if is_ours else answer.code)
+            self.failed.append((link.provider.name, reason))
+            return reason
+        outcome = _outcome(answer, link.threshold, self.vocabulary, self.question)
+        self.is_over = outcome == SURE
+        is_better = self.best is None or answer.confidence > self.best.confidence
+        if self.is_over or (outcome != DISCARDED and is_better):
+            self.best = answer
+        return outcome
+
+
+def _asked(
+    provider: Standardizer, questions: Sequence[Question]
+) -> Sequence[Proposal | TransientError]:
+    """Its answers in their order; an error stands for one that it cannot give now."""
+    if len(questions) > 1 and isinstance(provider, AsksTogether):
+        return provider.propose_all(questions)
+    answers: list[Proposal | TransientError] = []
+    for question in questions:
+        try:
+            answers.append(provider.propose(question))
+        except TransientError as error:
+            answers.append(error)
+    return answers
 
 
 def _outcome(

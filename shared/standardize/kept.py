@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,14 +61,23 @@ class KeptDecisions:
         return None if stored is None else self._remember(key, from_document(stored.data), "stored")
 
     def decide(self, question: Question) -> Decision:
-        """As Chain.decide, and the same for an equal question.
+        """As `decide_all` of one."""
+        return self.decide_all([question])[0]
+
+    def decide_all(self, questions: Sequence[Question]) -> list[Decision]:
+        """As Chain.decide_all, and the same for an equal question.
 
         Raises: UnknownVocabularyError, StorageUnavailableError.
         """
-        known = self.known(question)
-        if known is not None:
-            return known
-        decision = self._chain.decide(question)
+        known = [self.known(one) for one in questions]
+        new = [one for one, found in zip(questions, known, strict=True) if found is None]
+        made = iter(self._chain.decide_all(new) if new else ())
+        return [
+            self._kept(one, next(made)) if found is None else found
+            for one, found in zip(questions, known, strict=True)
+        ]
+
+    def _kept(self, question: Question, decision: Decision) -> Decision:
         if decision.failed and not decision.is_certain:
             # A provider was down: whoever comes next asks again.
             return decision

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from shared.errors import TransientError
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +68,14 @@ class Standardizer(Protocol):
 
         Raises: UnknownVocabularyError if this provider has none for the Attribute;
         TransientError if the provider cannot be reached now.
+        """
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """A Standardizer to which several questions about one Series are one request."""
+
+    def propose_all(self, questions: Sequence[Question]) -> Sequence[Proposal | TransientError]:
+        """The answers in the order of the questions, whose Attributes differ; an error stands for
+        one that cannot be got now. Raises: UnknownVocabularyError.
         """

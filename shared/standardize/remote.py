@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from shared.errors import ProviderFailedError
+from shared.errors import ProviderFailedError, TransientError
 from shared.ports import Clock
 from shared.standardize.chain import vocabulary_of
 from shared.standardize.privacy import without_identifiers
@@ -54,6 +54,9 @@ INSTRUCTION: Final = (
     "terms fit. Name the attribute that decided as source and the words in it as phrase. "
     "Confidence runs from 0 to 1."
 )
+_OF_SEVERAL: Final = (
+    " Here you get several attributes of one series: answer for each of them, under its name."
+)
 
 
 def reason_of(status: int) -> str:
@@ -82,6 +85,15 @@ class Model(Protocol):
 
         Raises: ProviderFailedError with the reason, and `retry_after_s` where the service gave one.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that may leave (`privacy.without_identifiers`), and the terms to choose from."""
+
+    question: Question
+    vocabulary: Vocabulary
+    terms: Sequence[str]
 
 
 class Guard:
@@ -143,9 +155,36 @@ class RemoteStandardizer:
 
     def propose(self, question: Question) -> Proposal:
         """Raises: ProviderFailedError; UnknownVocabularyError."""
+        asked = self._asked(question)
+        answer = self._completed(prompt_for([asked]))
+        return self._read(_parsed(answer, self.name), asked)
+
+    def propose_all(self, questions: Sequence[Question]) -> list[Proposal | TransientError]:
+        """In as few requests as their terms fit in; as AsksTogether says."""
+        found: list[Proposal | TransientError] = []
+        for together in _fitting([self._asked(one) for one in questions]):
+            try:
+                answer = _parsed(self._completed(prompt_for(together)), self.name)
+            except ProviderFailedError as error:
+                found += [error] * len(together)
+                continue
+            for asked in together:
+                mine = answer.get(asked.question.attribute) if len(together) > 1 else answer
+                try:
+                    found.append(self._read(mine, asked))
+                except ProviderFailedError as error:
+                    found.append(error)
+        return found
+
+    def _asked(self, question: Question) -> Asked:
         vocabulary = self._site.get(question.attribute) or vocabulary_of(question.attribute)
         safe = without_identifiers(question)
-        prompt = prompt_for(safe, self._terms_for(safe, vocabulary), vocabulary.name)
+        return Asked(safe, vocabulary, self._terms_for(safe, vocabulary))
+
+    def _read(self, found: object, asked: Asked) -> Proposal:
+        return read_answer(found, asked.question, asked.vocabulary, self.name, self.model)
+
+    def _completed(self, prompt: Prompt) -> str:
         for attempt in range(1, self._attempts + 1):
             self._guard.enter(self.name)
             try:
@@ -162,7 +201,7 @@ class RemoteStandardizer:
                 self._pause(pause_s)
                 continue
             self._guard.succeeded()
-            return read_answer(answer, safe, vocabulary, self.name, self.model)
+            return answer
         raise AssertionError("the last attempt returns or raises")
 
     def _terms_for(self, question: Question, vocabulary: Vocabulary) -> list[str]:
@@ -182,47 +221,83 @@ class RemoteStandardizer:
         return ranking.shortlist(texts, modality, _MOST_TERMS)
 
 
-def prompt_for(question: Question, terms: Sequence[str], vocabulary: str) -> Prompt:
-    """What a model is told. The question is one that may leave (`privacy.without_identifiers`)."""
-    data = {
-        "attribute": question.attribute,
-        "vocabulary": vocabulary,
-        "raw_value": question.raw_value,
-        "context": dict(question.context),
+def prompt_for(asked: Sequence[Asked]) -> Prompt:
+    """What a model is told. The answer to one question is an object; to several it is one with an
+    object for each Attribute.
+    """
+    told, schemas = [], {}
+    for one in asked:
+        question = one.question
+        context = dict(question.context)
+        told.append(
+            {
+                "attribute": question.attribute,
+                "vocabulary": one.vocabulary.name,
+                "raw_value": question.raw_value,
+                "context": context,
+            }
+        )
+        sources = list(dict.fromkeys([question.attribute, *context]))
+        properties = {
+            "value": {"type": "string", "enum": [*one.terms, NOT_KNOWN]},
+            "confidence": {"type": "number"},
+            "source": {"type": "string", "enum": sources},
+            "phrase": {"type": "string"},
+        }
+        schemas[question.attribute] = _object(properties)
+    if len(asked) == 1:
+        (data,), (schema,) = told, schemas.values()
+        return Prompt(INSTRUCTION, json.dumps(data, ensure_ascii=False), schema)
+    return Prompt(INSTRUCTION + _OF_SEVERAL, json.dumps(told, ensure_ascii=False), _object(schemas))
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
     }
-    sources = [question.attribute, *question.context]
-    return Prompt(
-        INSTRUCTION,
-        json.dumps(data, ensure_ascii=False),
-        {
-            "type": "object",
-            "properties": {
-                "value": {"type": "string", "enum": [*terms, NOT_KNOWN]},
-                "confidence": {"type": "number"},
-                "source": {"type": "string", "enum": list(dict.fromkeys(sources))},
-                "phrase": {"type": "string"},
-            },
-            "required": ["value", "confidence", "source", "phrase"],
-            "additionalProperties": False,
-        },
-    )
+
+
+def _fitting(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """In groups that have no more terms together than a service takes."""
+    groups: list[list[Asked]] = []
+    for one in asked:
+        last = groups[-1] if groups else []
+        if last and sum(len(other.terms) for other in (*last, one)) <= _MOST_TERMS:
+            last.append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _parsed(text: str, provider: str) -> Mapping[str, Any]:
+    try:
+        if len(text) > _MAX_ANSWER:
+            raise ValueError(len(text))
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise TypeError(found)
+    except (ValueError, TypeError, RecursionError):
+        raise ProviderFailedError(provider, MALFORMED) from None
+    return found
 
 
 def read_answer(
-    text: str, question: Question, vocabulary: Vocabulary, provider: str, model: str
+    found: object, question: Question, vocabulary: Vocabulary, provider: str, model: str
 ) -> Proposal:
     """The proposal that an answer is. Its value may be no term: a chain discards it then.
 
     Raises: ProviderFailedError (malformed) for what has not the form that was asked for.
     """
     try:
-        if len(text) > _MAX_ANSWER:
-            raise ValueError(len(text))
-        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise TypeError(found)
         value, confidence = found["value"], float(found["confidence"])
         if not isinstance(value, str) or not 0 <= confidence <= 1:
             raise ValueError(value)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise ProviderFailedError(provider, MALFORMED) from None
     is_known = value != NOT_KNOWN
     evidence = (_evidence(found, question),) if is_known else (Evidence("", "", "not known"),)

@@ -33,7 +33,7 @@ NAME: Final = "vertex"
 for _talkative in ("httpx2", "google_genai"):
     logging.getLogger(_talkative).setLevel(logging.WARNING)
 
-_MAX_OUTPUT_TOKENS: Final = 1_024
+_MAX_OUTPUT_TOKENS: Final = 8_192  # what a model thinks before counts as well
 _MAX_BODY: Final = 1 << 20
 _UNTIL: Final = "axiom_until_s"  # of a request: when its time-out is over
 _STOPPED_FOR_SAFETY: Final = frozenset(

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from shared.adapters.chat_completions import ChatCompletionsModel
 from shared.adapters.cloud.gemini import GeminiModel
-from shared.errors import ProviderFailedError
+from shared.errors import ProviderFailedError, TransientError
 from shared.standardize.chain import Chain, Link, Policy, Verdict
 from shared.standardize.proposals import Question
-from shared.standardize.remote import Guard, Model, RemoteStandardizer, read_answer
-from shared.standardize.vocabulary import built_in, read_site_vocabulary
+from shared.standardize.remote import Guard, Model, Prompt, RemoteStandardizer
+from shared.standardize.vocabulary import read_site_vocabulary
 from tests.fakes import FakeClock
 from tests.unit.standardize import model_server as servers
 from tests.unit.standardize.model_server import Behaviour, ModelServer, model_server
@@ -25,9 +25,20 @@ from tests.unit.standardize.model_server import Behaviour, ModelServer, model_se
 QUESTION = Question(
     "BodyPartExamined", "HATGERINC", {"SeriesDescription": "hatgerinc sag", "Modality": "MR"}
 )
+SIDE = Question("Laterality", "bal", {"SeriesDescription": "hatgerinc sag", "Modality": "MR"})
 # Long enough that no slow machine meets it where an answer comes.
 TIMEOUT_S = 20.0
 KINDS = ["vertex", "openai"]
+
+
+class Saying:
+    """A Model that says the same to everything."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def complete(self, prompt: Prompt) -> str:
+        return self._text
 
 
 @pytest.fixture
@@ -257,11 +268,55 @@ class TestAnswers:
         )
     )
     def test_of_any_shape_are_a_proposal_or_a_failure(self, text: str) -> None:
+        provider = RemoteStandardizer("p", "m", Saying(text), Guard(FakeClock()))
+        for answer in provider.propose_all([QUESTION, SIDE]):
+            assert isinstance(answer, TransientError) or 0 <= answer.confidence <= 0.9
         try:
-            found = read_answer(text, QUESTION, built_in("BodyPartExamined"), "p", "m")
+            found = provider.propose(QUESTION)
         except ProviderFailedError:
             return
         assert 0 <= found.confidence <= 0.9
+
+
+class TestSeveralQuestionsAtOnce:
+    """A Series costs one request, however many of its Attributes are asked about."""
+
+    def both(self, kind: str, server: ModelServer, **said: Any) -> list[Any]:
+        answer = {"BodyPartExamined": server.says, **said}
+        server.behaviour = servers.saying(json.dumps(answer))
+        return provider_of(kind, server).propose_all([QUESTION, SIDE])
+
+    def test_are_one_request_and_each_has_its_answer(self, kind: str, server: ModelServer) -> None:
+        side = {"value": "L", "confidence": 0.8, "source": "Modality", "phrase": ""}
+        part, found = self.both(kind, server, Laterality=side)
+        assert (part.value, found.value, found.vocabulary) == ("TSPINE", "L", "laterality")
+        (body,) = server.bodies
+        assert "hatgerinc" in body
+        assert '"TSPINE"' in body
+        assert "Laterality" in body
+
+    @pytest.mark.parametrize("said", [{}, {"Laterality": 7}, {"Laterality": {"value": "L"}}])
+    def test_of_which_one_is_answered_badly_keep_the_other(
+        self, kind: str, server: ModelServer, said: dict[str, Any]
+    ) -> None:
+        part, failed = self.both(kind, server, **said)
+        assert part.value == "TSPINE"
+        assert failed.args == (kind, "malformed")
+
+    def test_fail_together_with_their_request(self, kind: str, server: ModelServer) -> None:
+        server.behaviour = servers.refusing(403)
+        found = provider_of(kind, server).propose_all([QUESTION, SIDE])
+        assert [str(one) for one in found] == [f"{kind}: refused-403"] * 2
+        assert len(server.paths) == 1
+
+    def test_with_more_terms_than_a_service_takes_are_several_requests(
+        self, kind: str, server: ModelServer
+    ) -> None:
+        rows = "\n".join(["term", *(f"CT {number}" for number in range(300))])
+        site = {"StudyDescription": read_site_vocabulary("procedures", "1", rows)}
+        third = Question("StudyDescription", "foo", {})
+        found = provider_of(kind, server, site=site).propose_all([QUESTION, third])
+        assert len(found) == len(server.paths) == 2
 
 
 class TestTheTermsThatAModelMayChoose:

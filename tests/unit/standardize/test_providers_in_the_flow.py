@@ -89,6 +89,19 @@ class TestTheChain:
         assert len(server.paths) == 1
         assert {delivered(system, one).BodyPartExamined for one in receipts} == {"TSPINE"}
 
+    def test_asks_once_for_all_attributes_of_a_series(
+        self, system: System, server: ModelServer, provider: dict[str, Any]
+    ) -> None:
+        side = {"value": "L", "confidence": 0.9, "source": "Modality", "phrase": "CT"}
+        said = {"BodyPartExamined": server.says, "Laterality": side}
+        server.behaviour = servers.saying(json.dumps(said))
+        configure(system, chain(provider, attributes=["BodyPartExamined", "Laterality"]))
+        receipts = send(system, *(image(n, Laterality="X", **UNKNOWN) for n in range(5)))
+        for receipt in receipts:
+            found = delivered(system, receipt)
+            assert (found.BodyPartExamined, found.Laterality) == ("TSPINE", "L")
+        assert len(server.paths) == 1
+
     def test_tells_nobody_who_the_patient_is(
         self, system: System, server: ModelServer, provider: dict[str, Any]
     ) -> None:

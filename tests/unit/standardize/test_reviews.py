@@ -225,7 +225,7 @@ class TestWhatWasApplied:
         receipt = system.receive(image(2))
         system.step(1)
         key = only(client, "applied")["key"]
-        decided = system.ports.standardizers._decision
+        decided = system.ports.standardizers.answer
         post_once = [True]
 
         def late(*asked: Any) -> Any:
@@ -235,7 +235,7 @@ class TestWhatWasApplied:
                 post(client, f"reviews/{key}/correct", {"value": "LSPINE"})
             return found
 
-        monkeypatch.setattr(system.ports.standardizers, "_decision", late)
+        monkeypatch.setattr(system.ports.standardizers, "answer", late)
         system.pump()
         assert delivered(system, receipt, "pacs").BodyPartExamined == "LSPINE"
 

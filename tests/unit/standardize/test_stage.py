@@ -172,7 +172,7 @@ class TestTheStage:
     def test_two_standardizers_may_follow_each_other(self, system: System) -> None:
         second = {"name": "sides", "attributes": ["Laterality"]}
         actions = [{"type": "standardize", "standardizer": n} for n in ("body-parts", "sides")]
-        rule = {**ROUTES["rules"][0], "actions": actions, "storage_backends": ["spare"]}  # type: ignore[dict-item]
+        rule = {**ROUTES["rules"][0], "actions": actions, "storage_backends": ["spare"]}
         configure(
             system,
             ruleset={"name": "routes", "rules": [rule]},
