@@ -68,7 +68,7 @@ def told_in_the_instance(
     """The plans, each with one more Change that tells of the others in the Original Attributes
     Sequence (PS3.3 C.12.1), unless the settings do without.
     """
-    settings = ports.configuration.get().settings
+    settings, now = ports.configuration.get().settings, ports.clock.now()
     if not settings.original_attributes:
         return list(plans)
     told = []
@@ -79,7 +79,7 @@ def told_in_the_instance(
             modifying_system=settings.modifying_system,
             source=receipt.source.calling_ae_title or receipt.source.name,
             reason="COERCE",
-            at=ports.clock.now(),
+            at=now,  # of all of them: equal copies are equal bytes
         )
         told.append(plan if change is None else replace(plan, changes=(*plan.changes, change)))
     return told

@@ -149,6 +149,23 @@ class TestAnInstance:
         assert ports.documents.count("instances") == 3
         assert ports.documents.count("exceptions") == 0
 
+    def test_is_the_same_bytes_at_each_destination(self, ports: Ports, tmp_path: Path) -> None:
+        """One copy can be compared with another, and be sent where the other is."""
+        names = ["primary-storage", "second"]
+        ports.configuration.apply(
+            {
+                "destinations": [{"name": n, "type": "filesystem", "path": n} for n in names],
+                "rulesets": [{"name": "r", "rules": [{**CT_RULE, "storage_backends": names}]}],
+            },
+            by="test",
+        )
+        description = {0x0008103E: build.element(0x0008103E, "LO", "BEFORE")}
+        receive(ports, build.ct(changes=description))
+        pump(ports)
+        one, other = (tmp_path / "storage").rglob("*.dcm")
+        assert b"BEFORE" in one.read_bytes()
+        assert one.read_bytes() == other.read_bytes()
+
     def test_of_other_bytes_under_its_uid_is_a_conflict(self, ports: Ports, tmp_path: Path) -> None:
         ports.configuration.create("rulesets", {"name": "r", "rules": [CT_RULE]}, by="test")
         receive(ports, build.ct())
