@@ -295,6 +295,12 @@ AnyDestination = SingleDestination | GroupDestination
 Destination = Annotated[AnyDestination, Field(discriminator="type")]
 
 
+def _known_finding(code: str) -> str:
+    if code not in DEFAULT_SEVERITIES:
+        raise ValueError(f"is no finding; these are: {', '.join(sorted(DEFAULT_SEVERITIES))}")
+    return code
+
+
 class Settings(BaseModel):
     """What holds for the whole system."""
 
@@ -306,7 +312,7 @@ class Settings(BaseModel):
     original_attributes: bool = True
     modifying_system: Annotated[str, Field(min_length=1, max_length=64)] = "AXIOM FLOW"
     # What a finding of `validate_instance` does, where it differs from the default.
-    validation: dict[str, Severity] = {}
+    validation: dict[Annotated[str, AfterValidator(_known_finding)], Severity] = {}
     max_instance_bytes: Annotated[int, Field(ge=1)] = 8 << 30
     # Of one STOW-RS request, which may bring a whole Study.
     max_request_bytes: Annotated[int, Field(ge=1)] = 64 << 30
@@ -332,14 +338,6 @@ class Settings(BaseModel):
     commitment_timeout_s: Annotated[float, Field(gt=0)] = 86400.0
     # A message that cannot be worked off for so long goes to the exception log.
     retry_budget_s: Annotated[float, Field(ge=0, le=365 * 86400)] = 3 * 86400.0
-
-    @model_validator(mode="after")
-    def _knows_its_findings(self) -> Settings:
-        unknown = sorted(set(self.validation) - set(DEFAULT_SEVERITIES))
-        if unknown:
-            known = ", ".join(sorted(DEFAULT_SEVERITIES))
-            raise ValueError(f"validation: no such finding: {', '.join(unknown)}; known: {known}")
-        return self
 
 
 class Configuration(BaseModel):

@@ -19,6 +19,7 @@ def field_fault(path: str, found: ErrorDetails) -> Fault:
     Nothing of the document is repeated but names of fields and types: a Value may be a secret.
     """
     kind, context = found["type"], found.get("ctx", {})
+    path = path.removesuffix(".[key]")  # what is wrong with a name in an object, not its value
     if kind == "missing":
         return Fault(path, "is missing")
     if kind == "extra_forbidden":

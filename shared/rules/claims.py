@@ -28,7 +28,7 @@ from shared.rules.conditions import (
     PeerWithin,
     Subject,
 )
-from shared.rules.reading import MAX_LIST_LENGTH, Faults, Fields, kind_of, nearest
+from shared.rules.reading import MAX_LIST_LENGTH, NO_ATTRIBUTE, Faults, Fields, kind_of, nearest
 from shared.rules.uids import sop_class_uids, transfer_syntax_uids
 
 # Every word for an operator: its name in a Comparison, and whether the word turns it round.
@@ -115,6 +115,8 @@ def make_claim(
 
     What is wrong with it is noted at `path`.
     """
+    if subject is NO_ATTRIBUTE or operand is NO_ATTRIBUTE:
+        return _STAND_IN  # that was noted where it stands
     operator, turned = OPERATORS[word]
     try:
         claim = _claim(subject, operator, operand, options)

@@ -20,7 +20,8 @@ MAX_LIST_LENGTH = 10_000
 MAX_VALUES = 500_000  # of a document, all its lists and objects together
 MAX_NESTING = 100
 _MAX_PATH_LENGTH = 1_000
-_STAND_IN = AttributePath.parse("PatientID")
+# Given for what names no Attribute; an object of its own, to be known again by.
+NO_ATTRIBUTE = AttributePath.of_tag(0x00100020)
 
 C = TypeVar("C")
 
@@ -91,19 +92,19 @@ def read_attribute(value: object, path: str, faults: Faults) -> AttributePath:
     """An Attribute by keyword, tag, or path through Sequences."""
     if not isinstance(value, str):
         faults.add(path, f"must name an Attribute, not {kind_of(value)}")
-        return _STAND_IN
+        return NO_ATTRIBUTE
     if len(faults) >= MAX_FAULTS:
-        return _STAND_IN  # looking for the nearest keyword takes time, and nobody would see it
+        return NO_ATTRIBUTE  # looking for the nearest keyword takes time, and nobody would see it
     if len(value) > _MAX_PATH_LENGTH:
         faults.add(path, f"is longer than {_MAX_PATH_LENGTH} characters")
-        return _STAND_IN
+        return NO_ATTRIBUTE
     try:
         return AttributePath.parse(value)
     except UnknownAttributeError as error:
         faults.add(path, str(error))
     except ValueError as error:
         faults.add(path, f"is no Attribute: {error}")
-    return _STAND_IN
+    return NO_ATTRIBUTE
 
 
 class Fields:
@@ -192,7 +193,7 @@ class Fields:
 
     def attribute(self, key: str) -> AttributePath:
         value = self.required(key)
-        return read_attribute(value, self.at(key), self.faults) if self.has(key) else _STAND_IN
+        return read_attribute(value, self.at(key), self.faults) if self.has(key) else NO_ATTRIBUTE
 
     def attributes(self, key: str) -> tuple[AttributePath, ...]:
         """One Attribute or a list of them."""

@@ -86,7 +86,7 @@ class TestConfiguration:
             "destinations[1].ae_titel",
         } <= set(found)
         assert any(path.startswith("rulesets[0].rules[0].storage_backends[0]") for path in found)
-        assert "settings" in found
+        assert "is no finding" in found["settings.validation.no-such"]
         assert service.current() == before
 
     @pytest.mark.parametrize(

@@ -365,6 +365,17 @@ class TestWrongConditions:
             "condition[2].tag",
         ]
 
+    def test_what_names_no_attribute_is_one_fault(self) -> None:
+        """Another one, about an Attribute that nobody named, would send people looking for it."""
+        for condition in (
+            {"type": "tag_equals", "tag": "Modalty", "value": 1},
+            {"type": "tag_equals", "tag": "Modality", "other": "Modalty"},
+        ):
+            (fault,) = faults_of(condition)
+            assert "Modalty" in fault
+        (fault,) = faults_of({"type": "tag_equals", "tag": "PatientID", "value": 1})
+        assert "PatientID: needs text" in fault
+
     def test_depth_is_bounded(self) -> None:
         deep: Any = {"Modality": "CT"}
         for _ in range(40):
