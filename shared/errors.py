@@ -123,7 +123,7 @@ class SopInstanceMismatchError(PermanentError):
     code = "sop-instance-mismatch"
     category = Category.VALIDATION
     hint = "The sending system mixes up UIDs between its request and its data set."
-    template = "{} is {} in the request and {} in the data set"
+    template = "{} of request and data set differ: {} and {}"
 
 
 class InstanceTooLargeError(PermanentError):
