@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -50,8 +50,10 @@ COLLECTION = "reconciliations"
 RUNNING, FINISHED, NOT_ASKED = "running", "finished", "failed"
 ID_PREFIX = "reconcile-"
 
+# A Delivery of which the destination was to keep nothing for so long.
+_EXPIRED = "expired"
 # What is in one of these states is not to be there.
-_WITHDRAWN = (GIVEN_UP, SUPERSEDED)
+_WITHDRAWN = (GIVEN_UP, SUPERSEDED, _EXPIRED)
 # So many Instances of each kind are named; all are counted.
 _NAMED = 1000
 _PAGE = 500
@@ -81,7 +83,8 @@ class Difference(Struct):
     extra: int = 0  # there, and never sent from here
     not_routed: int = 0  # came, and no rule sends it there
     not_asked: int = 0  # confirmed, of no Study, and the destination is asked by Study
-    discarded: int = 0  # not there, for a person gave it up, or a later copy took its place
+    # Not there: a person gave it up, a later copy took its place, or its time there is over.
+    discarded: int = 0
     requeued: int = 0
     gone: int = 0  # missing, and the received file is deleted
     named: dict[str, list[dict[str, str]]] = field(
@@ -212,6 +215,7 @@ def _expected(
 ) -> tuple[list[_Expected], set[str]]:
     """What of a Study the destination should have from the source, and from others."""
     destination = asked["destination"]
+    kept_since = _kept_since(destination, ports)
     newest: dict[str, _Expected] = {}
     others: set[str] = set()
     where = [Filter("study_instance_uid", "==", study)]
@@ -229,9 +233,11 @@ def _expected(
         state = RETRYING
         if found is not None and not is_overtaken(found.data, plans[0], instance):
             state = str(found.data["state"])
+            if state == DELIVERED and found.data["updated_at"] < kept_since:
+                state = _EXPIRED
         if not is_asked:
             others.add(uid)
-            if state == DELIVERED and uid in newest:
+            if state in (DELIVERED, _EXPIRED) and uid in newest:
                 newest[uid] = replace(newest[uid], state=SUPERSEDED)
             continue
         if state in _WITHDRAWN and uid in newest:
@@ -244,6 +250,12 @@ def _expected(
             "" if found is None else str(found.data.get("code", "")),
         )
     return list(newest.values()), others
+
+
+def _kept_since(destination: str, ports: Ports) -> str:
+    """What was delivered before is deleted there by now, or soon (`retain_days`)."""
+    days = ports.destinations.entity(destination).storage_policy.retain_days
+    return "" if days is None else timestamp(ports.clock.now() - timedelta(days=days))
 
 
 def _judge(

@@ -171,6 +171,24 @@ class TestAFolder:
         system.work()
         assert b"CORRECTED" in file_of(system, "one").read_bytes()
 
+    def test_does_not_get_again_what_it_was_to_keep_no_longer(self, system: System) -> None:
+        short = {"type": "filesystem", "path": "x", "storage_policy": {"retain_days": 2}}
+        system.ports.configuration.replace(
+            "destinations", "primary-storage", {"name": "primary-storage", **short}, by="test"
+        )
+        system.receive("one")
+        system.work()
+        system.clock.advance(DAY)
+        system.receive("two")
+        system.work()
+        for path in system.delivered():
+            path.unlink()
+        system.clock.advance(1.5 * DAY)
+        found = compare(system, requeue=True)
+        assert (found["discarded"], found["missing"], found["requeued"]) == (1, 1, 1)
+        (missing,) = found["instances"]["missing"]
+        assert missing["sop_instance_uid"] == build.uid("two")
+
     def test_that_has_what_belongs_to_no_study_is_complete(self, system: System) -> None:
         receive_palette(system)
         system.work()

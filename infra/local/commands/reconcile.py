@@ -75,7 +75,10 @@ def command(
         ("extra", "there, and not from here"),
         ("not_routed", "received, and not sent there by any rule"),
         ("not_asked", "confirmed; of no Study, by which the destination is asked"),
-        ("discarded", "not there: a person gave it up, or a later copy took its place"),
+        (
+            "discarded",
+            "not there: given up by a person, replaced by a later copy, or its time over",
+        ),
         ("requeued", "delivered anew"),
         ("gone", "missing, and the received file is deleted"),
     ]
