@@ -10,6 +10,7 @@ from datetime import UTC
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.dicom.changes import Change
 from shared.dicom.edit import HeaderEdit, apply_changes
@@ -77,24 +78,34 @@ class Explanation(Struct, frozen=True):
 def explain(program: Program, header: Header, facts: Facts) -> Explanation:
     """Decide as `Program.evaluate` does, and account for it."""
     decision = program.evaluate(header, facts)
+    # Before the sender gets an answer, nobody knows yet what has come back.
+    facts_then = replace(facts, returned=False)
+    at_reception = program.at_reception(header, facts_then)
+    accounts = [
+        *_accounts(program, Stage.RECEPTION, at_reception, header, facts_then),
+        *_accounts(program, Stage.ROUTING, decision, header, facts),
+    ]
+    return Explanation(decision, tuple(accounts))
+
+
+def _accounts(
+    program: Program, stage: Stage, decision: Decision, header: Header, facts: Facts
+) -> Iterator[RuleExplanation]:
     matched = set(decision.matched_rules)
     failed = {failure.rule: failure.reason for failure in decision.failures}
-    accounts = []
     # The state that a rule saw: as received, with the changes of the rules before it.
     changes: tuple[Change, ...] = ()
     for ruleset in program.rulesets:
-        if ruleset.stage is not Stage.ROUTING:
+        if ruleset.stage is not stage:
             continue
         for rule in ruleset.rules:
             name = f"{ruleset.name}/{rule.name}"
             conditions = _judge(rule.condition, header, facts, changes)
             reason = _reason(ruleset, rule, facts, conditions, name in matched, failed.get(name))
-            accounts.append(RuleExplanation(name, name in matched, reason, conditions))
-            own = tuple(
+            yield RuleExplanation(name, name in matched, reason, conditions)
+            changes += tuple(
                 change for change in decision.changes if change.by.rpartition("/")[0] == name
             )
-            changes += own
-    return Explanation(decision, tuple(accounts))
 
 
 def explain_study(rule: Rule, collected: Sequence[Collected]) -> tuple[ConditionResult, ...]:

@@ -94,10 +94,11 @@ class Program:
 
     def refusal(self, header: Header, facts: Facts) -> Refusal | None:
         """What the rulesets of the stage `reception` say before the sender gets an answer."""
-        if not self._reception.rules:
-            return None
-        run = _Evaluation(self._reception, header, facts, self.key, self.crosswalk)
-        return run.decision().refusal
+        return self.at_reception(header, facts).refusal if self._reception.rules else None
+
+    def at_reception(self, header: Header, facts: Facts) -> Decision:
+        """All that the rulesets of the stage `reception` decide."""
+        return _Evaluation(self._reception, header, facts, self.key, self.crosswalk).decision()
 
 
 class _CompiledRule(Struct, frozen=True):

@@ -227,6 +227,8 @@ def _print_account(terminal: Terminal, told: Mapping[str, Any]) -> None:
             mark = "holds" if condition["holds"] else "fails"
             terminal.say(f"    {mark}: {condition['condition']}    [{seen}]")
     decision = told["decision"]
+    if refused := decision.get("refused"):
+        terminal.say(f"refused at reception by {refused['rule']}: {refused['reason']}", style="red")
     terminal.say(
         decision["error"]
         if "error" in decision

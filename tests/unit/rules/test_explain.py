@@ -69,6 +69,21 @@ def test_reasons_beside_conditions() -> None:
     assert "not for this source" in other.reason
 
 
+def test_rules_at_reception_are_explained_first_and_as_they_were_asked() -> None:
+    """Nothing was known to have come back by then."""
+    refuse = {"name": "no-us", "conditions": [{"Modality": "US"}], "actions": [{"type": "reject"}]}
+    gate = {"name": "gate", "stage": "reception", "rules": [refuse]}
+    routing = {"name": "a-routing", "rules": [{"name": "all"}]}
+    program = compile_rulesets([parse_ruleset(one) for one in (routing, gate)])
+    for modality, reason in (("US", "matched"), ("CT", 'does not hold: Modality == "US"')):
+        header = sample_header({"Modality": modality})
+        accounts = explain(program, header, facts(returned=True)).rules
+        assert [one.rule for one in accounts] == ["gate/no-us", "a-routing/all"]
+        assert (accounts[0].matched, accounts[0].reason) == (modality == "US", reason)
+        assert accounts[0].conditions[0].seen[0].values == (modality,)
+        assert not accounts[1].matched
+
+
 def test_nested_conditions_and_sequences_show_all_they_saw() -> None:
     condition = 'not (PatientID == "1" or RequestAttributesSequence exists)'
     account = only(
