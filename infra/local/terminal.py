@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 # On a pipe there is no width to fit into; lines are long enough there for UIDs to stay whole.
 _WIDTH_WITHOUT_TERMINAL = 200
 
+# Columns of what other commands take: to be copied, it must not be folded.
+_IDENTIFIERS = frozenset(("id", "receipt", "key", "Study Instance UID"))
+# A table is one while no other column is folded to less than this, or than its longest word.
+_NARROW = 16
+_BETWEEN_COLUMNS = 3
+
 # The words of states, in the colours that they have in every table.
 _STATE_STYLES = {
     "ok": "green",
@@ -72,7 +78,10 @@ class Terminal:
         title: str = "",
         empty: str = "",
     ) -> None:
-        """A table for a person, or `empty` if there is no row; nothing with `--json`."""
+        """A table for a person, or `empty` if there is no row; nothing with `--json`.
+
+        Where a terminal is too narrow for it, each row is a paragraph.
+        """
         if self.as_json:
             return
         if not rows and empty:
@@ -80,6 +89,10 @@ class Terminal:
             return
         if title:
             self.say(title, style="bold")
+        if columns[0] in _IDENTIFIERS and _width(columns, rows) > self.console.width:
+            for row in rows:
+                self.console.print(_paragraph(columns, row))
+            return
         table = new_table(columns)
         for row in rows:
             table.add_row(*(cell(value) for value in row))
@@ -103,8 +116,33 @@ def new_table(columns: Sequence[str]) -> Table:
         pad_edge=False,
     )
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in _IDENTIFIERS)
     return table
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Of the narrowest table that shows identifiers whole."""
+    total = _BETWEEN_COLUMNS * len(columns)
+    for name, *values in zip(columns, *rows, strict=True):
+        longest = max(
+            len(word) for value in (name, *values) for word in (*_worded(value).split(), "")
+        )
+        total += longest if name in _IDENTIFIERS else min(longest, _NARROW)
+    return total
+
+
+def _paragraph(columns: Sequence[str], row: Sequence[object]) -> Table:
+    """One row with a line for each column that has something to say, and an empty one."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", width=max(map(len, columns)))
+    grid.add_column(overflow="fold")
+    for name, value in zip(columns, row, strict=True):
+        if _worded(value):
+            grid.add_row(name, cell(value))
+    grid.add_row()
+    return grid
 
 
 def cell(value: object) -> Any:

@@ -368,6 +368,21 @@ def test_a_title_stays_on_its_line_and_columns_without_names_have_no_header(
     ]
 
 
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_identifiers_stay_whole_on_a_terminal_of_any_width(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command takes them; one in pieces cannot be copied."""
+    monkeypatch.setattr("infra.local.terminal._WIDTH_WITHOUT_TERMINAL", width)
+    columns = ["id", "when", "status", "category", "code", "destination", "what happened"]
+    row = [f"{7:024}", "2026-11-21 21:16:24", "open", "storage", "instance-conflict", None, "1.2"]
+    Terminal(as_json=False).table(columns, [row, row])
+    out, _ = capsys.readouterr()
+    words = out.split()
+    assert words.count(f"{7:024}") == 2
+    assert words.count("what") == (2 if width < 100 else 1)  # a paragraph each, or one table
+
+
 def test_every_fault_of_a_configuration_is_listed_and_nothing_is_applied(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
