@@ -221,16 +221,21 @@ class HeaderEdit:
         self, path: AttributePath | str, elements: Iterable[bytes], *, by: str
     ) -> Change:
         """Add an Item of these encoded Data Elements to a top-level Sequence, which is made if
-        there is none. They are in tag order and encoded as `Header.data_set` is.
+        there is none. They are in tag order and encoded as `Header.data_set` is. The Change shows
+        how many Items there are then.
         """
         tag = as_path(path).last.tag
         item = encode_item(self._data_set.base, b"".join(elements))
         view = self._data_set.view(tag)
+        count = 1
         if tag in view.entries and view.vr(tag) == "SQ":
-            new = with_item(view, view.element(tag), item)
+            element = view.element(tag)
+            count += len(element.items)
+            new = with_item(view, element, item)
         else:
             new = encode_element(view, tag, "SQ", item)
-        self._replace(AttributePath.of_tag(tag), new, "SQ", by)
+        shown_new = (f"... ({count} Items)",)
+        self._replace(AttributePath.of_tag(tag), new, "SQ", by, shown_new=shown_new)
         return self._changes[-1]
 
     def replay(self, change: Change) -> None:
