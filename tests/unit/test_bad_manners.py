@@ -163,7 +163,7 @@ class TestAStore:
         with expired(tmp_path, monkeypatch) as url, asking(url) as (ae, port):
             status, _ = answers(ae, port, FIND)
         assert status.Status == 0xC001
-        assert "certificate is not trusted" in status.ErrorComment
+        assert "certificate is not trusted: expired" in status.ErrorComment
 
 
 @contextmanager
@@ -243,7 +243,6 @@ class TestAReceiverOfCGet:
         assert status.Status == 0xB000
         assert status.NumberOfFailedSuboperations == 1
 
-
     def test_that_takes_with_a_warning_is_told_so(self, archive: Archive) -> None:
         for name in ("one", "two"):
             archive.put(name)
@@ -276,7 +275,9 @@ class TestASource:
             whole = Configuration.model_validate_json(json.dumps({"sources": [entity]}))
             reader = open_source(whole.sources[0], MemorySecrets(), FakeClock())
             try:
-                with pytest.raises(SourceMisconfiguredError, match="certificate is not trusted"):
+                with pytest.raises(
+                    SourceMisconfiguredError, match="certificate is not trusted: expired"
+                ):
                     list(reader.search(None))
             finally:
                 reader.close()

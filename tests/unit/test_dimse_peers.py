@@ -215,9 +215,11 @@ def test_nothing_is_said_where_nothing_is_configured() -> None:
 def test_an_expired_certificate_is_told_by_source_and_report(authority: Authority) -> None:
     with peer(secured(authority, began=3, days=-1)) as asked:
         tls = {"trusted_file": str(authority.file)}
-        with pytest.raises(SourceMisconfiguredError, match="certificate is not trusted"):
+        with pytest.raises(SourceMisconfiguredError, match="certificate is not trusted: expired"):
             ask_as_source(asked.port, tls=tls)
-        with pytest.raises(DestinationMisconfiguredError, match="certificate is not trusted"):
+        with pytest.raises(
+            DestinationMisconfiguredError, match="certificate is not trusted: expired"
+        ):
             report(asked.port, tls=tls)
         assert asked.reports == []
 

@@ -147,9 +147,6 @@ CLIENT_ERRORS: Mapping[str, Verdict] = {
     f"{__package__}.association_pool.PoolClosedError": Verdict(
         Outcome.TRANSIENT, "the destination was configured anew"
     ),
-    "ssl.SSLCertVerificationError": Verdict(
-        Outcome.MISCONFIGURED, "the server's certificate is not trusted"
-    ),
     "ssl.SSLError": Verdict(Outcome.TRANSIENT, "TLS failed"),
     "socket.gaierror": Verdict(Outcome.TRANSIENT, "the host name cannot be resolved"),
     "builtins.TimeoutError": Verdict(Outcome.TRANSIENT, "no answer in time"),
@@ -214,6 +211,15 @@ def http_status(code: int) -> Verdict:
     return _find(HTTP_STATUSES, code)
 
 
+# OpenSSL's X509_V_ERR_...
+_CERTIFICATE_FAULTS = {
+    9: "not valid yet",
+    10: "expired",
+    **dict.fromkeys((2, 18, 19, 20, 21), "unknown authority"),
+    **dict.fromkeys((62, 64), "for another host"),
+}
+
+
 def client_error(error: Exception) -> Verdict:
     """What an error means that a client library or the operating system raised.
 
@@ -221,7 +227,9 @@ def client_error(error: Exception) -> Verdict:
     """
     certificate = _cause(error, ssl.SSLCertVerificationError)
     if certificate is not None:
-        error = certificate
+        why = _CERTIFICATE_FAULTS.get(getattr(certificate, "verify_code", 0))
+        words = ": ".join(filter(None, ["the server's certificate is not trusted", why]))
+        return Verdict(Outcome.MISCONFIGURED, words)
     for kind in type(error).__mro__:
         verdict = CLIENT_ERRORS.get(f"{kind.__module__}.{kind.__qualname__}")
         if verdict is not None:
