@@ -110,6 +110,8 @@ def _steps(message: DeliveryRequested, ports: Ports) -> Iterator[bool]:
 
 
 def _is_settled(delivery: Mapping[str, Any], message: DeliveryRequested, mark: str) -> bool:
+    if delivery["state"] == GIVEN_UP and message.corrects:
+        return True  # it is not there to be corrected, and no person wants it after all
     if delivery["state"] in (GIVEN_UP, SUPERSEDED):
         settled = delivery.get("decision", 0), delivery.get("order", 0)
         return (message.decision, message.order) <= settled

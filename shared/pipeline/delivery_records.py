@@ -38,11 +38,15 @@ def is_overtaken(
     known = delivery.get("decision", 0), delivery.get("order", 0)
     if known >= asked or delivery["state"] not in SETTLED:
         return False
+    if delivery["state"] == GIVEN_UP and instance.get("corrects") and not plan.get("order"):
+        return False  # a correction leaves it given up
     if delivery["state"] != DELIVERED:
         return True
     changes = msgspec.convert(plan["changes"], tuple[Change, ...])
     transcoding = msgspec.convert(plan.get("transcoding"), Transcoding | None)
-    return bool(delivery.get("fingerprint") != fingerprint(receipt_of(instance), changes, transcoding))
+    return bool(
+        delivery.get("fingerprint") != fingerprint(receipt_of(instance), changes, transcoding)
+    )
 
 
 def end_quarantine(receipt_id: str, documents: DocumentStore) -> None:

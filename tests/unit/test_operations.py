@@ -28,7 +28,9 @@ from shared.errors import (
     WrongStateError,
 )
 from shared.messages import Receipt, Topic
-from shared.pipeline import instance_actions, jobs
+from shared.pipeline import instance_actions, jobs, rules
+from shared.pipeline.delivery_records import is_overtaken
+from shared.pipeline.instance_records import receipt_of
 from tests.data import build
 from tests.unit.operating import System, running_system
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -301,6 +303,22 @@ class TestADiscard:
         system.pump()
         # The retry was ordered before it was given up, but counts as a later order than the first.
         assert len(system.peers["pacs"].stored) <= 1
+
+    def test_holds_against_a_correction_that_nobody_ordered(self, system: System) -> None:
+        """A standard term is corrected, say, and the Instance is of the wrong patient."""
+        (receipt,) = refused(system)
+        (entry,) = system.entries()
+        system.ports.exceptions.discard(entry["id"], by="test", reason="another patient's")
+        known = receipt_of(system.instance(receipt))
+        rules.decide_anew(known, (), system.ports, corrects=True)
+        system.pump()
+        assert not system.peers["pacs"].stored
+        instance, delivery = system.instance(receipt), system.delivery(receipt)
+        assert delivery["state"] == "discarded"
+        assert not is_overtaken(delivery, instance["deliveries"][0], instance)
+        rules.decide_anew(known, (), system.ports)
+        system.pump()
+        assert system.delivery(receipt)["state"] == "delivered"
 
 
 class TestWhatWaits:
