@@ -135,7 +135,7 @@ class DicomwebDestination(HttpPeer):
             # 200 says that all was stored, and older servers say no more.
             return str(response.status_code)
         unnamed = Verdict(Outcome.PERMANENT, "the answer does not name the Instance")
-        failure = self._failure(unnamed, response)
+        failure = self._failure(unnamed, response, answer.words)
         if isinstance(failure, PermanentError):
             failure.may_be_stored = True
         raise failure

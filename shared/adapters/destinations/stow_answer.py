@@ -23,6 +23,9 @@ _WARNING_REASON = "00081196"
 _FAILURE_REASON = "00081197"
 # FailureDetail, a private Attribute of the Google Cloud Healthcare API.
 _FAILURE_DETAIL = "00090097"
+# Error Comment, which Axiom Flow puts there, and what a server could not tell the UID of.
+_ERROR_COMMENT = "00000902"
+_OTHER_FAILURES_SEQUENCE = "0008119A"
 
 # Where servers put a sentence for a person if they answer with JSON that is not DICOM's.
 _SENTENCES = ("errorMessage", "Message", "message", "Details", "detail", "title", "error")
@@ -43,7 +46,7 @@ class StowAnswer(Struct, frozen=True):
     is_dicom: bool = False
     stored: Mapping[str, int | None] = field(default_factory=dict)
     failed: Mapping[str, Failed] = field(default_factory=dict)
-    words: str = ""  # what the server says if it does not say it as DICOM
+    words: str = ""  # what the server says of no Instance by name
 
 
 def parse(body: bytes) -> StowAnswer:
@@ -79,10 +82,15 @@ def _of_module(module: _Item) -> StowAnswer:
         for item in _items(module, _REFERENCED_SOP_SEQUENCE)
     }
     failed = {
-        _uid(item): Failed(_number(item, _FAILURE_REASON), printable(_first(item, _FAILURE_DETAIL)))
+        _uid(item): Failed(_number(item, _FAILURE_REASON), _words(item))
         for item in _items(module, _FAILED_SOP_SEQUENCE)
     }
-    return StowAnswer(True, stored, failed)
+    others = "; ".join(filter(None, map(_words, _items(module, _OTHER_FAILURES_SEQUENCE))))
+    return StowAnswer(True, stored, failed, others)
+
+
+def _words(item: _Item) -> str:
+    return printable(_first(item, _FAILURE_DETAIL) or _first(item, _ERROR_COMMENT))
 
 
 def _items(item: _Item, tag: str) -> list[_Item]:

@@ -409,6 +409,24 @@ def test_whatever_a_server_answers_can_be_read(body: bytes | str) -> None:
     stow_answer.parse(body if isinstance(body, bytes) else body.encode())
 
 
+@pytest.mark.parametrize("sequence", ["00081198", "0008119A"])
+def test_what_a_server_says_of_an_instance_is_kept(
+    destination: Make, tmp_path: Path, sequence: str
+) -> None:
+    """Another Axiom Flow says it in Error Comment; of what it could not read, among the others."""
+    item = {
+        "00081155": {"vr": "UI", "Value": [UID]},
+        "00081197": {"vr": "US", "Value": [0xC000]},
+        "00000902": {"vr": "LO", "Value": ["fragments-too-few: 1 for 2"]},
+    }
+    body = {sequence: {"vr": "SQ", "Value": [item]}}
+    with (
+        ScriptedHttp(answers(400, body)) as server,
+        pytest.raises(DestinationRefusedError, match="fragments-too-few: 1 for 2"),
+    ):
+        destination(server.url).deliver(outgoing(tmp_path, build.ct()))
+
+
 # ---- duplicates -----------------------------------------------------------------------------
 
 
