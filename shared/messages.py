@@ -220,6 +220,6 @@ def decode(data: bytes, kind: type[M]) -> M:
     try:
         found: M = _DECODERS[kind].decode(data)
         return found
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # msgspec names the path and the types, never the values.
         raise MalformedMessageError(f"not {kind.__name__}: {error}") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from shared.cursors import cursor_of, said_by
 from shared.ports import Filter
 
 MAX_IN_VALUES = 30  # Firestore's limit
@@ -67,15 +67,12 @@ def cursor_mark(
 
 def close_cursor(mark: str, value: Any, key: str) -> str:
     """The cursor that stands behind the document of this key and this value of `order_by`."""
-    return base64.urlsafe_b64encode(json.dumps([mark, value, key]).encode()).decode()
+    return cursor_of(mark, value, key)
 
 
 def open_cursor(cursor: str, mark: str) -> tuple[Any, str]:
     """Value and key of a cursor. Raises: ValueError if another query gave it, or nobody."""
-    try:
-        found, value, key = json.loads(base64.urlsafe_b64decode(cursor))
-    except (ValueError, TypeError):
-        found = value = key = None
-    if found != mark or not isinstance(key, str) or isinstance(value, list | dict):
-        raise ValueError("the cursor is not one of this query")
-    return value, key
+    match said_by(cursor):
+        case [found, value, str(key)] if found == mark and not isinstance(value, list | dict):
+            return value, key
+    raise ValueError("the cursor is not one of this query")

@@ -169,7 +169,7 @@ def fetch_json(url: str) -> Mapping[str, Any]:
                 raise IdentityProviderUnavailableError(where, f"status {response.status_code}")
             body = response.raw.read(_MAX_DOCUMENT_BYTES + 1, decode_content=True)
             document = json.loads(body[:_MAX_DOCUMENT_BYTES])
-    except (requests.RequestException, OSError, ValueError) as error:
+    except (requests.RequestException, OSError, ValueError, RecursionError) as error:
         raise IdentityProviderUnavailableError(where, type(error).__name__) from None
     if not isinstance(document, dict):
         raise IdentityProviderUnavailableError(where, "no JSON object")

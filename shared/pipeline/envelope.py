@@ -8,7 +8,6 @@ JSON, or an event of another service, into a CloudEvent 1.0, whose attributes ar
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -110,7 +109,7 @@ def open_envelope(request: Pushed) -> PushedMessage:
         if event_type is not None:
             return _of_event(event_type, headers.get("ce-id") or "", body)
         return _unwrapped(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise MalformedMessageError("the push is not an envelope that we know") from None
 
 

@@ -6,14 +6,13 @@ the audit log before it is shown. What is found is fetched by a pull: POST /api/
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -30,6 +29,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from shared.cursors import cursor_of, said_by
 from shared.dicom.key_reading import name_of, read_query
 from shared.dicom.query import STUDY_INSTANCE_UID, Level, Query, items, texts
 from shared.errors import Fault
@@ -401,7 +401,7 @@ def _told(
     yield {
         "type": "summary",
         "sources": [_summary(ended[name]) for name in asked.sources],
-        "next_cursor": _closed(more, asked.mark) if more else None,
+        "next_cursor": cursor_of(asked.mark, more) if more else None,
     }
 
 
@@ -501,20 +501,14 @@ def _encoded(lines: Iterator[Line]) -> Iterator[bytes]:
         yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def _closed(more: Mapping[str, int], mark: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([mark, more]).encode()).decode()
-
-
 def _opened(cursor: str, mark: str) -> Mapping[str, int]:
-    try:
-        given, more = json.loads(base64.urlsafe_b64decode(cursor))
-        is_good = given == mark and all(
-            isinstance(count, int) and 0 <= count < MAX_MATCHES for count in more.values()
-        )
-    except (ValueError, TypeError, AttributeError):
-        is_good, more = False, {}
-    if not is_good:
-        raise ProblemError(
-            400, "invalid-cursor", "The cursor is not one that this search gave."
-        ) from None
-    return dict(more)
+    """How much of each source was shown before. Raises: ProblemError 400."""
+    with suppress(ValueError):
+        match said_by(cursor):
+            case [found, dict(shown)] if found == mark and all(map(_is_count, shown.values())):
+                return shown
+    raise ProblemError(400, "invalid-cursor", "The cursor is not one that this search gave.")
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and 0 <= number < MAX_MATCHES

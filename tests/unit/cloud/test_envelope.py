@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import MalformedMessageError
+from shared.messages import JobRequested, decode
 from shared.pipeline.envelope import PushedMessage, open_envelope
 from shared.pipeline.push import PushRequest
 
@@ -71,6 +72,25 @@ class TestADeflatedMessage:
     def test_is_refused_or_read_whatever_strangers_push(self, data: bytes) -> None:
         with suppress(MalformedMessageError):
             opened(deflated(data))
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (DEEP, {}),
+        (b'{"message": {"data": "", "x": ' + DEEP, {}),
+        (b'{"message": {"data": "", "x": ' + DEEP, {"ce_type": PUBLISHED}),
+        (b'{"type": "t", "data": ' + DEEP, {"content_type": "application/cloudevents+json"}),
+    ],
+)
+def test_what_is_nested_without_end_is_none(body: bytes, headers: dict[str, str]) -> None:
+    with pytest.raises(MalformedMessageError):
+        opened(body, **headers)
+    with pytest.raises(MalformedMessageError):
+        decode(body, JobRequested)
 
 
 class TestAMessage:

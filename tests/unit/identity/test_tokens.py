@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,32 @@ def identity(tmp_path: Path, clock: FakeClock, issuer: Issuer) -> Identity:
 
 def now_s(clock: FakeClock) -> float:
     return clock.now().timestamp()
+
+
+def in_base64(text: bytes) -> str:
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+DEEP = b"[" * 5000
+NESTED = b'{"alg": ' + DEEP
+SIGNED = in_base64(b'{"alg": "RS256", "kid": "k"}')
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        f"{in_base64(DEEP)}.e30.c2ln",
+        f"{in_base64(NESTED)}.e30.c2ln",
+        f"{SIGNED}.{in_base64(DEEP)}.c2ln",
+        f"{SIGNED}.{in_base64(b'1' * 5000)}.c2ln",
+        f"{SIGNED}.{in_base64(bytes(range(256)))}.c2ln",
+        "é.é.é",
+        "..",
+    ],
+)
+def test_what_is_no_token_is_nobody(identity: Identity, token: str) -> None:
+    """However it is made: nobody who has no key yet is to find a fault of ours."""
+    assert identity.of_credential(token, HERE) is None
 
 
 class TestIdTokens:
