@@ -20,6 +20,7 @@ from shared.client.documents import (
     Delivery,
     DestinationState,
     ExceptionEntry,
+    FollowedInstance,
     Health,
     Instance,
     InstanceDetail,
@@ -32,6 +33,7 @@ from shared.client.documents import (
     Reconciliation,
     Review,
     SourceState,
+    Study,
     StudyRule,
     StudyRules,
     Tagged,
@@ -41,6 +43,7 @@ from shared.client.problems import ApiError, ApiUnreachableError
 
 _API: Final = "/api/v1"
 _PAGE: Final = 500
+_PAGE_FOLLOWED: Final = 100
 _UNAVAILABLE: Final = 503
 _NO_CONTENT: Final = 204
 
@@ -262,9 +265,14 @@ class Client:
         """What study and series rules wait for, or have decided about."""
         return self.page("/studies", {**where, "limit": limit, "cursor": cursor})
 
-    def study(self, study_instance_uid: str) -> StudyRules:
-        """How far each rule is with a Study."""
-        return cast(StudyRules, self.request("GET", f"/studies/{_quoted(study_instance_uid)}"))
+    def study(self, study_instance_uid: str) -> Study:
+        """How much came of a Study, and how far each rule is with it."""
+        return cast(Study, self.request("GET", f"/studies/{_quoted(study_instance_uid)}"))
+
+    def study_instances(self, study_instance_uid: str) -> Iterator[FollowedInstance]:
+        """What came of a Study, in the order in which it came, and what happened to each."""
+        path = f"/studies/{_quoted(study_instance_uid)}/instances"
+        return self.pages(path, {"limit": _PAGE_FOLLOWED})
 
     def complete_study(self, study_instance_uid: str, rule: str = "") -> StudyRules:
         """Have a Study count as complete."""

@@ -174,6 +174,22 @@ class Version(TypedDict):
     reason: str
 
 
+class Study(StudyRules):
+    """How much came of a Study."""
+
+    instances: int
+    exceptions: int
+
+
+class FollowedInstance(TypedDict):
+    """An Instance, and what happened to it in the order of time: `at`, `step` and more."""
+
+    receipt_id: str
+    sop_instance_uid: str
+    state: str
+    timeline: list[dict[str, Any]]
+
+
 class MissingSecret(TypedDict):
     """A place of the configuration that names a secret which is not there."""
 

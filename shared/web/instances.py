@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from flask import Response
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from shared.errors import DocumentMissingError
 from shared.identity.permissions import Permission
 from shared.pipeline.jobs import Action
+from shared.pipeline.timelines import follow, followed, page_of_instances, timeline
 from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
 from shared.web.access import may, note_access
@@ -34,16 +35,14 @@ from shared.web.listing import (
     page_response,
 )
 from shared.web.problems import PROBLEM_RESPONSES
+from shared.web.studies import StudyPath
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports
 
 URL_PREFIX = "/api/v1"
 
-_INSTANCES, _DELIVERIES, _EXCEPTIONS = "instances", "deliveries", "exceptions"
-
-# One Instance has at most so many deliveries and exceptions in its timeline.
-_TIMELINE_LIMIT = 500
+_INSTANCES, _DELIVERIES = "instances", "deliveries"
 
 
 class InstanceQuery(Listing):
@@ -55,6 +54,12 @@ class InstanceQuery(Listing):
     study_uid: str | None = Field(default=None, description="Study Instance UID")
     sop_instance_uid: str | None = None
     since: Since | None = Field(default=None, description="Received at or after this")
+
+
+class FollowedListing(Listing):
+    """How much to list of what is read together from several places."""
+
+    limit: int = Field(default=50, ge=1, le=100, description="Instances on one page")
 
 
 class DeliveryQuery(Listing):
@@ -138,15 +143,6 @@ def blueprint(ports: Ports) -> APIBlueprint:
     def done(action: Action, receipt_id: str) -> Response:
         return json_response(_summary(carried_out(action, receipt_id, ports)), 202)
 
-    def of_receipt(collection: str, order_by: str, receipt_id: str) -> list[Mapping[str, Any]]:
-        page = ports.documents.query(
-            collection,
-            [Filter("receipt_id", "==", receipt_id)],
-            order_by=order_by,
-            limit=_TIMELINE_LIMIT,
-        )
-        return [document.data for document in page.documents]
-
     @routes.get(
         "/instances",
         operation_id="list_instances",
@@ -168,25 +164,47 @@ def blueprint(ports: Ports) -> APIBlueprint:
         responses={200: described("What is known of the Instance", {"type": "object"})},
     )
     def read_instance(path: InstancePath) -> Response:
-        """One Instance: rules matched, Changes old and new, Deliveries, exceptions.
+        """One Instance: rules matched, Changes old and new, Deliveries, exceptions, and all of
+        it in the order of time. `/explain` says why each rule matched or not.
 
         Values old and new are patients': without patients:read they are left out, and with it the
         audit log has that they were shown.
         Before rules decide, or if validation refuses it, only its exceptions are known.
         """
         found = ports.documents.get(_INSTANCES, path.receipt_id)
-        exceptions = of_receipt(_EXCEPTIONS, "last_at", path.receipt_id)
-        if found is None and not exceptions:
+        known_of = follow(path.receipt_id, ports.documents)
+        if found is None and not known_of.exceptions:
             raise DocumentMissingError(_INSTANCES, path.receipt_id)
-        deliveries = of_receipt(_DELIVERIES, "updated_at", path.receipt_id)
-        known = _detail(found.data, deliveries) if found else {"receipt_id": path.receipt_id}
+        known: dict[str, Any] = {"receipt_id": path.receipt_id}
+        if found is not None:
+            known = _detail(found.data, known_of.deliveries)
         if not may(Permission.PATIENTS_READ):
             known = _without_values(known)
         elif found is not None:
             study_uid = found.data["study_instance_uid"]
             note_access(ports, "instances.read", path.receipt_id, study_uid)
-        shown = [_exception(entry) for entry in exceptions]
-        return json_response({"state": "undecided", **known, "exceptions": shown})
+        shown = [_exception(entry) for entry in known_of.exceptions]
+        steps = timeline(found.data if found else None, known_of)
+        return json_response(
+            {"state": "undecided", **known, "exceptions": shown, "timeline": steps}
+        )
+
+    @routes.get(
+        "/studies/<study_instance_uid>/instances",
+        operation_id="list_study_instances",
+        responses={200: described_page("Instances, each with its timeline")},
+    )
+    def list_study_instances(path: StudyPath, query: FollowedListing) -> Response:
+        """What came of a Study, in the order in which it came, and what happened to each."""
+
+        def entries(limit: int, cursor: str | None) -> Page:
+            return page_of_instances(
+                path.study_instance_uid, ports.documents, limit=limit, cursor=cursor
+            )
+
+        return page_response(
+            fetch(entries, query), lambda instance: followed(instance, ports.documents)
+        )
 
     add_action_routes(
         routes, "/instances/<id>", "instance", "instances", _ACTIONS, done, _ON_ITS_WAY
@@ -221,7 +239,7 @@ def _summary(instance: Mapping[str, Any]) -> dict[str, Any]:
     return {**_without(instance, *_OF_ITS_OWN), "destinations": destinations}
 
 
-def _detail(instance: Mapping[str, Any], deliveries: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _detail(instance: Mapping[str, Any], deliveries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """An Instance with each planned Delivery as it was decided, and as it went so far."""
     went = {delivery["destination"]: delivery for delivery in deliveries}
     planned = [

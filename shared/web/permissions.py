@@ -51,6 +51,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.OPERATIONS_READ}): """
         exceptions.list_exceptions exceptions.read_exception
         instances.list_instances instances.read_instance instances.list_deliveries
+        instances.list_study_instances
         studies.list_studies studies.read_study
         standardize.list_reviews standardize.standardize_report
         jobs.list_jobs jobs.read_job clean_ups.list_clean_ups

@@ -10,7 +10,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.pipeline import studies
+from shared.pipeline import studies, timelines
 from shared.web.access import acting
 from shared.web.documents_in import received_document
 from shared.web.documents_out import json_response
@@ -88,12 +88,13 @@ def blueprint(ports: Ports) -> APIBlueprint:
     @routes.get(
         "/<study_instance_uid>",
         operation_id="read_study",
-        responses={200: described("What each rule has of the Study", {"type": "object"})},
+        responses={200: described("What came, and what each rule has of it", {"type": "object"})},
     )
     def read_study(path: StudyPath) -> Response:
-        """One Study: how far each rule is with it, or with its Series."""
-        found = studies.of_study(ports.documents, path.study_instance_uid)
-        return _response(path, [shown(study.data) for study in found])
+        """One Study: how many Instances came, how many exceptions there are, and how far each rule
+        is with it, or with its Series. `/instances` has what happened to each.
+        """
+        return json_response(timelines.study(path.study_instance_uid, ports.documents))
 
     @routes.post(
         "/<study_instance_uid>/complete",
@@ -120,11 +121,7 @@ def blueprint(ports: Ports) -> APIBlueprint:
                 "The Study is complete already, and nothing of it is held back.",
                 hint="Have single Instances decided anew instead: POST /instances/{id}/reprocess.",
             ) from None
-        return _response(path, [shown(study) for study in changed], 202)
+        rules = [shown(study) for study in changed]
+        return json_response({"study_instance_uid": path.study_instance_uid, "rules": rules}, 202)
 
     return routes
-
-
-def _response(path: StudyPath, entries: list[dict[str, Any]], status: int = 200) -> Response:
-    body = {"study_instance_uid": path.study_instance_uid, "rules": entries}
-    return json_response(body, status)

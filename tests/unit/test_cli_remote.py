@@ -393,9 +393,15 @@ def test_exceptions(there: Terminal, served: Served) -> None:
     assert there.json("exceptions", "discard", "nope", "--reason", "r", status=1)
 
 
-def test_studies(there: Terminal) -> None:
+def test_studies(there: Terminal, served: Served) -> None:
     assert there.json("studies", "list")["studies"] == []
     assert there.json("studies", "show", "1.2.3", status=1)["error"]["code"] == "document-missing"
+    receipt = served.receive("ct-of-a-study")
+    shown = there.json("studies", "show", receipt.study_instance_uid)
+    fits(documents.Study, shown)
+    fits(list[documents.FollowedInstance], shown["timelines"])
+    assert receipt.receipt_id in [one["receipt_id"] for one in shown["timelines"]]
+    assert "received" in there.text("studies", "show", receipt.study_instance_uid)
     assert there.json("studies", "complete", "1.2.3", status=1)["error"]["code"]
 
 

@@ -9,7 +9,7 @@ import click
 
 from infra.local.options import json_option, open_ports, principal, remote
 from infra.local.terminal import CommandFailedError, Terminal
-from shared.pipeline import studies
+from shared.pipeline import studies, timelines
 
 
 @click.group("studies", help="List and show what waits for its Study, and end the waiting.")
@@ -61,17 +61,35 @@ def list_(
 @click.argument("study_instance_uid", metavar="UID")
 @json_option
 def show(study_instance_uid: str, as_json: bool) -> None:
-    """Show one Study whole: how far each rule is with it, and why."""
+    """Show one Study whole: what came, what happened to each Instance, how far each rule is."""
     terminal = Terminal(as_json)
-    entries: list[Mapping[str, Any]]
-    if (api := remote()) is not None:
-        entries = list(api.study(study_instance_uid)["rules"])
-    else:
-        documents = open_ports().documents
-        found = studies.of_study(documents, study_instance_uid)
-        entries = [studies.shown(documents, document.data) for document in found]
-    terminal.document({"study_instance_uid": study_instance_uid, "rules": entries})
-    for entry in entries:
+    api = remote()
+    study: Mapping[str, Any] = (
+        timelines.study(study_instance_uid, open_ports().documents)
+        if api is None
+        else api.study(study_instance_uid)
+    )
+    instances: list[Mapping[str, Any]] = list(
+        timelines.instances(study_instance_uid, open_ports().documents)
+        if api is None
+        else api.study_instances(study_instance_uid)
+    )
+    terminal.document({**study, "timelines": instances})
+    terminal.table(
+        ["Instance", "at", "step", ""],
+        [
+            [
+                "" if i else instance["sop_instance_uid"],
+                step["at"][:19].replace("T", " "),
+                step["step"],
+                _details(step),
+            ]
+            for instance in instances
+            for i, step in enumerate(instance["timeline"])
+        ],
+        title=f"{study['instances']} Instances, {study['exceptions']} exceptions",
+    )
+    for entry in study["rules"]:
         rows = [[name.replace("_", " "), value] for name, value in entry.items() if _says(value)]
         terminal.table(["", ""], rows, title=entry["rule"])
 
@@ -128,6 +146,14 @@ def _decided(entry: Mapping[str, Any]) -> str:
     if entry["state"] == studies.COLLECTING:
         return "soon" if entry["forced_by"] else ""
     return str(entry["verdict"]) if entry["matched"] else "not this rule's"
+
+
+def _details(step: Mapping[str, Any]) -> str:
+    said = {name: value for name, value in step.items() if name not in ("at", "step") and value}
+    return ", ".join(
+        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in said.items()
+    )
 
 
 def _says(value: object) -> bool:
