@@ -31,9 +31,10 @@ from shared.ports import (
 _PIECE_BYTES: Final = 1 << 18
 _ANY_SYNTAX: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _SOME_SYNTAX: Final = 'multipart/related; type="application/dicom"'
-_NOT_ACCEPTABLE: Final = 406
+# What servers say that know no `*`.
+_SYNTAX_REFUSED: Final = frozenset({400, 406, 415})
 # There is no such service, or not for so much at once.
-_NOT_AT_ONCE: Final = frozenset({400, 404, 405, 406, 413, 414, 501})
+_NOT_AT_ONCE: Final = frozenset({400, 404, 405, 406, 413, 414, 415, 501})
 _GONE: Final = frozenset({404, 410})
 # A server that gives this many more than it has shown does not end.
 _MORE_THAN_SHOWN: Final = 1000
@@ -164,7 +165,7 @@ class DicomwebReader:
         """Raises: _NotAtOnceError, for more than one Instance, if the server does not do that."""
         for accept in (_ANY_SYNTAX, _SOME_SYNTAX):
             with self._server.get(path, {"Accept": accept}) as response:
-                if response.status_code == _NOT_ACCEPTABLE and accept is _ANY_SYNTAX:
+                if response.status_code in _SYNTAX_REFUSED and accept is _ANY_SYNTAX:
                     continue
                 if not uid and response.status_code in _NOT_AT_ONCE:
                     raise _NotAtOnceError

@@ -283,6 +283,21 @@ class TestRetrieve:
         polled.poll()
         assert polled.instances() == sorted(uids)
 
+    @pytest.mark.parametrize("status", [400, 406, 415])
+    def test_a_server_that_knows_no_wild_card_of_syntaxes_is_asked_without(
+        self, archive: Archive, polled: Polled, status: int
+    ) -> None:
+        archive.put("a")
+        archive.put("b")
+
+        def refusing(path: str) -> tuple[int, str, bytes] | None:
+            accept = archive.requests[-1][2]["Accept"]
+            return (status, "text/plain", b"what?") if "transfer-syntax" in accept else None
+
+        archive.instead = refusing
+        assert polled.poll()["totals"]["processed"] == 2
+        assert len([1 for path, _, _ in archive.requests if path.endswith(build.uid("s1"))]) == 2
+
     def test_a_bare_instance_is_taken_too(self, archive: Archive, polled: Polled) -> None:
         uid = archive.put("one")
         [data] = archive.stored.values()
