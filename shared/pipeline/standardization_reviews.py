@@ -80,9 +80,11 @@ def find(
 def summary(data: Data) -> dict[str, Any]:
     """A decision without any text of the Instances."""
     proposal = data["proposal"] or {}
+    failed = data["failed"]  # decisions that were made before reasons were kept have a list
     shown = ("provider", "model", "vocabulary", "edition", "confidence")
     return {
         **{name: value for name, value in data.items() if name != "proposal"},
+        "failed": failed if isinstance(failed, dict) else dict.fromkeys(failed, "unavailable"),
         "proposed": proposal.get("value"),
         **{name: proposal.get(name) for name in shown},
         "evidence": [

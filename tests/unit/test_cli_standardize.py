@@ -12,7 +12,7 @@ import pytest
 from infra.local import cli
 from shared import bootstrap
 from tests.unit.operating import System, running_system
-from tests.unit.standardize.model_server import model_server
+from tests.unit.standardize.model_server import model_server, refusing
 from tests.unit.standardize.site import configure, delivered, image, send
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "standardize" / "example.csv"
@@ -86,6 +86,30 @@ def test_a_term_that_is_none_is_refused(system: System, axiom: Axiom) -> None:
     (review,) = axiom("reviews", "--state", "applied", "--json")
     axiom("correct", review["key"], "BACK PAIN", "--json", status=1)
     assert axiom("reject", review["key"], "--json", status=1)["error"]["code"] == "wrong-state"
+
+
+def test_all_that_a_provider_failed_at_is_asked_again(system: System, axiom: Axiom) -> None:
+    """After a night without the service nobody types two hundred keys."""
+    with model_server() as server:
+        server.says.update(source="BodyPartExamined", phrase="QQQ")
+        openai = {"type": "openai", "base_url": server.url, "model": "m", "attempts": 1}
+        server.behaviour = refusing(403)
+        configure(system, {"providers": [openai], "when_down": "hold"})
+        unknown: dict[str, Any] = {"BodyPartExamined": "QQQ", "SeriesDescription": ""}
+        held = send(system, *(image(series=one, **unknown) for one in ("a", "b")))
+        assert {system.instance(one)["state"] for one in held} == {"held"}
+        assert "openai: refused-403" in axiom("reviews")
+        server.behaviour = None
+        assert axiom("ask-again", "--failed", "--json") == {"decisions": 2, "again": 2, "gone": 0}
+        system.pump()
+        for receipt in held:
+            assert delivered(system, receipt).BodyPartExamined == "TSPINE"
+        assert axiom("ask-again", "--failed").startswith("0 decisions")
+
+
+@pytest.mark.parametrize("words", [["ask-again"], ["ask-again", "key", "--failed"]])
+def test_asking_again_needs_to_know_what(system: System, axiom: Axiom, words: list[str]) -> None:
+    assert "--failed" in axiom(*words, status=2)
 
 
 def test_evaluate_asks_providers_of_the_configuration(

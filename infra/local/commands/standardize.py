@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ def reviews(state: str, series_uid: str, limit: int, as_json: bool) -> None:
                 one["key"],
                 one["state"],
                 one["attribute"],
-                one["value"] or one["proposed"] or "",
+                one["value"] or one["proposed"] or _failures(one),
                 one["confidence"],
                 one["provider"] or "",
                 one["series_instance_uid"],
@@ -233,17 +234,39 @@ def revert(key: str, reason: str, as_json: bool) -> None:
 
 
 @command.command("ask-again")
-@click.argument("key", metavar="KEY")
+@click.argument("key", metavar="[KEY]", required=False)
+@click.option(
+    "--failed", is_flag=True, help="All decisions for which a provider gave no usable answer."
+)
 @json_option
-def ask_again(key: str, as_json: bool) -> None:
-    """Have the providers decide anew, as when one was down."""
+def ask_again(key: str | None, failed: bool, as_json: bool) -> None:
+    """Have the providers decide anew about KEY, or about all that they failed at."""
     from shared.pipeline import standardization_reviews as people
 
-    _settle(
-        lambda ports: people.ask_again(key, ports, by=principal()),
-        lambda api: api.settle_review(key, "ask-again"),
-        as_json,
-    )
+    if (key is None) is not failed:
+        raise click.UsageError("give a KEY or --failed")
+    if key is not None:
+        _settle(
+            lambda ports: people.ask_again(key, ports, by=principal()),
+            lambda api: api.settle_review(key, "ask-again"),
+            as_json,
+        )
+        return
+    keys = [one["key"] for state in ("down", "held") for one in _decisions(state) if one["failed"]]
+    again = gone = 0
+    for one in keys:
+        if (api := remote()) is not None:
+            settled = api.settle_review(one, "ask-again")
+            again, gone = again + settled["again"], gone + settled["gone"]
+        else:
+            done: Settled = _tried(partial(people.ask_again, one, by=principal()))
+            again, gone = again + done.again, gone + done.gone
+    terminal = Terminal(as_json)
+    terminal.document({"decisions": len(keys), "again": again, "gone": gone})
+    if not as_json:
+        terminal.say(f"{len(keys)} decisions: {again} Instances are decided about anew")
+        if gone:
+            terminal.say(f"{gone} cannot be: their received files are gone")
 
 
 @command.command("synonyms")
@@ -344,6 +367,30 @@ def _provider(name: str) -> tuple[Standardizer, float]:
             hint="See `axiom config export`, or leave --provider out.",
             code="no-provider",
         ) from None
+
+
+def _decisions(state: str) -> Iterator[Mapping[str, Any]]:
+    """All in this state, wherever they are."""
+    from shared.pipeline import standardization_reviews
+
+    cursor = None
+    while True:
+        if (api := remote()) is not None:
+            there = api.reviews(limit=500, state=state, cursor=cursor)
+            yield from there.items
+            cursor = there.next_cursor
+        else:
+            page = standardization_reviews.find(
+                open_ports(), states=(state,), limit=500, cursor=cursor
+            )
+            yield from [standardization_reviews.summary(one.data) for one in page.documents]
+            cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _failures(decision: Mapping[str, Any]) -> str:
+    return ", ".join(f"{provider}: {reason}" for provider, reason in decision["failed"].items())
 
 
 def _tried(do: Callable[[Ports], Any]) -> Any:
