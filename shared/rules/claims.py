@@ -28,6 +28,7 @@ from shared.rules.conditions import (
     PeerWithin,
     Subject,
 )
+from shared.rules.decision import SOURCE_TYPES
 from shared.rules.reading import MAX_LIST_LENGTH, NO_ATTRIBUTE, Faults, Fields, kind_of, nearest
 from shared.rules.uids import sop_class_uids, transfer_syntax_uids
 
@@ -229,6 +230,10 @@ def _fact_claim(subject: Fact, operator: str, value: Operand) -> Condition | Non
             except ValueError:
                 raise ValueError(f"{network} is no IPv4 or IPv6 address or network") from None
         return PeerWithin(given)
+    if subject.name == "source_type":
+        unknown = next((name for name in given if name not in SOURCE_TYPES), None)
+        if unknown is not None:
+            raise ValueError(f"{unknown[:100]!r} is none of {', '.join(SOURCE_TYPES)}")
     tables = {"sop_class": sop_class_uids, "transfer_syntax": transfer_syntax_uids}
     resolve = tables.get(subject.name)
     if resolve is None:

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct, field
 
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.standardized import Standardized
 
+# How Instances come in: C-STORE, STOW-RS, and the types of sources that are polled or notify.
+SOURCE_TYPES: Final = (
+    "dimse",
+    "stow",
+    "dicomweb",
+    "dimse_qr",
+    "google_healthcare",
+    "bucket",
+    "folder",
+)
+
 
 class Facts(Struct, frozen=True):
     """What is known of an Instance beside its header."""
 
-    source_type: str
+    source_type: str  # one of SOURCE_TYPES
     source_name: str  # the listener's or source's name in the configuration
     calling_ae_title: str
     called_ae_title: str

@@ -18,6 +18,7 @@ from shared.rules.completion import Completion, read_completion
 from shared.rules.condition_documents import read_conditions
 from shared.rules.conditions import AllOf, Condition
 from shared.rules.crosswalk import CrosswalkOutline
+from shared.rules.decision import SOURCE_TYPES
 from shared.rules.examples import Example, read_example
 from shared.rules.reading import Faults, Fields, check_size, kind_of, nearest
 from shared.rules.schedules import Schedule, read_schedule
@@ -28,6 +29,7 @@ MAX_RULES: Final = 5_000  # of one ruleset
 MAX_TESTS: Final = 1_000
 MAX_NAME_LENGTH: Final = 128
 DEFAULT_PRIORITY: Final = 100
+_SOURCE_TYPES: Final = {name: name for name in SOURCE_TYPES}
 
 
 class ExecutionMode(StrEnum):
@@ -268,7 +270,8 @@ class _Reader(Struct, frozen=True):
                 patterns.append(SourcePattern(name=item))
                 continue
             source = Fields(item, path, self.faults)
-            patterns.append(SourcePattern(source.text("type", ""), source.text("name", "")))
+            kind = source.choice("type", _SOURCE_TYPES) if source.has("type") else ""
+            patterns.append(SourcePattern(kind, source.text("name", "")))
             source.close()
             if patterns[-1] == SourcePattern():
                 self.faults.add(path, "needs a type, a name or both")

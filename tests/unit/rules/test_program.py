@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from shared.config.sources import AnySource
 from shared.dicom.changes import Transcoding
 from shared.dicom.edit import apply_changes
 from shared.errors import InvalidConfigurationError, StorageUnavailableError
 from shared.rules import Decision, Program, Verdict, compile_rulesets, parse_ruleset
+from shared.rules.decision import SOURCE_TYPES
 from shared.rules.sample import sample_header
 from tests.unit.rules.cases import KEY, facts
 
@@ -431,3 +433,18 @@ class TestWrongDocuments:
     def test_reception_can_only_refuse(self) -> None:
         with pytest.raises(InvalidConfigurationError, match="only `reject` or `stop`"):
             parse_ruleset(ruleset({"destinations": ["a"]}, stage="reception"))
+
+
+def test_a_type_of_source_that_there_is_not_is_refused() -> None:
+    """A ruleset for `STOW` would wait for ever, without a word."""
+    rules = [{"name": "r", "conditions": ['source_type in ["stow", "stw"]']}]
+    with pytest.raises(InvalidConfigurationError) as caught:
+        parse_ruleset({"name": "s", "sources": [{"type": "STOW"}, "main"], "rules": rules})
+    told = {fault.path: str(fault) for fault in caught.value.faults}
+    assert "did you mean stow?" in told["sources[0].type"]
+    assert "'stw' is none of dimse, stow" in told["rules[0].conditions[0]"]
+
+
+def test_every_type_of_source_that_can_be_configured_is_known() -> None:
+    types = {get_args(one.model_fields["type"].annotation)[0] for one in get_args(AnySource)}
+    assert types <= set(SOURCE_TYPES)
