@@ -32,6 +32,7 @@ from shared.dicom.data_set import (
 )
 from shared.dicom.header import Header
 from shared.dicom.paths import ANY_ITEM, AttributePath, Step, as_path
+from shared.dicom.shown_values import shown_encoded, shown_values
 from shared.dicom.splicing import (
     EditedDataSet,
     encode_element,
@@ -46,7 +47,6 @@ from shared.dicom.values import (
     LONG_VRS,
     Value,
     as_text,
-    decode,
     encode,
 )
 from shared.errors import MalformedHeaderError
@@ -379,7 +379,7 @@ class HeaderEdit:
                 element = encode_element(data_set, tag, meant, raw)
                 # In Explicit VR it is read as it is written, so there is no need to.
                 is_plain = not data_set.is_implicit_vr and meant in _READ_AS_WRITTEN
-                shown_new = _shown(data_set, meant, raw) if is_plain else None
+                shown_new = shown_encoded(data_set, meant, raw) if is_plain else None
                 self._replace(target, element, meant, by, shown_new=shown_new)
                 self._follow_in_file_meta(target, raw, by)
                 return
@@ -587,15 +587,6 @@ def choose_vr(data_set: DataSet, step: Step, tag: int, wanted: str | None) -> st
     return vr if vr in KNOWN_VRS else "UN"
 
 
-def shown_values(data_set: DataSet, tag: int) -> tuple[str, ...]:
-    """The Values as a Change shows them: long ones are cut, an Item is its first Attributes."""
-    if data_set.vr(tag) == "SQ":
-        items = data_set.items(tag)
-        shown = tuple(_shown_item(item.data_set) for item in items[:_MAX_SHOWN_ITEMS])
-        return shown if len(shown) == len(items) else (*shown, f"... ({len(items)} Items)")
-    return tuple(map(_shown_value, data_set.values(tag)))
-
-
 def check_settable(path: AttributePath, vr: str | None = None) -> None:
     """Raises: InvalidEditError if `HeaderEdit.set` refuses the path or the VR in any Header."""
     _check_editable(path)
@@ -621,38 +612,6 @@ _FIRST_OF_THE_BODY: Final = min(PIXEL_DATA_TAGS)
 FILE_META_OF: Final = {0x00080016: 0x00020002, 0x00080018: 0x00020003}
 # UN may mean another VR, and SQ has Items.
 _READ_AS_WRITTEN: Final = KNOWN_VRS - {"UN", "SQ"}
-_MAX_SHOWN_CHARACTERS: Final = 1024
-_MAX_SHOWN_ITEMS: Final = 20
-_MAX_SHOWN_ITEM_CHARACTERS: Final = 256
-_MAX_SHOWN_BYTES: Final = 64
-
-
-def _shown(data_set: DataSet, vr: str, raw: bytes) -> tuple[str, ...]:
-    values = decode(vr, raw, data_set.is_little_endian, data_set.character_set)
-    return tuple(map(_shown_value, values))
-
-
-def _shown_value(value: Value) -> str:
-    if isinstance(value, bytes):
-        if len(value) <= _MAX_SHOWN_BYTES:
-            return value.hex()
-        return f"{value[:_MAX_SHOWN_BYTES].hex()}... ({len(value)} bytes)"
-    text = str(value)
-    if len(text) <= _MAX_SHOWN_CHARACTERS:
-        return text
-    return f"{text[:_MAX_SHOWN_CHARACTERS]}... ({len(text)} characters)"
-
-
-def _shown_item(data_set: DataSet) -> str:
-    parts = []
-    for tag in data_set.entries:
-        values = "\\".join(shown_values(data_set, tag))
-        brackets = f"[{values}]" if data_set.vr(tag) == "SQ" else values
-        parts.append(f"{Step(tag)}={brackets}")
-        if sum(map(len, parts)) > _MAX_SHOWN_ITEM_CHARACTERS:
-            parts.append("...")
-            break
-    return "; ".join(parts)
 
 
 def _encode_values(data_set: DataSet, vr: str, values: tuple[Value, ...]) -> bytes:
