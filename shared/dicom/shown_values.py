@@ -1,4 +1,4 @@
-"""Values as a Change shows them, to people and to rules."""
+"""Values as a Change shows them to people."""
 
 from __future__ import annotations
 
