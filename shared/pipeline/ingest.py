@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from msgspec import Struct
@@ -32,7 +31,7 @@ from shared.pipeline.copies import copy_key
 from shared.pipeline.dicom_store_name import DicomStoreName, StoredInstanceName
 from shared.pipeline.envelope import PushedMessage
 from shared.pipeline.exceptions import exception_from
-from shared.pipeline.file_names import is_archive, is_no_instance
+from shared.pipeline.file_names import is_archive
 from shared.pipeline.ports import Ports
 from shared.pipeline.times import timestamp
 from shared.ports import Buffer, Retrieved
@@ -77,8 +76,8 @@ class Places(Struct, frozen=True):
 
 
 def take_object(pushed: PushedMessage, ports: Ports, places: Places) -> None:
-    """Take in the object that a notification of Cloud Storage names: a file, or an archive of
-    files. What bears the name of no Instance is left alone.
+    """Take in the object that a notification of Cloud Storage names: a file, whose name is
+    no matter, or an archive of files.
 
     Raises: MalformedMessageError; TransientError.
     """
@@ -90,10 +89,9 @@ def take_object(pushed: PushedMessage, ports: Ports, places: Places) -> None:
     if landed.bucket not in places.buckets:
         raise MalformedMessageError("of a bucket that is none of AXIOM_LANDING_BUCKETS")
     source = Source(type="bucket", name=landed.bucket)
-    name = PurePosixPath(landed.name).name
-    if is_archive(name):
+    if is_archive(landed.name):
         _take_members(landed, source, ports, places)
-    elif not is_no_instance(name):
+    else:
         _take_once(landed.key, lambda: places.object(landed), source, ports)
 
 

@@ -95,14 +95,6 @@ class TestAnObject:
         system.pump()
         assert [entry["code"] for entry in system.entries()] == ["not-dicom"]
 
-    @pytest.mark.parametrize("name", ["in/readme.TXT", "in/DICOMDIR", "in/.hidden", "a.part"])
-    def test_of_a_name_that_no_instance_has_is_left_alone_as_where_it_is_listed(
-        self, system: System, bucket: storage.Bucket, name: str
-    ) -> None:
-        assert push(ingest_object, b"{}", self.landed(bucket, b"hello", name)) == 204
-        system.pump()
-        assert (system.entries(), instances(system)) == ([], [])
-
     def test_that_is_an_archive_is_looked_into(
         self, system: System, bucket: storage.Bucket
     ) -> None:
