@@ -24,6 +24,7 @@ TARGET = Path(__file__).parents[2] / "shared/standardize/data/body_part_examined
 
 
 def main() -> None:
+    """Write the vocabulary; the argument is the file of regions."""
     regions = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     terms = [
         {"term": term, "scheme": scheme, "code": code, "meaning": meaning, "paired": paired}

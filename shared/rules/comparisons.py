@@ -73,6 +73,7 @@ def as_texts(values: tuple[Value, ...]) -> tuple[str, ...]:
 
 
 def as_folded_texts(values: tuple[Value, ...]) -> tuple[str, ...]:
+    """Text in which case does not count, beyond ASCII too (Unicode case folding)."""
     return tuple(text.casefold() for text in as_texts(values))
 
 
@@ -82,18 +83,22 @@ def as_numbers(values: tuple[Value, ...]) -> tuple[float, ...]:
 
 
 def as_dates(values: tuple[Value, ...]) -> tuple[Moment | None, ...]:
+    """Days, as `moments.read_date` reads them; None for what is none."""
     return tuple(map(read_date, as_texts(values)))
 
 
 def as_times(values: tuple[Value, ...]) -> tuple[Moment | None, ...]:
+    """Times of day, as `moments.read_time` reads them; None for what is none."""
     return tuple(map(read_time, as_texts(values)))
 
 
 def as_datetimes(values: tuple[Value, ...]) -> tuple[Moment | None, ...]:
+    """Stretches of time as precise as DT has them; None for what is none."""
     return tuple(map(read_datetime, as_texts(values)))
 
 
 def as_ages(values: tuple[Value, ...]) -> tuple[float, ...]:
+    """Ages in days (PS3.5 6.2, AS); NaN for what is none."""
     return tuple(
         math.nan if days is None else days for days in map(read_age_days, as_texts(values))
     )
@@ -145,6 +150,7 @@ def name_parts(name: str, group: str, component: str) -> tuple[str, ...]:
 
 
 def equals_moment(operand: Moment) -> Fit:
+    """Within that stretch of time: any day of 2024 equals 2024."""
     return lambda value: value is not None and value.within(operand)
 
 
@@ -161,6 +167,7 @@ def orders_moment(operator: str, operand: Moment) -> Fit:
 
 
 def orders_number(operator: str, operand: float) -> Fit:
+    """`lt`, `le`, `gt`, `ge`; NaN fits none of them."""
     fits: dict[str, Fit] = {
         "lt": lambda value: value < operand,
         "le": lambda value: value <= operand,

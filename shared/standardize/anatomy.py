@@ -67,6 +67,7 @@ class Anatomy:
 
 @cache
 def anatomy() -> Anatomy:
+    """What is part of what, read once."""
     direct: dict[str, set[str]] = {}
     for row in _rows("body_part_examined_parts.csv"):
         for term in row["terms"].split("|"):
