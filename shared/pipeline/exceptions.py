@@ -21,7 +21,16 @@ from shared.errors import (
     RuleFailedError,
     WrongStateError,
 )
-from shared.messages import ExceptionRaised, Receipt, Source, Stage, Topic, encode
+from shared.messages import (
+    DeliveryRequested,
+    ExceptionRaised,
+    Receipt,
+    Source,
+    Stage,
+    Topic,
+    decode,
+    encode,
+)
 from shared.pipeline import again, give_up
 from shared.pipeline.audit import AuditLog
 from shared.pipeline.times import timestamp
@@ -205,8 +214,11 @@ class ExceptionLog:
             self._close(entry["receipt_id"], RuleFailedError.code, RETRIED, by, but=exception_id)
         # In this order: if we end in between, the work is queued and the entry still open.
         self._bus.publish([message])
-        if destination and destination != entry["destination"]:
-            give_up.planned_elsewhere(entry, message, self._documents)
+        is_elsewhere = destination not in ("", entry["destination"])
+        if entry["receipt_id"] and message.topic == Topic.DELIVERY_REQUESTED:
+            ordered = decode(message.data, DeliveryRequested)
+            give_up.planned(ordered, self._documents, anew=is_elsewhere)
+        if is_elsewhere:
             give_up.delivery_of(entry, f"sent to {destination} instead", self._documents)
         return self._move(
             exception_id,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import DocumentChangedError
-from shared.messages import DeliveryRequested, decode
+from shared.messages import DeliveryRequested
 from shared.pipeline import instance_records
 from shared.pipeline.delivery_records import (
     COLLECTION,
@@ -18,7 +18,7 @@ from shared.pipeline.delivery_records import (
     end_quarantine,
 )
 from shared.pipeline.instance_records import HELD, ROUTED
-from shared.ports import DocumentStore, Outgoing
+from shared.ports import DocumentStore
 
 
 def delivery_of(entry: Mapping[str, Any], reason: str, documents: DocumentStore) -> None:
@@ -48,27 +48,24 @@ def delivery(receipt_id: str, destination: str, reason: str, documents: Document
     end_quarantine(receipt_id, documents)
 
 
-def planned_elsewhere(
-    entry: Mapping[str, Any], published: Outgoing, documents: DocumentStore
-) -> None:
-    """Note in the Instance's document the Delivery that a person ordered."""
-    if entry["receipt_id"]:
-        planned(decode(published.data, DeliveryRequested), documents)
-
-
-def planned(message: DeliveryRequested, documents: DocumentStore) -> None:
-    """As `planned_elsewhere`, for any Delivery. An Instance that waited is on its way then."""
+def planned(message: DeliveryRequested, documents: DocumentStore, *, anew: bool = True) -> None:
+    """Note in the Instance's document the Delivery that a person ordered; unless it is to be `anew`
+    only if none is planned there. An Instance that waited is on its way then.
+    """
     receipt_id = message.receipt.receipt_id
     if documents.get(instance_records.COLLECTION, receipt_id) is None:
         return  # validation refused it, so no rules have decided
 
-    def added(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    def added(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
         others = [p for p in data["deliveries"] if p["destination"] != message.destination]
+        if not anew and len(others) < len(data["deliveries"]):
+            return None
         plan = {
             "destination": message.destination,
             "changes": msgspec.to_builtins(message.changes),
             "transcoding": msgspec.to_builtins(message.transcoding),
             "order": message.order,
+            "by_hand": True,
         }
         state = ROUTED if data["state"] == HELD else data["state"]
         return {**data, "deliveries": [*others, plan], "state": state}

@@ -154,7 +154,8 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         plans = plans_of(decision, () if has_returned else settings.default_route)
     plans = told_in_the_instance(plans, header, receipt, ports)
     returned.remember_renamed(receipt, plans, ports)
-    state, reason = _state(decision, plans, has_returned)
+    by_hand = _ordered_by_hand(message, known, plans)
+    state, reason = _state(decision, bool(plans or by_hand), has_returned)
     tracing.note("axiom.rules", decision.matched_rules)
     tracing.note("axiom.state", state)
     otherwise = None
@@ -182,7 +183,7 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         "high_priority": decision.high_priority,
         "matched_rules": list(decision.matched_rules),
         "warnings": list(message.warnings),
-        "deliveries": msgspec.to_builtins(plans),
+        "deliveries": [*msgspec.to_builtins(plans), *by_hand],
         # What a person who sends it on by hand would have it look like.
         "changes": [] if plans else msgspec.to_builtins(decision.changes),
         "decision": message.decision,
@@ -209,13 +210,28 @@ def _decide(message: InstanceAccepted, known: Document | None, ports: Ports) -> 
         return found
 
 
-def _state(decision: Decision, plans: Sequence[Plan], has_returned: bool) -> tuple[str, str]:
+def _ordered_by_hand(
+    message: InstanceAccepted, known: Document | None, plans: Sequence[Plan]
+) -> Sequence[Mapping[str, Any]]:
+    """The plans that a person has made, and that a correction, which nobody ordered, leaves."""
+    if known is None or not message.corrects:
+        return ()
+    others = {plan.destination for plan in plans}
+    return [
+        # Asked for with this decision, and no more by the order that was given under the last one.
+        {**plan, "order": 0}
+        for plan in known.data["deliveries"]
+        if plan.get("by_hand") and plan["destination"] not in others
+    ]
+
+
+def _state(decision: Decision, goes_somewhere: bool, has_returned: bool) -> tuple[str, str]:
     if decision.verdict is Verdict.HOLD:
         return HELD, decision.reason
     if decision.verdict is Verdict.DISCARD:
         return DISCARDED, decision.reason
-    if not plans and has_returned and not decision.failures:
+    if not goes_somewhere and has_returned and not decision.failures:
         return DISCARDED, decision.reason or LOOP_REASON
-    if not plans:
+    if not goes_somewhere:
         return HELD, "no rule sends it anywhere and there is no default route"
     return ROUTED, decision.reason

@@ -134,6 +134,37 @@ class TestARetry:
         plans = system.instance(receipt)["deliveries"]
         assert [plan["destination"] for plan in plans] == ["pacs", "spare"]
 
+    def test_elsewhere_holds_against_a_correction_that_nobody_ordered(self, system: System) -> None:
+        """What waits for the other destination goes there, though no rule sends it there."""
+        (receipt,) = refused(system)
+        (entry,) = system.entries()
+        system.ports.exceptions.retry(entry["id"], by="test", destination="spare")
+        for _ in range(2):
+            known = receipt_of(system.instance(receipt))
+            rules.decide_anew(known, (), system.ports, corrects=True)
+            (leased,) = system.bus.lease([Topic.INSTANCE_ACCEPTED], limit=1, lease_s=60)
+            system.call(leased)
+            system.bus.settle(acknowledged=[leased.message_id])
+        system.pump()
+        assert len(system.peers["spare"].stored) == 1
+        assert not system.peers["pacs"].stored
+        assert system.instance(receipt)["state"] == "routed"
+
+    def test_is_planned_though_the_rules_of_today_send_it_elsewhere(self, system: System) -> None:
+        """Its received file is to stay until it is there."""
+        (receipt,) = refused(system)
+        (entry,) = system.entries()
+        system.configure(default_route=["spare"])
+        system.ports.exceptions.retry(entry["id"], by="test", with_current_rules=True)
+        system.pump()
+        assert [one["destination"] for one in system.instance(receipt)["deliveries"]] == ["spare"]
+        for _ in range(2):
+            system.ports.exceptions.retry(entry["id"], by="test")
+        plans = system.instance(receipt)["deliveries"]
+        assert [plan["destination"] for plan in plans] == ["spare", "pacs"]
+        system.pump()
+        assert len(system.peers["pacs"].stored) == 1
+
     def test_can_go_back_to_a_destination_that_was_given_up(
         self, system: System, client: FlaskClient
     ) -> None:
