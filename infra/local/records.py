@@ -46,6 +46,14 @@ class Record:
         delivery = self.delivery(destination)
         return PENDING if delivery is None else str(delivery["state"])
 
+    @property
+    def left_at(self) -> Sequence[str]:
+        """Destinations that have it by an earlier decision, and are sent nothing by this one."""
+        from shared.pipeline.delivery_records import left_at
+
+        told: Sequence[str] | None = self.instance.get("left_at")  # by the API
+        return left_at(self.instance, self.deliveries.values()) if told is None else told
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`: the encoded Data Elements of the Changes left out."""
         plans = [
@@ -62,7 +70,7 @@ class Record:
             for name in self.destinations
         ]
         instance = {k: v for k, v in self.instance.items() if k not in ("changes", "otherwise")}
-        return {**instance, "deliveries": plans}
+        return {**instance, "deliveries": plans, "left_at": list(self.left_at)}
 
 
 def record_of(ports: Ports, receipt_id: str) -> Record | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -47,6 +47,15 @@ def is_overtaken(
     return bool(
         delivery.get("fingerprint") != fingerprint(receipt_of(instance), changes, transcoding)
     )
+
+
+def left_at(instance: Mapping[str, Any], deliveries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The destinations that have the Instance by an earlier decision, and are sent nothing by the
+    one that counts now.
+    """
+    planned = {plan["destination"] for plan in instance["deliveries"]}
+    has_it = {one["destination"] for one in deliveries if one["state"] == DELIVERED}
+    return sorted(has_it - planned)
 
 
 def end_quarantine(receipt_id: str, documents: DocumentStore) -> None:

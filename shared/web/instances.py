@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from shared.errors import DocumentMissingError
 from shared.identity.permissions import Permission
+from shared.pipeline import delivery_records
 from shared.pipeline.jobs import Action
 from shared.pipeline.timelines import follow, followed, page_of_instances, timeline
 from shared.pipeline.times import timestamp
@@ -251,7 +252,8 @@ def _detail(instance: Mapping[str, Any], deliveries: Sequence[Mapping[str, Any]]
         }
         for plan in instance["deliveries"]
     ]
-    return {**_without(instance, *_OF_ITS_OWN), "deliveries": planned}
+    left = delivery_records.left_at(instance, deliveries)
+    return {**_without(instance, *_OF_ITS_OWN), "deliveries": planned, "left_at": left}
 
 
 def _without_values(known: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,24 @@ def test_all_that_a_provider_failed_at_is_asked_again(system: System, axiom: Axi
         assert axiom("ask-again", "--failed").startswith("0 decisions")
 
 
+def test_a_destination_that_keeps_the_old_term_is_named(
+    system: System, axiom: Axiom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rules send it nothing any more, so somebody has to look after it there."""
+    configure(system)
+    (receipt,) = send(system, image())
+    (review,) = axiom("reviews", "--state", "applied", "--json")
+    axiom("revert", review["key"])
+    system.pump()
+    assert delivered(system, receipt, "pacs").BodyPartExamined == "BWS"
+    show = ["instances", "show", receipt.receipt_id]
+    capsys.readouterr()
+    assert cli.main([*show, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_at"] == ["spare"]
+    assert cli.main(show) == 0
+    assert "spare has it by an earlier decision" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["ask-again"], ["ask-again", "key", "--failed"]])
 def test_asking_again_needs_to_know_what(system: System, axiom: Axiom, words: list[str]) -> None:
     assert "--failed" in axiom(*words, status=2)

@@ -233,6 +233,10 @@ def _print(terminal: Terminal, record: Record) -> None:
         title="Deliveries",
         empty="No deliveries.",
     )
+    for name in record.left_at:
+        terminal.say(
+            f"{name} has it by an earlier decision, as it was then, and is sent nothing now"
+        )
     terminal.table(
         ["destination", "Attribute", "old", "new", "by"],
         [
