@@ -140,6 +140,19 @@ def test_only_a_shadow_replaces_another_ruleset(system: WholeSystem) -> None:
         )
 
 
+def test_it_stands_in_the_place_of_one_that_there_is(system: WholeSystem) -> None:
+    """A misspelt name would make it one more ruleset, and its report tell of other differences."""
+    configuration = system.ports.configuration
+    for wrong in ("mian", "other"):
+        with pytest.raises(InvalidConfigurationError) as caught:
+            configuration.create(
+                "rulesets", {**CANDIDATE, "name": "other", "replaces": wrong}, by="test"
+            )
+        assert [fault.path for fault in caught.value.faults] == ["replaces"]
+    (used,) = configuration.references("rulesets", "main")
+    assert "next" in str(used)
+
+
 class TestADryRunOverPastTraffic:
     def test_tells_which_instances_would_go_another_way(self, system: WholeSystem) -> None:
         for modality in ("CT", "MR", "CT"):
