@@ -208,6 +208,16 @@ def asked(port: int, model: Any, move_to: str = "", **keys: Any) -> tuple[list[D
     return [found for _, found in pending if found is not None], last[0]
 
 
+def stored(port: int, instance: bytes) -> Dataset:
+    """The response to a C-STORE."""
+    ae, data_set = AE("CT1"), pydicom.dcmread(io.BytesIO(instance))
+    ae.add_requested_context(build.CT_IMAGE_STORAGE, build.EXPLICIT_VR_LITTLE_ENDIAN)
+    association = established(ae, port)
+    response = association.send_c_store(data_set)
+    association.release()
+    return response
+
+
 def test_nobody_else_sees_who_is_examined(axiom_up: StartAxiom, tmp_path: Path) -> None:
     """Not the logs, however much they say, nor traces, metrics, audit messages, errors or names of
     files; each way is seen to have brought the name where it belongs.
@@ -243,6 +253,9 @@ def test_nobody_else_sees_who_is_examined(axiom_up: StartAxiom, tmp_path: Path) 
             )
             assert answer.status_code == status, answer.text
             seen.append(answer.text)
+            response = stored(running.dimse_port, instance("stored", is_valid=is_valid))
+            assert response.Status == {200: 0x0000, 409: 0xC000}[status]
+            seen.append(str(response))
 
         step = Dataset()
         step.Modality = step.ScheduledProcedureStepStartDate = ""
