@@ -288,6 +288,28 @@ class ConfigurationService:
         after = self._change(with_it, by, reason, only=(kind, name), dry_run=dry_run)
         return _named(after, kind, name)
 
+    def edit(
+        self,
+        kind: str,
+        name: str,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        by: str,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Put what `change` makes of an entity in its place; the name stays. It is asked again if
+        somebody else was first.
+
+        Raises: DocumentMissingError; InvalidConfigurationError; whatever `change` raises.
+        """
+
+        def edited(plain: dict[str, Any]) -> dict[str, Any]:
+            known = _named(plain, kind, name)
+            return {**plain, kind: [change(e) if e is known else e for e in plain[kind]]}
+
+        return _named(self._change(edited, by, reason, (kind, name), dry_run=dry_run), kind, name)
+
     def patch(
         self,
         kind: str,

@@ -157,7 +157,7 @@ def _add_entity_routes(
         description="RFC 7396: null takes a field away, a list is replaced as a whole. "
         "With If-Match it is refused if somebody else was first.",
         responses={200: one},
-        openapi_extensions=_PATCH_BODY,
+        openapi_extensions=PATCH_BODY,
     )
     def patch(path: EntityPath, query: ChangeQuery) -> Response:
         document = received_document(merge_patch=True)
@@ -255,7 +255,7 @@ def _add_settings_routes(routes: APIBlueprint, service: ConfigurationService) ->
         "/settings",
         operation_id="patch_settings",
         responses={200: Settings},
-        openapi_extensions=_PATCH_BODY,
+        openapi_extensions=PATCH_BODY,
     )
     def patch_settings(query: ChangeQuery) -> Response:
         """Change some settings by a JSON Merge Patch; null has one go back to its default."""
@@ -314,7 +314,7 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         return json_or_yaml_response(stored)
 
 
-_PATCH_BODY: dict[str, Any] = {
+PATCH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {name: {"schema": {"type": "object"}} for name in (MERGE_PATCH, JSON)},

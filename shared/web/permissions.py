@@ -29,6 +29,7 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     frozenset({P.CONFIGURATION_READ}): """
         configuration.read_settings configuration.export_configuration
         configuration.list_missing_secrets
+        ruleset_rules.list_ruleset_rules ruleset_rules.read_ruleset_rule
         versions.list_versions versions.read_version versions.diff_versions
         versions.read_ruleset_history rules.read_shadow_report crosswalks.status
     """,
@@ -37,6 +38,10 @@ _BY_PERMISSIONS: Final[Mapping[frozenset[P], str]] = {
     """,
     frozenset({P.CONFIGURATION_WRITE, P.RULES_WRITE}): """
         configuration.import_configuration versions.roll_back
+    """,
+    frozenset({P.RULES_WRITE}): """
+        ruleset_rules.create_ruleset_rule ruleset_rules.replace_ruleset_rule
+        ruleset_rules.patch_ruleset_rule ruleset_rules.delete_ruleset_rule
     """,
     frozenset({P.RULES_TRY}): "rules.validate_ruleset",
     # Past Instances, and Values of the file that is sent, are in what they answer.

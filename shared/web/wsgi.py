@@ -36,6 +36,7 @@ from shared.web import (
     pulls,
     reconciliations,
     rules,
+    ruleset_rules,
     sources,
     standardize,
     studies,
@@ -97,6 +98,7 @@ def create_app(
         app.register_api(clean_ups.blueprint(ports))
         app.register_api(reconciliations.blueprint(ports))
         app.register_api(configuration.blueprint(ports.configuration))
+        app.register_api(ruleset_rules.blueprint(ports.configuration))
         app.register_api(versions.blueprint(ports))
         app.register_api(rules.blueprint(ports))
         app.register_api(crosswalks.blueprint(ports))
