@@ -50,7 +50,8 @@ Settings are environment variables:
   AXIOM_HTTP_HOST    address to listen on           [127.0.0.1]
   AXIOM_DIMSE_HOST   address to listen on           [127.0.0.1]
   AXIOM_API_KEY      the admin API key              [made and shown at first start]
-  AXIOM_URL          as --url; AXIOM_API_KEY is the key there
+  AXIOM_URL          as --url; AXIOM_API_KEY is the key there, and
+                     AXIOM_IDENTITY_TOKEN what Google's proxies ask for
 """
 
 

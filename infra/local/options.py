@@ -63,7 +63,11 @@ def remote() -> Client | None:
     from shared.client import Client
 
     try:
-        return Client(url, os.environ.get("AXIOM_API_KEY", ""))
+        return Client(
+            url,
+            os.environ.get("AXIOM_API_KEY", ""),
+            identity_token=os.environ.get("AXIOM_IDENTITY_TOKEN", ""),
+        )
     except ValueError as error:
         raise click.UsageError(f"--url: {error}.") from None
 

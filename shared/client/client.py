@@ -59,10 +59,18 @@ class Client:
     """
 
     def __init__(
-        self, url: str, key: str = "", *, timeout_s: float = 60.0, ca_file: str | None = None
+        self,
+        url: str,
+        key: str = "",
+        *,
+        identity_token: str = "",
+        timeout_s: float = 60.0,
+        ca_file: str | None = None,
     ) -> None:
-        """`ca_file` has the certificates that a server's is checked against, in place of the
-        usual ones. Raises: ValueError for what is no http or https URL.
+        """`identity_token` is for what stands before the API at Google, Cloud Run or Identity-Aware
+        Proxy, and lets only those in that it knows. `ca_file` has the certificates that a server's
+        is checked against, in place of the usual ones. Raises: ValueError for what is no http or
+        https URL.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
@@ -72,7 +80,7 @@ class Client:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "axiom-client"
-        self._session.auth = _Bearer(key)
+        self._session.auth = _Bearer(key, identity_token)
         if ca_file:
             self._session.verify = ca_file
 
@@ -527,12 +535,20 @@ class _Answer:
 class _Bearer(requests.auth.AuthBase):
     """Sets the key, and keeps requests from looking for another in .netrc."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, key: str, identity_token: str) -> None:
+        self._headers = {
+            name: f"Bearer {token}"
+            for name, token in (
+                ("Authorization", key),
+                # Cloud Run and Identity-Aware Proxy look here, and leave Authorization as it is.
+                ("X-Serverless-Authorization", identity_token),
+                ("Proxy-Authorization", identity_token),
+            )
+            if token
+        }
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+        request.headers.update(self._headers)
         return request
 
 

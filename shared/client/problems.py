@@ -42,7 +42,12 @@ class ApiError(Exception):
         """The error that a response is; of one that is no problem document, what can be said."""
         retry_after_s = float(retry_after) if retry_after.isdecimal() else None
         if not isinstance(document, Mapping) or not isinstance(document.get("code"), str):
-            hint = "Is this the address of Axiom Flow, and nothing before it that answers itself?"
+            hint = (
+                "Cloud Run and Identity-Aware Proxy want to know who asks: AXIOM_IDENTITY_TOKEN,"
+                " identity_token."
+                if status in (401, 403)
+                else "Is this the address of Axiom Flow, and nothing before it that answers itself?"
+            )
             words = f"HTTP {status}, and no answer of the API"
             return cls(status, "no-api", words, hint=hint, retry_after_s=retry_after_s)
         faults = document.get("faults")

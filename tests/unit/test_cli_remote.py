@@ -505,6 +505,25 @@ class TestClient:
         assert found.value.code == "no-api"
         assert "secret" not in str(found.value)
 
+    def test_googles_proxies_are_shown_who_asks_beside_the_key(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Cloud Run refuses whoever it does not know before the API is asked."""
+
+        def cloud_run(request: Request) -> Answer:
+            if request.headers.get("X-Serverless-Authorization") != "Bearer who-i-am":
+                return Answer(403, b"<html>Forbidden", {"Content-Type": "text/html"})
+            assert request.headers["Authorization"] == f"Bearer {KEY}"
+            assert request.headers["Proxy-Authorization"] == "Bearer who-i-am"
+            return Answer(200, b'{"destinations": []}', {"Content-Type": "application/json"})
+
+        monkeypatch.setenv("AXIOM_API_KEY", KEY)
+        with ScriptedHttp(cloud_run) as http:
+            assert main(["--url", http.url, "config", "export"]) == 1
+            assert "AXIOM_IDENTITY_TOKEN" in capsys.readouterr().err
+            monkeypatch.setenv("AXIOM_IDENTITY_TOKEN", "who-i-am")
+            assert main(["--url", http.url, "config", "export"]) == 0
+
     def test_whoever_cannot_be_asked_is_named(self) -> None:
         with (
             Client(f"http://127.0.0.1:{free_port()}/api/v1", "secret") as client,
