@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from infra.local.checked import tell
-from infra.local.options import json_option, open_ports, principal, remote
+from infra.local import checked
+from infra.local.options import json_option, open_ports, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from shared.errors import DestinationMisconfiguredError
 
@@ -63,16 +63,12 @@ def check(name: str, as_json: bool) -> int:
     """
     from shared.pipeline.peer_check import check_destination
 
-    api = remote()
     try:
-        checked: Mapping[str, Any] = (
-            check_destination(name, open_ports(), by=principal())
-            if api is None
-            else api.check_destination(name)
+        return checked.check(
+            name, check_destination, lambda api, name: api.check_destination(name), as_json=as_json
         )
     except DestinationMisconfiguredError:
         raise _missing(name) from None
-    return tell(checked, Terminal(as_json))
 
 
 def _states() -> Iterator[Mapping[str, Any]]:

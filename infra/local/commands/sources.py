@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.local.checked import tell
-from infra.local.options import json_option, open_ports, principal, remote
+from infra.local import checked
+from infra.local.options import json_option, open_ports, remote
 from infra.local.terminal import CommandFailedError, Terminal
 from infra.local.waiting import waited_for
 from shared.errors import DocumentMissingError
@@ -101,16 +101,12 @@ def check(name: str, as_json: bool) -> int:
     """
     from shared.pipeline.peer_check import check_source
 
-    api = remote()
     try:
-        checked: Mapping[str, Any] = (
-            check_source(name, open_ports(), by=principal())
-            if api is None
-            else api.check_source(name)
+        return checked.check(
+            name, check_source, lambda api, name: api.check_source(name), as_json=as_json
         )
     except DocumentMissingError:
         raise _missing(name) from None
-    return tell(checked, Terminal(as_json))
 
 
 def _states() -> Iterator[Mapping[str, Any]]:
