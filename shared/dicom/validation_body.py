@@ -170,6 +170,11 @@ class _Walk:
                 is_whole = yield from self._pixel_element(start)
             else:
                 is_whole = yield from self._other_element(start)
+                if start.tag < min(PIXEL_KEYWORDS) and len(beside) == 1:
+                    large = format_tag(beside[0].tag)
+                    yield kinds.ATTRIBUTES_NOT_READ(
+                        large, f"{large} is so large that rules do not see what follows it"
+                    )
                 if start.tag != DATA_SET_TRAILING_PADDING:
                     beside.append(BodyElement(start.tag, at, source.position))
                 if len(beside) > MAX_BESIDE_PIXELS:

@@ -107,6 +107,8 @@ EXTENDED_OFFSET_TABLE_IMPLAUSIBLE = Kind(
 
 # ---- the rest of the Body -------------------------------------------------------------------
 
+# The Header ends at a value that is too large for it.
+ATTRIBUTES_NOT_READ = Kind("attributes-not-read", _WARN, "PS3.5 7.1")
 TOO_MANY_ITEMS = Kind("too-many-items", _REJECT, "PS3.5 7.5")
 ELEMENT_TRUNCATED = Kind("element-truncated", _REJECT, "PS3.5 7.1.1")
 TRAILING_BYTES = Kind("trailing-bytes", _WARN, "PS3.5 7.1")

@@ -11,7 +11,10 @@ from msgspec.structs import replace
 
 from shared.dicom.changes import Change, Transcoding
 from shared.dicom.header import Header
-from shared.dicom.original_attributes import original_attributes_change
+from shared.dicom.original_attributes import (
+    ORIGINAL_ATTRIBUTES_SEQUENCE,
+    original_attributes_change,
+)
 from shared.errors import RuleFailedError
 from shared.messages import DeliveryRequested, Receipt, Stage, Topic, encode
 from shared.pipeline.exceptions import exception_from
@@ -66,10 +69,13 @@ def told_in_the_instance(
     plans: Iterable[Plan], header: Header, receipt: Receipt, ports: Ports
 ) -> list[Plan]:
     """The plans, each with one more Change that tells of the others in the Original Attributes
-    Sequence (PS3.3 C.12.1), unless the settings do without.
+    Sequence (PS3.3 C.12.1), unless the settings do without, or it would stand behind a value so
+    large that the Header ends at it: Data Elements are in ascending order (PS3.5 7.1).
     """
     settings, now = ports.configuration.get().settings, ports.clock.now()
-    if not settings.original_attributes:
+    beside = receipt.file.beside_pixels
+    is_behind = any(each.tag < ORIGINAL_ATTRIBUTES_SEQUENCE for each in beside)
+    if is_behind or not settings.original_attributes:
         return list(plans)
     told = []
     for plan in plans:

@@ -83,6 +83,10 @@ class Work(Struct):
         if is_indispensable(path) and not any(values):
             raise ActionError(f"{path}: {WHY_INDISPENSABLE}")
         self._check_readable(path)
+        first, beside = path.steps[0], self.facts.beside_pixels
+        # A creator's block is anywhere in its group.
+        if beside and (first.tag | 0xFFFF if first.creator else first.tag) > min(beside):
+            raise ActionError(f"{path} would stand in the Body, which is not edited")
         try:
             self.edit.set(path, values, vr=vr, by=self.by)
         except InvalidEditError as error:

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from shared.dicom.body_elements import BodyElement, kept_ranges, without
+from shared.dicom.data_set import MAX_HEADER_VALUE_BYTES
 from shared.rules import compile_rulesets, parse_ruleset
 from tests.unit.dicom.builders import (
     DEFLATED_LE,
@@ -97,6 +98,8 @@ def test_what_is_transcoded_lacks_them_too(
     "action",
     [
         {"type": "set", "tag": "PatientComments", "value": "x"},
+        {"type": "set", "tag": "PatientName", "value": "x"},
+        {"type": "set", "tag": '(0009,"OURS",01)', "value": "x"},
         {"type": "copy", "from": "PatientComments", "to": "PatientID"},
         {"type": "delete", "tag": "RequestAttributesSequence[0].RequestedProcedureID"},
         {"type": "delete", "tag": '(0031,"ACME",20)'},
@@ -106,13 +109,29 @@ def test_a_rule_that_needs_what_a_value_too_large_keeps_from_it_fails(
     action: dict[str, Any],
 ) -> None:
     """The Header ends there; doing nothing, or the Attribute twice, would go unnoticed."""
-    beyond = frozenset({0x00104000, 0x00400275, 0x00311020})
+    beyond = frozenset({0x00091010, 0x00104000, 0x00311020, 0x00400275})
     document = {"name": "s", "rules": [{"name": "r", "actions": [action]}]}
     program = compile_rulesets([parse_ruleset(document)], key=KEY)
     decision = program.evaluate(header(PatientID="1"), facts(beside_pixels=beyond))
     (failure,) = decision.failures
-    assert "to the Body" in failure.reason
+    assert "the Body" in failure.reason
     assert program.evaluate(header(PatientID="1"), facts()).failures == ()
+
+
+def test_nothing_is_put_before_a_value_too_large_that_belongs_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that stop at what is out of order would never see the document."""
+    builder = Builder()
+    document = builder.element(0x00420011, "OB", bytes(MAX_HEADER_VALUE_BYTES + 2))
+    mime_type = builder.element(0x00420012, "LO", b"application/pdf ")
+    data = small_instance(builder, document, mime_type)
+    action = {"type": "set", "tag": "PatientName", "value": "New"}
+    after = sent(tmp_path, monkeypatch, data, action)
+    assert after.PatientName == "New"
+    assert list(after.keys()) == sorted(after.keys())
+    assert "OriginalAttributesSequence" not in after
+    assert "EncapsulatedDocument" in after
 
 
 def test_streams_lose_what_is_cut_wherever_their_pieces_end() -> None:
