@@ -80,6 +80,10 @@ run "none" {
     condition     = strcontains(output.environment, "AXIOM_GATEWAY_SPOOL=/spool")
     error_message = "what it receives is kept on its disk until the cloud has it"
   }
+  assert {
+    condition     = length(google_artifact_registry_repository_iam_member.pulls) == 1
+    error_message = "its image is pulled as its account"
+  }
 }
 
 run "another_host" {

@@ -167,10 +167,10 @@ resource "google_cloud_run_v2_worker_pool" "this" {
   depends_on = [google_project_iam_member.documents, google_storage_bucket_iam_member.objects]
 }
 
-# ---- host "machines"
+# ---- host "machines", and on premises what fetches the image
 
 resource "google_artifact_registry_repository_iam_member" "pulls" {
-  count = local.is_machines ? 1 : 0
+  count = local.is_pool ? 0 : 1 # Cloud Run pulls by itself
 
   project    = var.project
   location   = var.region
