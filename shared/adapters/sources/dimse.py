@@ -31,6 +31,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from shared.adapters.destinations.outcomes import printable
 from shared.adapters.sources.associations import AskedPeer
 from shared.adapters.sources.qido import date_range
 from shared.config.sources import DimseQrSource
@@ -239,6 +240,8 @@ class DimseReader:
         """What to raise for a final response that is no success."""
         code = int(status.Status)
         name, words = self._entity.name, f"{service} {code:04X}H"
+        if comment := printable(str(status.get("ErrorComment") or "")):
+            words += f": {comment}"
         if code == _MOVE_DESTINATION_UNKNOWN:
             return SourceMisconfiguredError(
                 name, f"{words}: the peer does not know {self._entity.move_destination}"

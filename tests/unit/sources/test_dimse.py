@@ -250,6 +250,15 @@ class TestBad:
         with pytest.raises(error, match=f"C-FIND {status:04X}H"):
             list(reader(scp.port).search(None))
 
+    def test_its_own_words_are_told(self, scp: Scp) -> None:
+        answer = answered(0xC001)
+        answer.ErrorComment = "the archive is\x1b[1m closed"
+        scp.find = lambda event: iter([(answer, None)])
+        with pytest.raises(
+            SourceUnavailableError, match=r"C-FIND C001H: the archive is \[1m closed"
+        ):
+            list(reader(scp.port).search(None))
+
     def test_it_hangs(self, scp: Scp) -> None:
         def hang(event: Any) -> Iterator[Any]:
             scp.released.wait(30)
