@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.pipeline import instance_records
 from shared.pipeline.delivery_records import (
     COLLECTION,
     GIVEN_UP,
+    RETRYING,
     SETTLED,
     delivery_key,
     end_quarantine,
@@ -53,6 +55,7 @@ def planned(message: DeliveryRequested, documents: DocumentStore, *, anew: bool 
     only if none is planned there. An Instance that waited is on its way then.
     """
     receipt_id = message.receipt.receipt_id
+    _take_back(message, documents)
     if documents.get(instance_records.COLLECTION, receipt_id) is None:
         return  # validation refused it, so no rules have decided
 
@@ -71,3 +74,13 @@ def planned(message: DeliveryRequested, documents: DocumentStore, *, anew: bool 
         return {**data, "deliveries": [*others, plan], "state": state}
 
     instance_records.change(documents, receipt_id, added)
+
+
+def _take_back(message: DeliveryRequested, documents: DocumentStore) -> None:
+    """A Delivery that was given up, and is ordered now, is on its way again."""
+    known = documents.get(COLLECTION, delivery_key(message.receipt.receipt_id, message.destination))
+    if known is None or known.data["state"] != GIVEN_UP:
+        return
+    data = {name: value for name, value in known.data.items() if name != "reason"}
+    with suppress(DocumentChangedError):  # it was carried out meanwhile
+        documents.replace(COLLECTION, known.key, {**data, "state": RETRYING}, known.version)

@@ -150,6 +150,24 @@ class TestARetry:
         assert not system.peers["pacs"].stored
         assert system.instance(receipt)["state"] == "routed"
 
+    def test_back_again_holds_against_a_correction_that_nobody_ordered(
+        self, system: System
+    ) -> None:
+        (receipt,) = refused(system)
+        (entry,) = system.entries()
+        system.peers["spare"].before = refuse
+        system.ports.exceptions.retry(entry["id"], by="test", destination="spare")
+        system.pump()
+        (spare,) = system.entries(destination="spare")
+        system.ports.exceptions.retry(spare["id"], by="test", destination="pacs")
+        assert system.delivery(receipt)["state"] == "retrying"
+        assert "reason" not in system.delivery(receipt)
+        rules.decide_anew(receipt_of(system.instance(receipt)), (), system.ports, corrects=True)
+        (leased,) = system.bus.lease([Topic.INSTANCE_ACCEPTED], limit=1, lease_s=60)
+        system.call(leased)
+        system.pump()
+        assert len(system.peers["pacs"].stored) == 1
+
     def test_is_planned_though_the_rules_of_today_send_it_elsewhere(self, system: System) -> None:
         """Its received file is to stay until it is there."""
         (receipt,) = refused(system)

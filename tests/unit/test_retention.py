@@ -111,7 +111,7 @@ class TestAReceivedFile:
             system.work()
             (entry,) = system.ports.exceptions.list(where={"status": "open"}).documents
             system.ports.exceptions.retry(entry.key, by="test", destination=elsewhere)
-        assert system.later(100 * DAY).kept["pending"] == 1
+        assert system.later(100 * DAY).kept["retrying"] == 1
         assert system.has(receipt)
         enabled = {"name": "second", "type": "filesystem", "path": "second"}
         system.ports.configuration.replace("destinations", "second", enabled, by="test")
