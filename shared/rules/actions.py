@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from msgspec import Struct, field
 
 from shared.dicom.changes import Transcoding
-from shared.dicom.data_set import MAX_HEADER_VALUE_BYTES, SPECIFIC_CHARACTER_SET
+from shared.dicom.data_set import MAX_HEADER_VALUE_BYTES, PIXEL_DATA_TAGS, SPECIFIC_CHARACTER_SET
 from shared.dicom.edit import HeaderEdit, InvalidEditError
 from shared.dicom.header import Header, Value
 from shared.dicom.paths import ANY_ITEM, AttributePath, Step
@@ -152,6 +152,19 @@ class Work(Struct):
             found = longer
         return [AttributePath(steps) for steps in found]
 
+    def selected_beside_pixels(self, selection: Selection) -> list[AttributePath]:
+        """Those of the Body. Raises: ActionError if there is a Sequence whose Items may hold some:
+        they are not seen. Signatures, behind Pixel Data, hold nothing of the patient.
+        """
+        found = []
+        for path in map(AttributePath.of_tag, sorted(self.facts.beside_pixels)):
+            vr = path.dictionary_vr or "UN"
+            if selection.includes(path, vr):
+                found.append(path)
+            elif vr == "SQ" and path.last.tag < min(PIXEL_DATA_TAGS):
+                raise ActionError(f"{path} belongs to the Body: its Items are not seen")
+        return found
+
     def selected(self, selection: Selection) -> list[AttributePath]:
         """Every Data Element that the selection names, one inside a selected one left out."""
         found: list[AttributePath] = []
@@ -221,8 +234,7 @@ class DeleteSelected(Struct, frozen=True):
     selection: Selection
 
     def apply(self, work: Work) -> None:
-        beside = map(AttributePath.of_tag, sorted(work.facts.beside_pixels))
-        in_body = [path for path in beside if self.selection.includes(path, "UN")]
+        in_body = work.selected_beside_pixels(self.selection)
         work.delete([*work.selected(self.selection), *in_body])
 
 
@@ -302,7 +314,8 @@ class TransformSelected(Struct, frozen=True):
     change: ValueChange
 
     def apply(self, work: Work) -> None:
-        for path in work.selected(self.selection):
+        in_body = work.selected_beside_pixels(self.selection)
+        for path in (*work.selected(self.selection), *in_body):
             transform(work, path, self.change.of_values(work, path))
 
 

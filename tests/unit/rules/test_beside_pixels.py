@@ -103,6 +103,8 @@ def test_what_is_transcoded_lacks_them_too(
         {"type": "copy", "from": "PatientComments", "to": "PatientID"},
         {"type": "delete", "tag": "RequestAttributesSequence[0].RequestedProcedureID"},
         {"type": "delete", "tag": '(0031,"ACME",20)'},
+        {"type": "delete", "pattern": "private"},
+        {"type": "shift", "days": 1},
     ],
 )
 def test_a_rule_that_needs_what_a_value_too_large_keeps_from_it_fails(
