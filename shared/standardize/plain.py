@@ -19,7 +19,7 @@ _SAME_BUT_MISSPELT: Final = 0.8
 # The text has the whole term, and words that no term has: CTA, BIOPSY. For people to decide.
 _AND_MORE: Final = 0.65
 _PERHAPS: Final = 0.5
-_LEAST_LIKENESS: Final = 0.5
+_LEAST_LIKENESS: Final = 0.6
 _CLEAR_LEAD: Final = 0.1
 # What another text says is that much less sure; and for people to decide, where the raw value says
 # something else, or the text is of another level: Series of one Study are not to name it twice.
@@ -58,8 +58,8 @@ class TermFinder:
         if self._ranking is not None:
             for source, most in _other_texts(question):
                 found = self._in_text(source, question.context.get(source, ""), question)
-                if found is None:
-                    continue
+                if found is None or found.confidence <= _PERHAPS:
+                    continue  # people are to see what may be meant, and not all that is alike
                 sureness = min(found.confidence * _OF_ANOTHER_TEXT, most)
                 if best is None or sureness > best.confidence:
                     best = Finding(found.term, sureness, found.evidence)

@@ -89,7 +89,8 @@ class Ranking:
         self._spelt = [word for word in self._by_word if len(word) >= _LEAST_MISSPELT]
 
     def candidates(self, text: str, modality: str = "") -> list[Candidate]:
-        """The terms that share a word with `text`, one phrase of each, the likest first.
+        """The terms that share a word with `text` and say nothing else of place, side or modality;
+        one phrase of each, the likest first.
 
         Where the text names no modality, it is taken to name the one of its Series.
         """
@@ -101,6 +102,8 @@ class Ranking:
             implied = ""
         best: dict[str, Candidate] = {}
         for number in self._near(said):
+            if _contradict(self._words[number], said.words):
+                continue
             one = self._candidate(number, said, implied)
             if one.value not in best or one.likeness > best[one.value].likeness:
                 best[one.value] = one
@@ -186,6 +189,15 @@ def _modality_phrases() -> Iterator[tuple[str, str]]:
         # Echo and mammo are more often a method or a place than the machine.
         if term in ("CT", "MR", "PT") or phrase in ("ultrasound", "usg", "ultraschall"):
             yield phrase, term
+
+
+def _contradict(one: frozenset[str], other: frozenset[str]) -> bool:
+    for kind in ("part ", "side ", "modality "):
+        mine = {word for word in one if word.startswith(kind)}
+        theirs = {word for word in other if word.startswith(kind)}
+        if mine and theirs and not mine & theirs:
+            return True
+    return False
 
 
 @lru_cache(maxsize=8192)

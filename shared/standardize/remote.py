@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -155,26 +155,38 @@ class RemoteStandardizer:
 
     def propose(self, question: Question) -> Proposal:
         """Raises: ProviderFailedError; UnknownVocabularyError."""
-        asked = self._asked(question)
-        answer = self._completed(prompt_for([asked]))
-        return self._read(_parsed(answer, self.name), asked)
+        (answer,) = self.propose_all([question])
+        if isinstance(answer, TransientError):
+            raise answer
+        return answer
 
     def propose_all(self, questions: Sequence[Question]) -> list[Proposal | TransientError]:
         """In as few requests as their terms fit in; as AsksTogether says."""
-        found: list[Proposal | TransientError] = []
-        for together in _fitting([self._asked(one) for one in questions]):
+        asked = [self._asked(one) for one in questions]
+        found: dict[str, Proposal | TransientError] = {}
+        for one in asked:
+            if not one.terms:  # no View Position in CT
+                found[one.question.attribute] = self._not_known("no term for this modality", one)
+        for together in _fitting([one for one in asked if one.terms]):
+            found.update(self._answers(together))
+        return [found[one.attribute] for one in questions]
+
+    def _answers(
+        self, together: Sequence[Asked]
+    ) -> Iterator[tuple[str, Proposal | TransientError]]:
+        """By Attribute, the answers to one request."""
+        names = [one.question.attribute for one in together]
+        try:
+            answer = _parsed(self._completed(prompt_for(together)), self.name)
+        except ProviderFailedError as error:
+            yield from ((name, error) for name in names)
+            return
+        for name, asked in zip(names, together, strict=True):
+            mine = answer.get(name) if len(together) > 1 else answer
             try:
-                answer = _parsed(self._completed(prompt_for(together)), self.name)
+                yield name, self._read(mine, asked)
             except ProviderFailedError as error:
-                found += [error] * len(together)
-                continue
-            for asked in together:
-                mine = answer.get(asked.question.attribute) if len(together) > 1 else answer
-                try:
-                    found.append(self._read(mine, asked))
-                except ProviderFailedError as error:
-                    found.append(error)
-        return found
+                yield name, error
 
     def _asked(self, question: Question) -> Asked:
         vocabulary = self._site.get(question.attribute) or vocabulary_of(question.attribute)
@@ -182,7 +194,40 @@ class RemoteStandardizer:
         return Asked(safe, vocabulary, self._terms_for(safe, vocabulary))
 
     def _read(self, found: object, asked: Asked) -> Proposal:
-        return read_answer(found, asked.question, asked.vocabulary, self.name, self.model)
+        """The proposal that an answer is. Its value may be no term: a chain discards it then.
+
+        Raises: ProviderFailedError (malformed) for what has not the form that was asked for.
+        """
+        try:
+            if not isinstance(found, dict):
+                raise TypeError(found)
+            value, confidence = found["value"], float(found["confidence"])
+            if not isinstance(value, str) or not 0 <= confidence <= 1:
+                raise ValueError(value)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            raise ProviderFailedError(self.name, MALFORMED) from None
+        if value == NOT_KNOWN:
+            return self._not_known("not known", asked)
+        evidence = _evidence(found, asked.question)
+        return self._proposal(
+            value[:_MAX_PHRASE], round(min(confidence, _SUREST), 3), evidence, asked.vocabulary
+        )
+
+    def _not_known(self, why: str, asked: Asked) -> Proposal:
+        return self._proposal(None, 0.0, Evidence("", "", why), asked.vocabulary)
+
+    def _proposal(
+        self, value: str | None, confidence: float, evidence: Evidence, vocabulary: Vocabulary
+    ) -> Proposal:
+        return Proposal(
+            value,
+            confidence,
+            (evidence,),
+            self.name,
+            self.model,
+            vocabulary.name,
+            vocabulary.edition,
+        )
 
     def _completed(self, prompt: Prompt) -> str:
         for attempt in range(1, self._attempts + 1):
@@ -282,34 +327,6 @@ def _parsed(text: str, provider: str) -> Mapping[str, Any]:
     except (ValueError, TypeError, RecursionError):
         raise ProviderFailedError(provider, MALFORMED) from None
     return found
-
-
-def read_answer(
-    found: object, question: Question, vocabulary: Vocabulary, provider: str, model: str
-) -> Proposal:
-    """The proposal that an answer is. Its value may be no term: a chain discards it then.
-
-    Raises: ProviderFailedError (malformed) for what has not the form that was asked for.
-    """
-    try:
-        if not isinstance(found, dict):
-            raise TypeError(found)
-        value, confidence = found["value"], float(found["confidence"])
-        if not isinstance(value, str) or not 0 <= confidence <= 1:
-            raise ValueError(value)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise ProviderFailedError(provider, MALFORMED) from None
-    is_known = value != NOT_KNOWN
-    evidence = (_evidence(found, question),) if is_known else (Evidence("", "", "not known"),)
-    return Proposal(
-        value[:_MAX_PHRASE] if is_known else None,
-        round(min(confidence, _SUREST), 3) if is_known else 0.0,
-        evidence,
-        provider,
-        model,
-        vocabulary.name,
-        vocabulary.edition,
-    )
 
 
 def _evidence(found: Mapping[str, Any], question: Question) -> Evidence:

@@ -329,6 +329,13 @@ class TestTheTermsThatAModelMayChoose:
         assert "MLO" in self.told(server)
         assert "PA" not in self.told(server)
 
+    def test_are_none_where_the_modality_has_none_and_nobody_is_asked(
+        self, server: ModelServer
+    ) -> None:
+        provider = provider_of("vertex", server)
+        assert provider.propose(Question("ViewPosition", "", {"Modality": "CT"})).value is None
+        assert server.paths == []
+
     def test_are_the_likest_of_a_vocabulary_that_is_too_large(self, server: ModelServer) -> None:
         """A service refuses an enum of thousands; the right term has to be among those told."""
         rows = [f"CT PROCEDURE {number}," for number in range(2_000)]

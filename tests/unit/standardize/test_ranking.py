@@ -54,6 +54,7 @@ class TestTheSameInOtherWords:
             ("Routine CT Thorax mit KM", "CT", "CT CHEST WITH CONTRAST"),
             ("CT ABD/PELVIS W CONTRAST", "CT", "CT ABDOMEN AND PELVIS WITH CONTRAST"),
             ("portable chest", "DX", "XR CHEST PORTABLE"),
+            ("胸部平扫", "CT", "CT CHEST WITHOUT CONTRAST"),
             ("thyriod ultrasound", "US", "US THYROID"),
             ("SCHILDDRUESENSONO", "US", "US THYROID"),
         ],
@@ -104,6 +105,11 @@ class TestOtherTexts:
         """Two Series would name their Study twice."""
         proposal = ask("", "MR", SeriesDescription="knee left")
         assert (proposal.value, proposal.confidence) == ("MR KNEE LEFT", 0.6)
+
+    def test_that_are_alike_and_no_more_trouble_nobody(self) -> None:
+        """A queue of proposals that share one word is read by nobody."""
+        assert ask("", "MR", SeriesDescription="shoulder right").value is None
+        assert ask("MR SHOULDER RIGHT", "MR").value is None
 
     def test_are_for_people_where_the_value_says_something_else(self) -> None:
         assert sure("foo", "MR", RequestedProcedureDescription="knee left") is None
