@@ -80,11 +80,15 @@ def encoded(data_set: Dataset) -> bytes:
 
 
 class Site:
-    """A home with one worklist."""
+    """A home with one worklist, which a listener shows."""
 
     def __init__(self, home: Path, worklist: dict[str, Any], *sources: dict[str, Any]) -> None:
         self.clock = FakeClock()
-        document = {"worklists": [{"name": "ris", **worklist}], "crosswalk_sources": sources}
+        document = {
+            "worklists": [{"name": "ris", **worklist}],
+            "crosswalk_sources": sources,
+            "listeners": [{"name": "modalities", "worklist": "ris"}],
+        }
         configuration = Configuration.model_validate_json(json.dumps(document))
         self.archives = Archives(lambda: configuration, MemorySecrets(), self.clock, home)
 
@@ -415,7 +419,7 @@ def test_a_worklist_that_is_not_there_says_so(
 def test_whether_it_can_be_shown_is_known_before_a_modality_asks(
     made: Any, words: str | None, tmp_path: Path
 ) -> None:
-    fault = made(tmp_path).archives.worklist_fault("ris")
+    fault = made(tmp_path).archives.worklist_faults()["ris"]
     assert words in fault if words else fault is None
 
 
@@ -423,11 +427,11 @@ def test_a_column_that_was_renamed_is_known_before_a_modality_asks(tmp_path: Pat
     site = csv(tmp_path)
     path = tmp_path / "crosswalks" / "steps.csv"
     path.write_text(path.read_text().replace("mrn,", "number,"))
-    assert "no column 'mrn'" in (site.archives.worklist_fault("ris") or "")
+    assert "no column 'mrn'" in (site.archives.worklist_faults()["ris"] or "")
 
 
 def test_another_scp_is_not_asked_whether_it_can_be_shown(tmp_path: Path) -> None:
-    assert nobody(tmp_path).archives.worklist_fault("ris") is None
+    assert nobody(tmp_path).archives.worklist_faults()["ris"] is None
 
 
 # ---- another SCP
