@@ -194,10 +194,13 @@ class Client:
         path = f"/config/versions/{version}/diff"
         return cast(Document, self.request("GET", path, query={"to": before}))
 
-    def roll_back(self, version: int, *, reason: str = "", dry_run: bool = False) -> Version:
-        """Make a version current again."""
+    def roll_back(
+        self, version: int, *, ruleset: str = "", reason: str = "", dry_run: bool = False
+    ) -> Version:
+        """Make a version current again, or one ruleset as it was in it."""
         path = f"/config/versions/{version}/roll-back"
-        return cast(Version, self._change("POST", path, {}, reason, dry_run=dry_run))
+        body = {"ruleset": ruleset} if ruleset else {}
+        return cast(Version, self._change("POST", path, body, reason, dry_run=dry_run))
 
     # ---- rules
 

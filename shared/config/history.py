@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -102,19 +102,28 @@ class ConfigurationHistory:
         by: str,
         reason: str = "",
         if_unchanged: Callable[[dict[str, Any]], bool] = lambda _: True,
+        ruleset: str = "",
         dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Make an earlier version current again, as a new version, and return it.
+        """Make an earlier version current again, as a new version, and return it; with `ruleset`,
+        only that one is as it was then, or goes if it was not there.
 
         Raises: DocumentMissingError; InvalidConfigurationError if it is not right any more;
-        DocumentChangedError if `if_unchanged` says so of the whole configuration as it is.
+        DocumentChangedError if `if_unchanged` says so of the whole configuration as it is, or if
+        somebody changed rulesets at the same time.
         """
         document = self.document(number)
+        now = self._service.list("rulesets")
+        if ruleset:
+            document = {"rulesets": _with_one_of(document["rulesets"], now, ruleset)}
+        of_what = f"{ruleset} " if ruleset else ""
         return self._service.apply(
             document,
             by=by,
-            reason=reason or f"roll back to version {number}",
-            if_unchanged=if_unchanged,
+            reason=reason or f"roll {of_what}back to version {number}",
+            if_unchanged=lambda plain: (
+                if_unchanged(plain) and (not ruleset or plain["rulesets"] == now)
+            ),
             dry_run=dry_run,
         )
 
@@ -149,3 +158,14 @@ def unified_diff(before: str, after: str, name_before: str, name_after: str) -> 
 
 def _version_of(data: Mapping[str, Any]) -> Version:
     return Version(data["version"], data["at"], data["by"], data.get("reason", ""))
+
+
+def _with_one_of(
+    then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], name: str
+) -> list[Mapping[str, Any]]:
+    """The rulesets of now, but that of the name as it was then. Raises: DocumentMissingError."""
+    wanted = next((one for one in then if one["name"] == name), None)
+    placed: dict[str, Mapping[str, Any] | None] = {one["name"]: one for one in now}
+    if wanted is None and name not in placed:
+        raise DocumentMissingError("rulesets", name)
+    return [one for one in (placed | {name: wanted}).values() if one is not None]

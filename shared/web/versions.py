@@ -54,19 +54,22 @@ class RulesetPath(BaseModel):
     name: str
 
 
-class Reason(BaseModel):
-    """Why."""
+class GoingBack(BaseModel):
+    """Why, and what goes back."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(default="", max_length=1000)
+    ruleset: str = Field(
+        default="", max_length=128, description="This ruleset alone; all there is if left out"
+    )
 
 
 _OBJECT = {"type": "object"}
-_REASON_BODY = {
+_GOING_BACK = {
     "requestBody": {
         "required": False,
-        "content": {JSON: {"schema": Reason.model_json_schema()}},
+        "content": {JSON: {"schema": GoingBack.model_json_schema()}},
     }
 }
 
@@ -131,22 +134,23 @@ def blueprint(ports: Ports) -> APIBlueprint:
         "/versions/<int:version>/roll-back",
         operation_id="roll_back",
         responses={200: described("The version that comes of it", _OBJECT)},
-        openapi_extensions=_REASON_BODY,
+        openapi_extensions=_GOING_BACK,
     )
     def roll_back(path: VersionPath, query: ChangeQuery) -> Response:
-        """Make this version current again, as a new version; a dry run tells of the version as it
-        is now.
+        """Make this version current again, as a new version, or one ruleset as it was in it; a dry
+        run tells of the version as it is now.
 
         It is checked as any change is; what is not right any more is refused. With If-Match, the
         ETag of the whole configuration, it is refused if somebody else was first.
         """
-        reason = change_reason()
+        wanted = GoingBack()
         if request.content_length:
-            reason = Reason.model_validate(dict(received_document())).reason or reason
+            wanted = GoingBack.model_validate(dict(received_document()))
         configuration = history().roll_back(
             path.version,
             by=acting(),
-            reason=reason,
+            reason=wanted.reason or change_reason(),
+            ruleset=wanted.ruleset,
             if_unchanged=is_what_client_knows,
             dry_run=query.dry_run,
         )

@@ -226,6 +226,8 @@ def test_configuration(there: Terminal, tmp_path: Path, api: Client) -> None:
         ruleset.write_text(json.dumps({**RULES, "name": "two", "execution_mode": execution}))
         there.json("config", "apply", str(ruleset))
     assert api.entity("rulesets", "two").document["execution_mode"] == "FIRST_MATCH"
+    there.json("config", "roll-back", str(newest), "--ruleset", "main")
+    assert {one["name"] for one in api.entities("rulesets")} == {"main", "two"}
     rolled = there.json("config", "roll-back", str(newest))
     assert rolled["version"] > newest
     assert [one["name"] for one in api.entities("rulesets")] == ["main"]

@@ -224,6 +224,10 @@ class TestConfigVersions:
         assert "+- name: main" in axiom("config", "diff", "2")
         told = axiom("config", "diff", "1", "2", "--json")
         assert "rulesets[main]" in [one["path"] for one in told["differences"]]
+        told = axiom("config", "roll-back", "2", "--ruleset", "main")
+        assert told.strip() == "main in version 2 is as in version 2"
+        axiom("config", "roll-back", "2", "--ruleset", "nobody", status=1)
         assert axiom("config", "roll-back", "1", "--reason", "oops", "--json")["version"] == 3
         assert axiom("config", "diff", "3", "1") == ""
         axiom("config", "roll-back", "99", status=1)
+        assert "no version 99" in axiom("config", "diff", "99", status=1)

@@ -14,7 +14,11 @@ from shared.adapters.embedded.secret_store import FileSecretStore
 from shared.config.differences import Difference, differences
 from shared.config.history import ConfigurationHistory
 from shared.config.service import HISTORY, ConfigurationService
-from shared.errors import DocumentMissingError, InvalidConfigurationError
+from shared.errors import (
+    DocumentChangedError,
+    DocumentMissingError,
+    InvalidConfigurationError,
+)
 
 Parts = tuple[ConfigurationService, ConfigurationHistory, SqliteDocumentStore]
 
@@ -84,6 +88,33 @@ def test_rolling_back_takes_what_came_later_away(parts: Parts) -> None:
     history.roll_back(1, by="cleo")
     assert service.get().rulesets == ()
     assert len(service.get().destinations) == 2
+
+
+def test_one_ruleset_is_rolled_back_and_all_else_stays(parts: Parts) -> None:
+    """What others changed since is not theirs to lose."""
+    service, history, _ = parts
+    service.create("rulesets", ruleset("other"), by="dan")
+    history.roll_back(2, by="cleo", ruleset="main")
+    assert service.get().rulesets == (ruleset(), ruleset("other"))
+    assert history.versions(limit=1)[0].reason == "roll main back to version 2"
+    history.roll_back(2, by="cleo", ruleset="other")
+    assert service.get().rulesets == (ruleset(),)
+    history.roll_back(4, by="cleo", ruleset="other")
+    assert service.get().rulesets == (ruleset(), ruleset("other"))
+    with pytest.raises(DocumentMissingError):
+        history.roll_back(2, by="cleo", ruleset="nobody")
+
+
+def test_a_ruleset_is_not_rolled_back_over_somebody_else_s_change(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, history, _ = parts
+    known = service.list("rulesets")
+    service.create("rulesets", ruleset("other"), by="dan")
+    monkeypatch.setattr(service, "list", lambda _: known)
+    with pytest.raises(DocumentChangedError):
+        history.roll_back(2, by="cleo", ruleset="main")
+    assert [one["name"] for one in service.get().rulesets] == ["main", "other"]
 
 
 def test_what_is_not_right_any_more_is_not_rolled_back_to(

@@ -273,6 +273,17 @@ class TestVersions:
         diff = get(client, f"/config/versions/{newest + 2}/diff?to={newest}")
         assert (diff["differences"], diff["unified_diff"]) == ([], "")
 
+    def test_have_one_ruleset_gone_back_to_alone(self, client: FlaskClient) -> None:
+        newest = get(client, "/config/versions")["items"][0]["version"]
+        other = {"name": "other", "rules": []}
+        post(client, "/config/rulesets", 201, json=other)
+        client.put(API + "/config/rulesets/main", json={**LIVE, "rules": []}, headers=AUTHORIZED)
+        path = f"/config/versions/{newest}/roll-back"
+        restored = post(client, path, json={"ruleset": "main"})
+        assert restored["reason"] == f"roll main back to version {newest}"
+        assert get(client, "/config/rulesets")["items"] == [LIVE, other]
+        post(client, path, 404, json={"ruleset": "nobody"})
+
     def test_are_tried_without_going_back(self, client: FlaskClient) -> None:
         """Who asks for a dry run on a system that works wants nothing else."""
         newest = get(client, "/config/versions")["items"][0]

@@ -123,6 +123,8 @@ def diff(first: int, second: int | None, as_json: bool) -> None:
             click.echo(text, nl=False)
         return
     history = _history()
+    if after:
+        history.version(after)
     if as_json:
         found = history.differences(before, after)
         document = {"from": before, "to": after, "differences": [one.as_json() for one in found]}
@@ -133,25 +135,30 @@ def diff(first: int, second: int | None, as_json: bool) -> None:
 
 @command.command("roll-back")
 @click.argument("version", type=click.IntRange(1))
+@click.option("--ruleset", default="", metavar="NAME", help="Only this one goes back.")
 @reason_option
 @dry_run_option
 @json_option
-def roll_back(version: int, reason: str, dry_run: bool, as_json: bool) -> None:
-    """Make VERSION current again, as a new version. It is checked as any change is."""
+def roll_back(version: int, ruleset: str, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Make VERSION current again, as a new version. It is checked as any change is.
+
+    With --ruleset only that one is as it was then, or goes if it was not there.
+    """
     terminal = Terminal(as_json)
     newest: Mapping[str, Any]
     if (api := remote()) is not None:
-        rolled = api.roll_back(version, reason=reason, dry_run=dry_run)
+        rolled = api.roll_back(version, ruleset=ruleset, reason=reason, dry_run=dry_run)
         newest = {name: value for name, value in rolled.items() if name != "configuration"}
     else:
         history = _history()
-        history.roll_back(version, by=principal(), reason=reason, dry_run=dry_run)
+        history.roll_back(version, by=principal(), ruleset=ruleset, reason=reason, dry_run=dry_run)
         newest = history.versions(limit=1)[0].as_json()
     terminal.document(newest)
+    what = f"{ruleset} in version" if ruleset else "version"
     if dry_run:
-        terminal.say(f"version {newest['version']} can be made as version {version} was")
+        terminal.say(f"{what} {newest['version']} can be made as in version {version}")
         return
-    terminal.say(f"version {newest['version']} is as version {version} was")
+    terminal.say(f"{what} {newest['version']} is as in version {version}")
     _tell_missing_secrets(terminal)
 
 
