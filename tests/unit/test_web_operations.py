@@ -98,6 +98,7 @@ def decided(ports: Ports, number: int, state: str) -> None:
             "series_instance_uid": known.series_instance_uid,
             "transfer_syntax_uid": known.transfer_syntax_uid,
             "state": state,
+            "reason": "",
             "matched_rules": ["ct/rename"],
             "warnings": [],
             "deliveries": [plan] if state == "routed" else [],
