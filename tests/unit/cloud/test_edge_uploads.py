@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import google.cloud.storage as storage
 import google_crc32c
 import pytest
+import requests
 
 from shared.adapters.cloud.uploads import BucketUploads
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.adapters.embedded.object_store import FolderObjectStore
 from shared.errors import ObjectExistsError, SpoolDamagedError, StorageUnavailableError
 from tests.google.cloud_storage import cloud_storage
+from tests.running import wait_until
 
 NAME = "received/20261121/10/one.dcm"
 MIB = 1 << 20
@@ -58,6 +60,12 @@ class Gateway:
         with self.objects.open(NAME) as reader:
             uploads.send(reader, crc32c)
 
+    def has_begun(self) -> bool:
+        """The server has noticed that the connection broke, and kept what it had."""
+        [known] = self.sessions.query("edge-uploads").documents
+        asking = {"Content-Range": f"bytes */{len(LARGE)}"}
+        return "Range" in requests.put(known.data["session"], headers=asking, timeout=60).headers
+
     def stored(self) -> bytes:
         data: bytes = self.bucket.blob(NAME).download_as_bytes()
         return data
@@ -71,6 +79,7 @@ def gateway(tmp_path: Path, bucket: storage.Bucket) -> Gateway:
 def test_a_large_file_goes_on_where_it_broke_off_after_a_restart_too(gateway: Gateway) -> None:
     with pytest.raises(StorageUnavailableError):
         gateway.send(Line(breaks_after=2 * MIB))
+    wait_until(gateway.has_begun)
     line = Line()
     gateway.send(line)  # all that is known of the first try is on the disk
     assert gateway.stored() == LARGE
