@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import google.cloud.storage as storage
-import google_crc32c
+from crc32c import crc32c as extended_crc32c
 from google.api_core import exceptions as google_errors
 from google.api_core.retry import Retry
 from google.cloud.storage.exceptions import InvalidResponse
@@ -84,22 +84,16 @@ class _Writer:
     """One upload: in one request if it fits a chunk, else resumable, a chunk at a time."""
 
     def __init__(self, bucket: storage.Bucket, name: str, retry: Retry | None) -> None:
-        self.size = 0
+        self.size = self.crc32c = 0  # of what was written so far
         self._bucket, self._name, self._retry = bucket, name, retry
-        self._sum = google_crc32c.Checksum()
         self._chunk = bytearray()
         self._upload: Any = None
         self._open = True
 
-    @property
-    def crc32c(self) -> int:
-        """Of what was written so far."""
-        return int.from_bytes(self._sum.digest(), "big")
-
     def write(self, *buffers: Buffer) -> None:
         """Append. Raises: StorageUnavailableError."""
         for buffer in buffers:
-            self._sum.update(bytes(buffer))
+            self.crc32c = extended_crc32c(buffer, self.crc32c)
             self._chunk += buffer
             self.size += len(buffer)
             if len(self._chunk) > _CHUNK_BYTES:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import google.cloud.storage as storage
-import google_crc32c
+from crc32c import crc32c as extended_crc32c
 
 from shared.adapters.cloud.failures import told_as_ours
 from shared.adapters.cloud.object_store import TERRAFORM_ADDRESS, BucketObjectStore
@@ -146,10 +146,10 @@ def _received(answer: requests.Response | None) -> int:
 
 
 def _crc32c(reader: ObjectReader) -> int:
-    found = google_crc32c.Checksum()
+    found = 0
     for piece in reader.stream():
-        found.update(piece)
-    return int.from_bytes(found.digest(), "big")
+        found = extended_crc32c(piece, found)
+    return found
 
 
 def _encoded(crc32c: int) -> str:
