@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -147,14 +148,27 @@ class TestFinding:
         (root / os.fsdecode(b"\xff.dcm")).write_bytes(build.ct(instance="named"))
         assert len(find(archive, Level.IMAGE, Key(SOP, "UI"))) == 1
 
-    def test_an_empty_folder_and_one_that_is_not_there_have_nothing(
+    def test_a_folder_that_is_not_there_has_nothing_unless_it_had_something(
         self, archive: FolderArchive, root: Path
     ) -> None:
+        """Before the first delivery there is none; later its volume is not mounted."""
+        root.rmdir()
         assert find(archive, Level.STUDY) == []
         put(root, "a")
         assert len(find(archive, Level.STUDY)) == 1
-        shutil.rmtree(root)
-        assert find(archive, Level.STUDY) == []
+        root.rename(root.with_name("elsewhere"))
+        with pytest.raises(SourceUnavailableError, match="not there"):
+            find(archive, Level.STUDY)
+        root.with_name("elsewhere").rename(root)
+        assert len(find(archive, Level.STUDY)) == 1
+
+    def test_more_uids_than_sqlite_takes_are_matched_all_the_same(
+        self, archive: FolderArchive, root: Path
+    ) -> None:
+        put(root, "a")
+        many = tuple(f"1.2.{n}" for n in range(40_000))
+        assert listed(archive, Key(SOP, "UI", (*many, build.uid("a")))) == uids("a")
+        assert listed(archive, Key(SOP, "UI", many)) == set()
 
 
 class TestWhatChanges:
@@ -182,6 +196,50 @@ class TestWhatChanges:
         os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert listed(archive, of_study("study")) == uids("first", "second")
 
+    def test_what_could_not_be_read_is_read_again_and_keeps_nothing_else_back(
+        self,
+        archive: FolderArchive,
+        index: FolderIndex,
+        root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A disk that failed for a moment must not hide an Instance for ever."""
+        put(root, "good")
+        put(root, "bad")
+        as_of_long_ago(root)
+        read = index._header
+
+        def failing(path: str) -> Header | None:
+            if "bad" in path:
+                raise OSError(errno.EIO, "input/output error")
+            return read(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(index, "_header", failing)
+            assert listed(archive, of_study("study")) == uids("good")
+        assert listed(archive, of_study("study")) == uids("good", "bad")
+
+    def test_a_file_that_goes_while_it_is_looked_at_hides_no_other(
+        self,
+        archive: FolderArchive,
+        index: FolderIndex,
+        root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        put(root, "stays")
+        going = put(root, "goes")
+        as_of_long_ago(root)
+        read = index._header
+
+        def vanishing(path: str) -> Header | None:
+            going.unlink(missing_ok=True)
+            return read(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(index, "_header", vanishing)
+            assert listed(archive, of_study("study")) <= uids("stays", "goes")
+        assert listed(archive, of_study("study")) == uids("stays")
+
     def test_is_seen_where_a_file_takes_the_place_of_another(
         self, archive: FolderArchive, root: Path
     ) -> None:
@@ -208,7 +266,7 @@ class TestWhatChanges:
         other = FolderIndex("folder", root, tmp_path / "index" / "folder.db")
         assert len(find(FolderArchive(other), Level.IMAGE)) == 6
         other.close()
-        looking.close()
+        del looking  # closes it
 
     def test_is_all_that_is_read_again_after_a_restart(
         self, archive: FolderArchive, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -218,13 +276,13 @@ class TestWhatChanges:
         find(archive, Level.STUDY)
         other = FolderIndex("folder", root, tmp_path / "index" / "folder.db")
         read: list[str] = []
-        header = other.header
+        header = other._header
 
         def noted(path: str) -> Header | None:
             read.append(path)
             return header(path)
 
-        monkeypatch.setattr(other, "header", noted)
+        monkeypatch.setattr(other, "_header", noted)
         put(root, "b", "s2")
         assert len(find(FolderArchive(other), Level.IMAGE)) == 2
         assert read == ["study/s2/b.dcm"]

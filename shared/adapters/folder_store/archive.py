@@ -29,6 +29,8 @@ _COLUMNS: Final = {
     _MODALITY: "modality",
 }
 _UNIQUE: Final = frozenset({PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID})
+# SQLite takes no more than some 32,000 in all.
+_MOST_VALUES: Final = 5000
 # What is counted, and of whom: column, column of the entity that is shown, VR.
 _COUNTED: Final = {
     "00201200": ("study", "patient", "IS"),
@@ -91,20 +93,21 @@ class FolderArchive:
     # ---- inside
 
     def _match(self, query: Query, file: File) -> Match | None:
+        judged = [key for key in judged_alone(query) if key.tag not in _COUNTED]
+        values = [key for key in judged if key.vr != "SQ"]
+        # What needs no file first.
+        if not all(matches(key, file.shown) for key in values if key.tag in KEPT):
+            return None
         found = self._found(query, file)
+        if not all(matches(key, found) for key in values):
+            return None
         if not all(matches_span(*pair, found) for pair in spans(query)):
             return None
-        is_certain = True
-        for key in judged_alone(query):
-            if key.vr == "SQ" and not key.is_universal:
-                is_certain = False
-            elif key.tag not in _COUNTED and not matches(key, found):
-                return None
         counted = [key for key in query.keys if key.tag in _COUNTED]
         found.update({key.tag: self._counted(key, file) for key in counted})
         if not all(matches(key, found) for key in counted):
             return None
-        return Match(found, is_certain)
+        return Match(found, all(key.is_universal for key in judged if key.vr == "SQ"))
 
     def _found(self, query: Query, file: File) -> dict[str, Any]:
         found = dict(file.shown)
@@ -132,6 +135,8 @@ def _narrowed(query: Query) -> tuple[str, list[str]]:
         if key is None or key.is_universal or is_wild_card(key):
             continue
         wanted = [value.strip() for value in key.values]
+        if len(wanted) > _MOST_VALUES:
+            continue  # they are matched one by one
         conditions.append(f"{column} IN ({', '.join('?' * len(wanted))})")
         values += wanted
     return " AND ".join(conditions), values

@@ -8,6 +8,7 @@ files there or takes them away tells nobody.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -32,6 +33,8 @@ from shared.dicom.query import (
 from shared.dicom.showing import shown
 from shared.errors import PermanentError, SourceUnavailableError, StorageUnavailableError
 from shared.ports import Buffer, ObjectReader
+
+log = logging.getLogger(__name__)
 
 # What each Instance shows without its file being opened: what is mostly asked for.
 KEPT: Final = frozenset(
@@ -133,9 +136,8 @@ class FolderIndex:
     def header(self, path: str) -> Header | None:
         """That of a file; None if it is gone or cannot be read."""
         try:
-            with _Open(self._root / path) as file:
-                return read_header(cast("ObjectReader", file))
-        except (OSError, PermanentError):
+            return self._header(path)
+        except OSError:
             return None
 
     @contextmanager
@@ -156,6 +158,13 @@ class FolderIndex:
         self._database.close()
 
     # ---- inside
+
+    def _header(self, path: str) -> Header | None:
+        with _Open(self._root / path) as file:
+            try:
+                return read_header(cast("ObjectReader", file))
+            except PermanentError:
+                return None
 
     def _pieces(self, file: _Open) -> Iterator[Buffer]:
         offset = 0
@@ -180,6 +189,9 @@ class FolderIndex:
                 if known.get(folder) != changed_ns:
                     waiting.extend((yield from self._list(folder, changed_ns)))
             except (FileNotFoundError, NotADirectoryError):
+                if not folder and known:
+                    # A volume that is not mounted, say: what was known of it may come again.
+                    raise SourceUnavailableError(self._name, "its folder is not there") from None
                 self._forget(folder)
             except OSError as error:
                 raise SourceUnavailableError(self._name, error.strerror or "") from error
@@ -193,6 +205,7 @@ class FolderIndex:
         gone = dict(self.query(sql, [folder]))
         folders: list[str] = []
         new: list[tuple[str, ...]] = []
+        unread = 0
         with os.scandir(self._root / folder) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
@@ -201,25 +214,36 @@ class FolderIndex:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                 elif entry.is_file(follow_symlinks=False):
-                    stat = entry.stat(follow_symlinks=False)
-                    version = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
-                    if gone.pop(path, "") != version:
-                        new.append(self._row(path, folder, version))
-                        yield
+                    try:
+                        stat = entry.stat(follow_symlinks=False)
+                        version = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+                        if gone.get(path) != version:
+                            new.append(self._row(path, folder, version))
+                            yield
+                    except FileNotFoundError:
+                        continue
+                    except OSError:
+                        unread += 1
+                    gone.pop(path, None)
                 if len(new) == _WRITTEN_AT_ONCE:
                     self._write(new, [], folder, 0)
                     new = []
-        self._write(new, list(gone), folder, changed_ns if is_settled else 0, folders)
+        if unread:
+            # Not where: names may hold a patient's.
+            log.warning("files cannot be read", extra={"store": self._name, "files": unread})
+        is_done = is_settled and not unread
+        self._write(new, list(gone), folder, changed_ns if is_done else 0, folders)
         return folders
 
     def _row(self, path: str, folder: str, version: str) -> tuple[str, ...]:
-        """What is kept of a file. One that is no Instance has no UID."""
-        header = self.header(path)
+        """What is kept of a file. One that is no Instance has no UID. Raises: OSError."""
+        header = self._header(path)
         found = {tag: value for tag in KEPT if header and (value := shown(header, tag))}
 
         def text(tag: str) -> str:
             values = found[tag]["Value"] if tag in found else []
-            return str(values[0]).strip() if values else ""
+            value = str(values[0]).strip() if values else ""
+            return value.encode("utf-8", "replace").decode()
 
         named = (PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
         columns = (*named, _SOP_CLASS_UID, _MODALITY)
