@@ -36,14 +36,19 @@ from infra.local.terminal import Terminal
     help="How often Instances are sent while processes are killed: more is a longer rehearsal.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which functions are killed.")
+@click.option(
+    "--on-premises", is_flag=True, help="Have the gateway be one on premises, with a spool."
+)
 @json_option
-def command(instances: int, kills: int, rounds: int, seed: int, as_json: bool) -> int:
+def command(
+    instances: int, kills: int, rounds: int, seed: int, on_premises: bool, as_json: bool
+) -> int:
     """Exit status 1 if anything was lost or altered, or anything else did not go as it should."""
     from infra.local.rehearse.run import Plan, rehearse
 
     terminal = Terminal(as_json)
     folder = Path(tempfile.mkdtemp(prefix="axiom-rehearse-"))
-    outcome = rehearse(folder, Plan(instances, kills, rounds, seed), _tell)
+    outcome = rehearse(folder, Plan(instances, kills, rounds, seed, on_premises), _tell)
     terminal.document(outcome.as_json())
     if not as_json:
         terminal.table(

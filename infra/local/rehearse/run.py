@@ -45,6 +45,7 @@ class Plan:
     kills: int = 4
     rounds: int = 1
     seed: int = 0
+    on_premises: bool = False
 
 
 Tell = Callable[[str], None]
@@ -57,7 +58,7 @@ def rehearse(folder: Path, plan: Plan, tell: Tell) -> Outcome:
     """
     check_tools()
     began_s = time.monotonic()
-    with running_system(folder, tell) as system:
+    with running_system(folder, tell, on_premises=plan.on_premises) as system:
         tell(f"counting what {_COUNTED} undisturbed Instances ask of Google")
         operations = count(system, _COUNTED)
         outcome = drive(system, folder, plan, tell)

@@ -149,9 +149,11 @@ class System:
 
 
 @contextmanager
-def running_system(folder: Path, tell: Callable[[str], None]) -> Iterator[System]:
+def running_system(
+    folder: Path, tell: Callable[[str], None], *, on_premises: bool = False
+) -> Iterator[System]:
     """The whole system while the block runs; the functions start when they are needed, and logs are
-    in `folder`.
+    in `folder`. The gateway is one in the cloud, or one `on_premises` with a spool.
 
     Raises: CommandFailedError.
     """
@@ -197,7 +199,7 @@ def running_system(folder: Path, tell: Callable[[str], None]) -> Iterator[System
             {name: stores[path] for name, path in _store_paths(shape).items()},
             storage,
             services,
-            _gateway(environment(GATEWAY, shape.gateway), folder),
+            _gateway(environment(GATEWAY, shape.gateway), folder, on_premises=on_premises),
             stack.enter_context(emulated_pubsub(pubsub_at, shape.project)),
             Pushing(),
             tokens,
@@ -208,6 +210,8 @@ def running_system(folder: Path, tell: Callable[[str], None]) -> Iterator[System
         stack.callback(_end, system)
         _connect(system)
         tell("starting the gateway and the functions on an Instance's way")
+        if on_premises:  # it lets nobody in before there is a configuration, which the API makes
+            system.request("GET", "/api/v1/config").raise_for_status()
         system.start((GATEWAY, *MAIN_PATH))
         yield system
 
@@ -240,11 +244,15 @@ def _function(name: str, told: Mapping[str, str], folder: Path) -> Process:
     return Process(name, "infra.images.serve", "PORT", told, folder)
 
 
-def _gateway(told: Mapping[str, str], folder: Path) -> Process:
+def _gateway(told: Mapping[str, str], folder: Path, *, on_premises: bool) -> Process:
     here = {
         "AXIOM_DIMSE_HOST": LOOPBACK,
         "AXIOM_HEALTH_PORT": str(claim_port(0, LOOPBACK, "AXIOM_HEALTH_PORT")),
     }
+    if on_premises:
+        here["AXIOM_INSTANCE"] = "on-premises"
+        here["AXIOM_GATEWAY_SPOOL"] = str(folder / "spool")
+        here["AXIOM_GATEWAY_PROCESSES"] = "2"
     return Process(GATEWAY, "scp_gateway.main", "AXIOM_DIMSE_PORT", {**told, **here}, folder)
 
 
