@@ -62,8 +62,12 @@ class TurnTakingExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more, and have threads end that have nothing to do; nobody waits for others."""
+        self._is_over = True
+        # Gunicorn calls it in a signal's handler, which may have interrupted who holds a lock.
+        threading.Thread(target=self._wake_all, daemon=True).start()
+
+    def _wake_all(self) -> None:
         with self._lock:
-            self._is_over = True
             self._called.notify_all()
         self._end_of_watch.set()
         self._some_wait.set()
