@@ -226,6 +226,12 @@ class _Reader(Struct, frozen=True):
         fields.close()
         if stage is Stage.RECEPTION:
             self._check_reception(rule, fields)
+        if rule.level is not Level.INSTANCE and rule.otherwise:
+            hint = "conditions that are the opposite say it"
+            fields.fault("otherwise", f"a {rule.level} rule is decided about by itself", hint)
+        if rule.level is Level.SERIES and completion and len(completion.expected_series) > 1:
+            path = "completion.expected_series"
+            fields.fault(path, "no Series is several of them", "say `level: study`")
         if rule.level is not Level.INSTANCE and _standardizes(rule):
             hint = "put it into a rule of level instance"
             fields.fault("actions", f"a {rule.level} rule cannot `standardize`", hint)

@@ -204,3 +204,26 @@ def test_wrong_completions_are_refused(completion: Any, fault: str) -> None:
     with pytest.raises(InvalidConfigurationError) as caught:
         study_rule(completion)
     assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ({"level": "study", "otherwise": True}, "otherwise"),
+        (
+            {
+                "level": "series",
+                "completion": {"expected_series": [{"Modality": "CT"}, {"Modality": "MR"}]},
+            },
+            "completion.expected_series",
+        ),
+    ],
+)
+def test_what_a_study_or_series_rule_could_never_mean_is_refused(
+    rule: dict[str, Any], path: str
+) -> None:
+    """A fallback that always acts, and a wait that never ends, without a word."""
+    document = {"name": "r", "completion": {"quiet_period_s": 60}, **rule}
+    with pytest.raises(InvalidConfigurationError) as caught:
+        parse_ruleset({"name": "s", "rules": [document]})
+    assert [fault.path for fault in caught.value.faults] == [f"rules[0].{path}"]
