@@ -7,10 +7,14 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Final
 
 from shared.errors import AxiomError
 
 log = logging.getLogger(__name__)
+
+# A store that is away is given up after a minute: a process has to end before that.
+_LONGEST_END_S: Final = 5.0
 
 
 class WrittenSoon:
@@ -26,31 +30,32 @@ class WrittenSoon:
         """
         self._what, self._write, self._after_s = what, write, after_s
         self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._ends_with_process = False
+        self._writer: threading.Thread | None = None
+        self._is_due = False
+        self._at_once = threading.Event()
 
     def has_changed(self) -> None:
         """Have it written `after_s` from the first change on."""
         with self._lock:
-            if not self._ends_with_process:
-                self._ends_with_process = True
+            if self._writer is None:
                 atexit.register(_close, weakref.ref(self))
-            if self._timer is None:
-                self._timer = threading.Timer(self._after_s, self._on_time)
-                self._timer.daemon = True
-                self._timer.start()
+            if not self._is_due:
+                self._is_due, self._at_once = True, threading.Event()
+                self._writer = threading.Thread(target=self._write_soon, daemon=True)
+                self._writer.start()
 
     def close(self) -> None:
-        """Write what is left; never raises."""
+        """Write what is left, unless that takes more than a few seconds; never raises."""
         with self._lock:
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-            self._try()
+            writer = self._writer
+            self._at_once.set()
+        if writer is not None:
+            writer.join(_LONGEST_END_S)
 
-    def _on_time(self) -> None:
+    def _write_soon(self) -> None:
+        self._at_once.wait(self._after_s)
         with self._lock:
-            self._timer = None
+            self._is_due = False
         self._try()
 
     def _try(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.errors import StorageUnavailableError
+from shared.pipeline import soon
 from shared.pipeline.shadow import COLLECTION
 from shared.pipeline.soon import WrittenSoon
 from shared.pipeline.standardization_counts import StandardizationCounts
@@ -79,6 +80,21 @@ def test_many_changes_are_one_write() -> None:
         written.has_changed()
     written.close()
     assert len(wrote) == 1
+
+
+def test_a_store_that_is_away_holds_no_process_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Firestore's client gives up after a minute; who stops a process kills it before that."""
+    monkeypatch.setattr(soon, "_LONGEST_END_S", 0.01)
+    may_end = threading.Event()
+
+    def write() -> None:
+        may_end.wait(60)
+
+    written = WrittenSoon("counts", write, after_s=0)
+    written.has_changed()
+    written.close()
+    assert not may_end.is_set()
+    may_end.set()
 
 
 def test_nobody_has_to_ask_for_it() -> None:
