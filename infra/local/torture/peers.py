@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 
 from infra.local.torture.moods import Mood, Temper
@@ -12,7 +13,7 @@ _LOOK_EVERY_S = 0.1
 STALL_S = 4.0  # longer than the timeout of the destination
 
 
-class Peer:
+class Peer(ABC):
     """Listens on one loopback port, except while its mood is to be gone."""
 
     def __init__(self, temper: Temper) -> None:
@@ -29,9 +30,9 @@ class Peer:
         self._stopped.set()
         self._hang_up()
 
+    @abstractmethod
     def serve(self, connection: socket.socket) -> None:
         """Do what a peer does, in a thread of its own, and leave closing to the caller."""
-        raise NotImplementedError
 
     def _accept(self) -> None:
         while not self._stopped.is_set():
