@@ -212,7 +212,7 @@ variable "identity" {
 # ---- where instances come from and go to
 
 variable "destinations" {
-  description = "Destinations that get a queue of their own, by their names in the configuration: one that is down then slows no other. `at_most_attempts` is how often a delivery is tried before it is given up."
+  description = "Destinations that get a queue of their own, by their names in the configuration: one that is down then slows no other. `at_most_attempts` is how often a delivery is tried before it is given up. Let a queue run empty before its name is taken out: what waits there goes with it."
   type        = map(object({ at_most_attempts = optional(number, 100) }))
   default     = {}
 
