@@ -38,7 +38,7 @@ from shared.rules.actions import (
     tags_of,
 )
 from shared.rules.claims import kind_of_attribute
-from shared.rules.comparisons import Kind
+from shared.rules.comparisons import Kind, linear_regex
 from shared.rules.crosswalk import CrosswalkOutline, Miss
 from shared.rules.reading import Faults, Fields, kind_of, nearest, read_attribute
 from shared.rules.selection import Selection, parse_selection
@@ -188,8 +188,12 @@ def _regex_replace(fields: Fields, known: Known) -> Action:
     ignore_case = fields.flag("ignore_case", False)
     only_first = fields.flag("only_first", False)
     change: ValueChange = Plain("trim")
+    if not fields.faults.can_take_patterns:
+        return Transform(_paths(fields), change)
     try:
         change = RegexReplace(pattern, replacement, ignore_case, only_first)
+        regex = linear_regex(pattern, ignore_case=ignore_case)
+        fields.faults.count_pattern(fields.at("pattern"), regex.programsize)
     except ValueError as error:
         fields.fault("replacement" if "replacement" in str(error) else "pattern", str(error))
     return Transform(_paths(fields), change)

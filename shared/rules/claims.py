@@ -12,7 +12,14 @@ from typing import Any, Final
 from msgspec import Struct
 
 from shared.dicom.paths import AttributePath
-from shared.rules.comparisons import COMPONENT_GROUPS, COMPONENTS, KIND_OF_VR, ORDERED, Kind
+from shared.rules.comparisons import (
+    COMPONENT_GROUPS,
+    COMPONENTS,
+    KIND_OF_VR,
+    ORDERED,
+    Kind,
+    linear_regex,
+)
 from shared.rules.conditions import (
     FACTS,
     AnyOf,
@@ -119,11 +126,17 @@ def make_claim(
     if subject is NO_ATTRIBUTE or operand is NO_ATTRIBUTE:
         return _STAND_IN  # that was noted where it stands
     operator, turned = OPERATORS[word]
+    is_pattern = operator == "regex"
+    if is_pattern and not faults.can_take_patterns:
+        return _STAND_IN
     try:
         claim = _claim(subject, operator, operand, options)
     except ValueError as error:
         faults.add(path, f"{subject}: {error}")
         return _STAND_IN
+    if is_pattern:
+        regex = linear_regex(operand, ignore_case=options.ignore_case)
+        faults.count_pattern(path, regex.programsize)
     return Not(claim) if turned else claim
 
 

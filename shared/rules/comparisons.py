@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -19,7 +20,8 @@ from shared.dicom.header import Value
 from shared.rules.moments import Moment, read_age_days, read_date, read_datetime, read_time
 
 MAX_PATTERN_LENGTH = 1_000
-_MAX_PATTERN_MEMORY = 8 << 20
+_MAX_PATTERN_MEMORY = 1 << 20
+_PATTERNS_KEPT = 256
 # Letters, digits and the like, \d, ^, $ and |, nothing else.
 _SIMPLE_PATTERN = re.compile(r"(?:[A-Za-z0-9 _,:;=/@%&^$|-]|\\d|\\[.+*()\[\]])+", re.ASCII)
 
@@ -206,6 +208,7 @@ def searcher(pattern: str, *, ignore_case: bool = False) -> Callable[[str], obje
     return re.compile(pattern.replace("$", r"\Z"), re.ASCII | re.DOTALL).search
 
 
+@lru_cache(maxsize=_PATTERNS_KEPT)
 def linear_regex(pattern: str, *, ignore_case: bool = False) -> Any:
     """A compiled RE2 pattern: time linear in the text, no back-references or look-around.
 

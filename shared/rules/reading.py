@@ -19,6 +19,7 @@ MAX_TEXT_LENGTH = 10_000
 MAX_LIST_LENGTH = 10_000
 MAX_VALUES = 500_000  # of a document, all its lists and objects together
 MAX_NESTING = 100
+MAX_PATTERN_STEPS = 1_000_000  # of all patterns of a document, as RE2 compiles them
 _MAX_PATH_LENGTH = 1_000
 # Given for what names no Attribute; an object of its own, to be known again by.
 NO_ATTRIBUTE = AttributePath.of_tag(0x00100020)
@@ -31,6 +32,18 @@ class Faults:
 
     def __init__(self) -> None:
         self._found: list[Fault] = []
+        self._pattern_steps = 0
+
+    @property
+    def can_take_patterns(self) -> bool:
+        """False once the patterns of the document are too large, all together."""
+        return self._pattern_steps <= MAX_PATTERN_STEPS
+
+    def count_pattern(self, path: str, steps: int) -> None:
+        """Count what a pattern at `path` takes; note it if it is too much with those before."""
+        self._pattern_steps += steps
+        if not self.can_take_patterns:
+            self.add(path, "is one pattern too many: all together they are too large")
 
     def add(self, path: str, message: str, hint: str = "") -> None:
         if len(self._found) < MAX_FAULTS:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InvalidConfigurationError
-from shared.rules import check_ruleset
+from shared.rules import check_ruleset, reading
 from shared.rules.reading import MAX_FAULTS
 
 MAX_MIB = 256
@@ -66,6 +66,13 @@ DOCUMENTS: dict[str, Callable[[], Any]] = {
     "many alternatives": lambda: rule(
         conditions=[{"PatientName": {"regex": "|".join("abcdefgh" * 50)}}]
     ),
+    "many large patterns": lambda: {
+        "name": "s",
+        "rules": [
+            {"name": str(n), "conditions": [{"PatientName": {"regex": rf"\pL{{30}}{n}"}}]}
+            for n in range(5_000)
+        ],
+    },
     "many wild cards": lambda: rule(conditions=[{"PatientName": {"wildcard": "*a" * 4_000}}]),
     "a long template": lambda: rule(
         actions=[{"type": "set", "tag": "PatientID", "value": "{PatientID}" * 900}]
@@ -128,3 +135,27 @@ def test_faults_are_named_up_to_a_number() -> None:
     with pytest.raises(InvalidConfigurationError) as refused:
         check_ruleset(DOCUMENTS["many faults"]())
     assert len(refused.value.faults) == MAX_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("one", "path"),
+    [
+        ({"conditions": [{"PatientName": {"regex": "^(CT|MR)[0-9]{6}$"}}]}, "PatientName.regex"),
+        (
+            {"actions": [{"type": "regex_replace", "tag": "PatientID", "pattern": "^(a|b){6}"}]},
+            "actions[0].pattern",
+        ),
+    ],
+)
+def test_patterns_are_bounded_all_together(
+    one: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is small enough; thousands of large ones would fill hours and the memory."""
+    document = {"name": "s", "rules": [{"name": str(n), **one} for n in range(5)]}
+    check_ruleset(document)
+    monkeypatch.setattr(reading, "MAX_PATTERN_STEPS", 50)
+    with pytest.raises(InvalidConfigurationError) as refused:
+        check_ruleset(document)
+    (fault,) = refused.value.faults
+    assert fault.path.endswith(path)
+    assert "all together they are too large" in fault.message
