@@ -1,10 +1,14 @@
-"""What a stage's process does not import, it does not wait for: cold starts are paid each time."""
+"""What imports what: a stage's process waits for whatever it imports, at every cold start, and the
+core knows neither cloud nor network nor database.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,3 +48,38 @@ def test_stages_import_neither_pydicom_nor_a_web_or_cloud_package(tmp_path: Path
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "AXIOM_HOME": str(tmp_path / "home")},
     )
+
+
+_CORE = ("dicom", "rules", "standardize", "config", "pipeline", "messages", "errors", "ports")
+_OUTSIDE = {
+    *("flask", "functions_framework", "google", "grpc", "gunicorn", "h2", "http.client"),
+    *("http.server", "httpx", "urllib.request"),
+    *("opentelemetry", "prometheus_client", "psycopg", "pymssql", "pymysql", "pynetdicom"),
+    *("requests", "shared.adapters", "socket", "sqlalchemy", "sqlite3", "ssl", "urllib3"),
+    "werkzeug",
+}
+
+
+def test_the_core_imports_no_cloud_network_or_database_package() -> None:
+    """Not within a function either."""
+    modules = [
+        path
+        for path in (ROOT / "shared").rglob("*.py")
+        if path.relative_to(ROOT / "shared").parts[0].removesuffix(".py") in _CORE
+    ]
+    assert len(modules) > 100
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules
+        for name in _imported(ast.parse(path.read_text(encoding="utf-8")))
+        if any(name == one or name.startswith(one + ".") for one in _OUTSIDE)
+    }
+    assert found == set()
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
