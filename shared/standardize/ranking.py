@@ -72,11 +72,13 @@ class Ranking:
         self._phrases: list[tuple[str, str]] = []
         self._words: list[frozenset[str]] = []
         self._by_word: dict[str, list[int]] = {}
+        self._by_all_words: dict[frozenset[str], list[int]] = {}
         for phrase, value in dict.fromkeys((*own, *vocabulary.phrases)):
             said = _said(phrase, is_vocabulary=True).words
             if said and vocabulary.may_propose(value):
                 for word in said:
                     self._by_word.setdefault(word, []).append(len(self._phrases))
+                self._by_all_words.setdefault(said, []).append(len(self._phrases))
                 self._phrases.append((phrase, value))
                 self._words.append(said)
         number = len(self._phrases)
@@ -101,7 +103,7 @@ class Ranking:
         if any(one.startswith("modality ") for one in said.words):
             implied = ""
         best: dict[str, Candidate] = {}
-        for number in self._near(said):
+        for number in self._near(said, implied):
             if _contradict(self._words[number], said.words):
                 continue
             one = self._candidate(number, said, implied)
@@ -119,9 +121,12 @@ class Ranking:
         rest = (value for _, value in self._phrases if value not in likeness)
         return list(dict.fromkeys((*ranked, *rest)))[:number]
 
-    def _near(self, said: _Said) -> Iterator[int]:
-        """The phrases that share a word with the text: those with its rarest words first."""
-        found: dict[int, None] = {}
+    def _near(self, said: _Said, implied: str) -> Iterator[int]:
+        """The phrases that share a word with the text: all that are the same, then those with its
+        rarest words.
+        """
+        same = (said.words, said.words | {implied})
+        found = {number: None for words in same for number in self._by_all_words.get(words, ())}
         for word in sorted(said.words & self._by_word.keys(), key=self._weight, reverse=True):
             found.update(dict.fromkeys(self._by_word[word][:_MOST]))
             if len(found) >= _MOST:

@@ -115,6 +115,13 @@ class TestOtherTexts:
         assert sure("foo", "MR", RequestedProcedureDescription="knee left") is None
 
 
+def test_a_large_vocabulary_hides_no_term_that_is_the_same() -> None:
+    """All of its words are in more terms than are looked at closely."""
+    rows = [f"{part} WITH X{number}" for part in ("KNEE", "LEFT") for number in range(600)]
+    large = read_site_vocabulary("large", "1", "\n".join(["term", *rows, "WITH LEFT KNEE"]))
+    assert Ranking(large).candidates("knee left with")[0].value == "WITH LEFT KNEE"
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=80), st.sampled_from(["", "CT", "XX"]))
 def test_any_text_has_candidates_of_the_vocabulary(text: str, modality: str) -> None:
