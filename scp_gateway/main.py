@@ -194,6 +194,8 @@ def _run(
                 if words and words != failed:
                     log.error("some listeners cannot listen", extra={"faults": dict(faults)})
                 known, failed = configuration, words
+                if edge is not None:
+                    edge.listeners_fault = words
             state.tell(failed, mends_itself=True)
             if presence is not None:
                 presence.look_after()

@@ -81,6 +81,9 @@ class Edge:
         )
         self._stopped, self._reporter_stopped = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
+        # What is wrong with the gateway's listeners, as whoever looks after them says; "" for
+        # nothing.
+        self.listeners_fault = ""
         self._lock_file: Any = None
 
     def start(self) -> None:
@@ -127,7 +130,7 @@ class Edge:
         """How it is. Raises: StorageUnavailableError."""
         depth, counts = self._spool.depth(), self.mover.counts
         closed = self._ports.receiver.closed()
-        words = [*closed, self.mirror.fault]
+        words = [*closed, self.mirror.fault, self.listeners_fault]
         if counts.stuck:
             words.append(f"{counts.stuck} files cannot be moved: {counts.stuck_why}")
         return EdgeState(

@@ -48,7 +48,8 @@ class Mirror:
         self._here_objects, self._here_documents = here_objects, here_documents
         self._here_secrets, self._clock = here_secrets, clock
         self._secrets_at_s = float("-inf")
-        # In words what keeps a newer configuration from being followed; "" for nothing.
+        # In words what keeps a newer configuration, or a part of it, from being followed; "" for
+        # nothing.
         self.fault = ""
 
     @property
@@ -70,9 +71,10 @@ class Mirror:
                 return
 
     def look(self) -> None:
-        """Take over what has changed. What cannot be read here is left: the last one goes on.
+        """Take over what has changed. What cannot be read here is left: the last one goes on. A
+        secret that is not there keeps out who needs it, and nobody else.
 
-        Raises: StorageUnavailableError; SecretMissingError.
+        Raises: StorageUnavailableError.
         """
         head = self._documents.get(COLLECTION, HEAD)
         if head is None:
@@ -92,14 +94,15 @@ class Mirror:
             self.fault = f"version {head.data['version']} of the configuration is too new"
             log.error(self.fault, extra={"faults": error.error_count()})
             return
-        self._fetch_secrets(configuration)
+        missing = self._fetch_secrets(configuration)
         if any(one.user_identity for one in configuration.listeners):
             for collection in (USERS, ROLES, API_KEYS):
                 self._copy(collection)
-        self._secrets_at_s = now_s
+        # Once it is there nobody wants to wait.
+        self._secrets_at_s = float("-inf") if missing else now_s
         if is_new:
             self._keep(name, document, head.data)
-        self.fault = ""
+        self.fault = f"secrets that are not there: {', '.join(missing)}" if missing else ""
 
     def _keep(self, name: str, document: bytes, head: Mapping[str, Any]) -> None:
         with self._here_objects.create(name) as writer:
@@ -126,15 +129,22 @@ class Mirror:
         for one in there.values():
             self._here_documents.put(collection, one.key, one.data)
 
-    def _fetch_secrets(self, configuration: Configuration) -> None:
+    def _fetch_secrets(self, configuration: Configuration) -> list[str]:
+        """The names of those that are not there."""
+        missing = []
         for name in sorted(secrets_of(configuration)):
-            value = self._secrets.get(name)
+            try:
+                value = self._secrets.get(name)
+            except SecretMissingError:
+                missing.append(name)
+                continue
             try:
                 if self._here_secrets.get(name) == value:
                     continue
             except SecretMissingError:
                 pass
             self._here_secrets.put(name, value)
+        return missing
 
 
 def secrets_of(configuration: Configuration) -> set[str]:

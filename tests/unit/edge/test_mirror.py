@@ -69,6 +69,25 @@ def test_secrets_of_listeners_are_kept_and_no_others(edge: EdgeSystem) -> None:
         edge.secrets.get("of-the-pacs")
 
 
+def test_a_secret_that_is_not_there_keeps_nobody_else_out(edge: EdgeSystem) -> None:
+    """The rest of a new configuration counts, and a person is told; once it is there, at once."""
+    tls = {"certificate_secret": "certificate", "private_key_secret": "key"}
+    tls["trusted_secret"] = "trusted"
+    edge.cloud.secrets.put("certificate", "ours")
+    edge.cloud.configuration.apply(
+        {"listeners": [{**LISTENER, "tls": tls}], "rulesets": [RULESET]}, by="test"
+    )
+    edge.mirror.look()
+    assert edge.mirror.fault == "secrets that are not there: key, trusted"
+    assert [one["name"] for one in edge.configuration.get().rulesets] == ["reception"]
+    assert edge.secrets.get("certificate") == "ours"
+    for name in ("key", "trusted"):
+        edge.cloud.secrets.put(name, name)
+    edge.mirror.look()
+    assert edge.mirror.fault == ""
+    assert edge.secrets.get("key") == "key"
+
+
 def test_a_secret_that_changes_is_fetched_in_time(edge: EdgeSystem) -> None:
     tls = {
         "certificate_secret": "certificate",
