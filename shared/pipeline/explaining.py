@@ -87,15 +87,15 @@ def _add_studies(
         series_uid = instance["series_instance_uid"] if by_series else ""
         key = studies.group_key(account["rule"], instance["study_instance_uid"], series_uid)
         study = ports.documents.get(studies.STUDIES, key)
-        if study is None:
-            continue
-        conditions = explain_study(rule, _collected(study.data, ports))
-        account["conditions"] = list(map(condition_document, conditions))
         recorded = instance["studies"].get(account["rule"])
-        if study.data["state"] == studies.COLLECTING or recorded is None:
+        wrong = None
+        if study is not None:
+            conditions = explain_study(rule, _collected(study.data, ports))
+            account["conditions"] = list(map(condition_document, conditions))
+            wrong = next((one.condition for one in conditions if not one.holds), None)
+        if recorded is None or (study and study.data["state"] == studies.COLLECTING):
             continue
-        wrong = next((one.condition for one in conditions if not one.holds), None)
-        account["matched"] = recorded["matched"] if as_recorded else wrong is None
+        account["matched"] = wrong is None if study and not as_recorded else recorded["matched"]
         if not account["matched"]:
             account["reason"] = f"does not hold: {wrong}" if wrong else recorded["reason"]
         elif recorded["verdict"] == Verdict.ROUTE:

@@ -17,6 +17,7 @@ from shared.dicom.values import KNOWN_VRS, encode
 from shared.rules.actions import WHY_INDISPENSABLE, is_indispensable, split_text
 from shared.rules.claims import kind_of_attribute
 from shared.rules.comparisons import Kind
+from shared.rules.reading import NO_ATTRIBUTE
 from shared.rules.sample import empty_header
 from shared.rules.selection import Selection
 
@@ -47,10 +48,11 @@ def check_result(path: AttributePath, text: str) -> str:
 
 
 def one_of_each_vr(paths: Iterable[AttributePath]) -> tuple[AttributePath, ...]:
-    """Fewer paths, about which `check_result` says no less."""
+    """Fewer paths, about which `check_result` says no less; none for what names no Attribute."""
     found: dict[tuple[str | None, bool], AttributePath] = {}
     for path in paths:
-        found.setdefault((path.dictionary_vr, is_indispensable(path)), path)
+        if path is not NO_ATTRIBUTE:
+            found.setdefault((path.dictionary_vr, is_indispensable(path)), path)
     return tuple(found.values())
 
 

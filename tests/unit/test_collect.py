@@ -287,6 +287,9 @@ class TestExplaining:
         tick_after(ports, 10)
         account = explained(receipt)
         assert (account["matched"], account["reason"]) == (True, "hold: not complete in time")
+        for found in ports.documents.query("studies").documents:
+            ports.documents.delete("studies", found.key)  # as cleaning up does one day
+        assert explained(receipt)["reason"] == "hold: not complete in time"
 
 
 class TestAStudy:

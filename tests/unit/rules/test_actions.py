@@ -466,6 +466,12 @@ def test_what_no_instance_can_have_done_to_it_is_refused_at_load(
     assert f"rules[0].actions[0].{path}: " in faults(action)
 
 
+def test_a_misspelt_attribute_is_one_fault() -> None:
+    action = {"type": "map", "tag": "PatientIDD", "values": {"1": "x" * 65}}
+    assert "did you mean PatientID?" in faults(action)
+    assert "at most" not in faults(action)
+
+
 @pytest.mark.parametrize(
     ("action", "attribute", "value", "expected"),
     [
