@@ -6,6 +6,7 @@ any time, and survives a restart: rows that are done stay done.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -73,6 +74,18 @@ class Wanted(Struct, frozen=True):
             and not set(self.value) & {*"*?\\"}
         ):
             raise ValueError("is no accession number")
+
+
+def csv_text(data: bytes) -> str:
+    """The text of a file as spreadsheets write it: in UTF-8, in UTF-16 that says so, or in an older
+    encoding, of which what is looked for is ASCII.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_csv(text: str) -> list[Wanted]:

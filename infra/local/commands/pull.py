@@ -57,7 +57,7 @@ def command(
     if source is None:
         raise click.UsageError("Missing option '--source'.")
     if (api := remote()) is not None:
-        text = csv_file.read_text(encoding="utf-8-sig") if csv_file is not None else ""
+        text = pulls.csv_text(csv_file.read_bytes()) if csv_file is not None else ""
         lists = {"studies": list(studies), "accessions": list(accessions), "csv": text}
         started = api.pull({"source": source, **lists, "again": again})
         return _left(started, as_json) if background else _wait(api, started["id"], as_json)
@@ -65,7 +65,7 @@ def command(
         wanted = [pulls.Wanted("StudyInstanceUID", uid) for uid in studies]
         wanted += [pulls.Wanted("AccessionNumber", number) for number in accessions]
         if csv_file is not None:
-            wanted += pulls.read_csv(csv_file.read_text(encoding="utf-8-sig"))
+            wanted += pulls.read_csv(pulls.csv_text(csv_file.read_bytes()))
         ports = open_ports()
         if source not in _enabled(ports):
             raise CommandFailedError(

@@ -10,7 +10,7 @@ import pytest
 from shared.errors import SourceMisconfiguredError, SourceUnavailableError, WrongStateError
 from shared.messages import Topic
 from shared.pipeline import pulls
-from shared.pipeline.pulls import Wanted, read_csv
+from shared.pipeline.pulls import Wanted, csv_text, read_csv
 from tests.data import build
 from tests.unit.sources.asking import Asking
 from tests.unit.web_fakes import AUTHORIZED, client_over
@@ -125,6 +125,12 @@ class TestCsv:
         """One that has commas for its decimals parts columns by semicolons."""
         text = between.join(["Study Instance UID", "n"]) + f"\n1.2.3{between}0,5\n1.2.4{between}\n"
         assert read_csv(text) == [Wanted("StudyInstanceUID", uid) for uid in ("1.2.3", "1.2.4")]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+    def test_files_are_read_in_the_encodings_of_spreadsheets(self, encoding: str) -> None:
+        """The names beside the numbers have umlauts."""
+        data = "Name;AccessionNumber\r\nMüller;A-1\r\n".encode(encoding)
+        assert read_csv(csv_text(data)) == [Wanted("AccessionNumber", "A-1")]
 
     @pytest.mark.parametrize("text", ["who,what\nDOE,1\n", "DOE^JANE,A-1\n", '"a\0",b\n'])
     def test_of_columns_that_nothing_names_none_is_guessed(self, text: str) -> None:
