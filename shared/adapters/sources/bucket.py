@@ -102,11 +102,19 @@ class Bucket:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (SourceMisconfiguredError, SourceUnavailableError, GeneratorExit):
-            raise
-        except Exception as error:
+        except SourceMisconfiguredError:
+            raise  # also that Google's libraries, which know its errors, are not there
+        except _googles_errors() as error:
             # Google's texts quote names of objects.
             kind = type(error).__name__
             if kind in ("Forbidden", "Unauthorized", "NotFound", "DefaultCredentialsError"):
                 raise SourceMisconfiguredError(self._name, f"Cloud Storage: {kind}") from None
             raise SourceUnavailableError(self._name, f"Cloud Storage: {kind}") from None
+
+
+def _googles_errors() -> tuple[type[Exception], ...]:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    # Connections that break and time-outs, those of `requests` too, are an OSError.
+    return GoogleAPIError, GoogleAuthError, OSError

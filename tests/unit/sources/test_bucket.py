@@ -11,6 +11,9 @@ from typing import Any
 import google.cloud.storage as storage
 import pytest
 
+from shared.adapters.embedded.clock import SystemClock
+from shared.adapters.sources.bucket import Bucket
+from shared.errors import StorageUnavailableError
 from shared.pipeline.ingest import COLLECTION as INGESTED
 from shared.pipeline.polling import Poller
 from shared.pipeline.source_states import state_of
@@ -98,3 +101,18 @@ def test_a_bucket_that_is_not_there_is_said_to_be(bucket: storage.Bucket, tmp_pa
     state = Landing(tmp_path / "home", bucket="another-bucket").poll()
     assert state["state"] == "failing"
     assert state["last_error"] == "landing: Cloud Storage: NotFound"
+
+
+def test_an_outage_of_our_own_stores_is_not_said_to_be_the_buckets(
+    bucket: storage.Bucket, tmp_path: Path
+) -> None:
+    """Whoever reads it at night looks where the fault is."""
+    bucket.blob("a.dcm").upload_from_string(build.ct(instance="a"))
+
+    def full(_: str) -> bool:
+        raise StorageUnavailableError("documents.db: disk full")
+
+    now = SystemClock().now
+    listed = Bucket("landing", BUCKET, "", settle_s=0, now=now, is_taken=full).list()
+    with pytest.raises(StorageUnavailableError, match="disk full"):
+        next(listed)
