@@ -254,7 +254,7 @@ def _fact_claim(subject: Fact, operator: str, value: Operand) -> Condition | Non
     uids: dict[str, None] = {}
     for name in given:
         uids.update(dict.fromkeys(resolve(name)))
-    return Comparison(subject, "in", tuple(uids), Kind.TEXT)
+    return Comparison(subject, "in", tuple(uids), Kind.TEXT, named=given)
 
 
 def operator_fault(word: str, path: str, faults: Faults) -> None:

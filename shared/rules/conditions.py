@@ -267,6 +267,7 @@ class Comparison(Struct, frozen=True):
     every: bool = False
     group: str = ""
     component: str = ""
+    named: tuple[str, ...] = ()  # how the operand was written, where names stand for UIDs
 
     def __post_init__(self) -> None:
         """Raises: ValueError if the operand is none for the operator and kind."""
@@ -331,7 +332,7 @@ class Comparison(Struct, frozen=True):
         if self.operator == "between" and isinstance(self.operand, tuple):
             operand = " and ".join(map(_written, self.operand))
         else:
-            operand = _written(self.operand)
+            operand = _written(self.named or self.operand)
         words = [str(self.subject), operator, operand]
         words += [f"in {self.group} group"] if self.group else []
         words += [f"in {self.component} name"] if self.component else []

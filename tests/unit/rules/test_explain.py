@@ -84,6 +84,15 @@ def test_rules_at_reception_are_explained_first_and_as_they_were_asked() -> None
         assert not accounts[1].matched
 
 
+def test_a_category_is_shown_by_its_name_and_not_by_a_hundred_uids() -> None:
+    conditions = ['sop_class in ["image", "sr"]', {"transfer_syntax": "any_jpeg2000"}]
+    account = only({"conditions": conditions}, attributes={})
+    assert [one.condition for one in account.conditions] == [
+        'sop_class in ["image", "sr"]',
+        'transfer_syntax in ["any_jpeg2000"]',
+    ]
+
+
 def test_nested_conditions_and_sequences_show_all_they_saw() -> None:
     condition = 'not (PatientID == "1" or RequestAttributesSequence exists)'
     account = only(
