@@ -111,6 +111,8 @@ class _Destination(Entity):
     rate_limit_bytes_per_s: Annotated[float, Field(ge=0, le=1e12)] = 0.0
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     on_conflict: OnConflict = OnConflict.KEEP_FIRST
+    # Whether previous values leave in Original Attributes Sequence, where the settings have them.
+    original_attributes: bool = True
     storage_policy: StoragePolicy = StoragePolicy()
 
     @model_validator(mode="after")
@@ -360,6 +362,15 @@ class Configuration(BaseModel):
     def destination(self, name: str) -> AnyDestination | None:
         """The destination of that name, enabled or not."""
         return next((d for d in self.destinations if d.name == name), None)
+
+    def tells_original_attributes(self, destination: str) -> bool:
+        """Whether Instances go there with previous values; of a group, to whichever member."""
+        entity = self.destination(destination)
+        members = entity.members if isinstance(entity, GroupDestination) else ()
+        all_of_them = (entity, *map(self.destination, members))
+        return self.settings.original_attributes and all(
+            one is None or one.original_attributes for one in all_of_them
+        )
 
     def source(self, name: str) -> AnySource | None:
         """The source of that name, enabled or not."""

@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any, TypeGuard
 
+from msgspec.structs import replace
+
 from shared import crash_points, metrics, tracing
 from shared.config.entities import OnConflict
 from shared.dicom import original_attributes
@@ -125,6 +127,10 @@ def _deliver(
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
     entity = ports.destinations.entity(message.destination)
+    if not ports.configuration.get().tells_original_attributes(message.destination):
+        # It may have been decided for another destination, or before it was configured so.
+        others = tuple(c for c in message.changes if c.by != original_attributes.BY)
+        message = replace(message, changes=others)
     copies = Copies(ports.documents, ports.clock)
     with ports.objects.open(receipt.file.object_name) as reader:
         received = header_of(receipt, reader)

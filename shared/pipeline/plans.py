@@ -69,20 +69,23 @@ def told_in_the_instance(
     plans: Iterable[Plan], header: Header, receipt: Receipt, ports: Ports
 ) -> list[Plan]:
     """The plans, each with one more Change that tells of the others in the Original Attributes
-    Sequence (PS3.3 C.12.1), unless the settings do without, or it would stand behind a value so
-    large that the Header ends at it: Data Elements are in ascending order (PS3.5 7.1).
+    Sequence (PS3.3 C.12.1), unless the configuration does without, or it would stand behind a value
+    so large that the Header ends at it: Data Elements are in ascending order (PS3.5 7.1).
     """
-    settings, now = ports.configuration.get().settings, ports.clock.now()
+    configuration, now = ports.configuration.get(), ports.clock.now()
     beside = receipt.file.beside_pixels
     is_behind = any(each.tag < ORIGINAL_ATTRIBUTES_SEQUENCE for each in beside)
-    if is_behind or not settings.original_attributes:
+    if is_behind:
         return list(plans)
     told = []
     for plan in plans:
+        if not configuration.tells_original_attributes(plan.destination):
+            told.append(plan)
+            continue
         change = original_attributes_change(
             header,
             plan.changes,
-            modifying_system=settings.modifying_system,
+            modifying_system=configuration.settings.modifying_system,
             source=receipt.source.calling_ae_title or receipt.source.name,
             reason="COERCE",
             at=now,  # of all of them: equal copies are equal bytes

@@ -21,6 +21,7 @@ from functions.standardize_attributes.main import standardize_attributes
 from functions.validate_instance.main import validate_instance
 from shared import bootstrap
 from shared.adapters.embedded.message_bus import SqliteMessageBus
+from shared.dicom.changes import Change
 from shared.dicom.header import Header
 from shared.errors import (
     InstanceTooLargeError,
@@ -29,7 +30,7 @@ from shared.errors import (
     PermanentError,
     SopInstanceMismatchError,
 )
-from shared.messages import Receipt, Source, Topic
+from shared.messages import DeliveryRequested, Receipt, Source, Topic, encode
 from shared.pipeline import rules
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import MESSAGE_ID_HEADER, PushRequest, PushResponse
@@ -148,6 +149,60 @@ class TestAnInstance:
         assert len(delivered(tmp_path)) == 1
         assert ports.documents.count("instances") == 3
         assert ports.documents.count("exceptions") == 0
+
+    @pytest.mark.parametrize("quiet", ["second", "group"])
+    def test_tells_previous_values_only_where_they_may_go(
+        self, quiet: str, ports: Ports, tmp_path: Path
+    ) -> None:
+        """What a rule takes out for research would leave with every copy."""
+        folder = {"type": "filesystem"}
+        destinations = [
+            {**folder, "name": "first", "path": "first"},
+            {**folder, "name": "second", "path": "second", "original_attributes": False},
+            {"name": "group", "type": "group", "members": ["second"]},
+        ]
+        rule = {**CT_RULE, "storage_backends": ["first", quiet]}
+        ports.configuration.apply(
+            {
+                "destinations": destinations,
+                "rulesets": [{"name": "r", "rules": [rule]}],
+                "settings": {"min_free_bytes": 0},
+            },
+            by="test",
+        )
+        description = {0x0008103E: build.element(0x0008103E, "LO", "BEFORE")}
+        receipt = receive(ports, build.ct(changes=description))
+        pump(ports)
+        told, untold = ((tmp_path / "storage" / n).rglob("*.dcm") for n in ("first", "second"))
+        assert b"BEFORE" in next(told).read_bytes()
+        (file,) = untold
+        assert pydicom.dcmread(file).SeriesDescription == "CHANGED"
+        assert b"BEFORE" not in file.read_bytes()
+        document = ports.documents.get("instances", receipt.receipt_id)
+        assert document is not None
+        planned = {plan["destination"]: plan["changes"] for plan in document.data["deliveries"]}
+        assert len(planned["first"]) == len(planned[quiet]) + 1
+
+    def test_sent_elsewhere_leaves_without_previous_values_where_they_may_not_go(
+        self, ports: Ports, tmp_path: Path
+    ) -> None:
+        """A retry to another destination brings the Changes that were decided for the first."""
+        quiet = {"type": "filesystem", "name": "quiet", "path": "q", "original_attributes": False}
+        ports.configuration.create("destinations", quiet, by="test")
+        ports.configuration.create("rulesets", {"name": "r", "rules": [CT_RULE]}, by="test")
+        description = {0x0008103E: build.element(0x0008103E, "LO", "BEFORE")}
+        receipt = receive(ports, build.ct(changes=description))
+        pump(ports)
+        document = ports.documents.get("instances", receipt.receipt_id)
+        assert document is not None
+        decided = document.data["deliveries"][0]["changes"]
+        message = DeliveryRequested(receipt, "quiet", msgspec.convert(decided, tuple[Change, ...]))
+        topic = Topic.DELIVERY_REQUESTED
+        ports.bus.publish([Outgoing(topic, encode(message), lane="quiet")])
+        pump(ports)
+        (file,) = (tmp_path / "storage" / "q").rglob("*.dcm")
+        assert pydicom.dcmread(file).SeriesDescription == "CHANGED"
+        assert b"BEFORE" not in file.read_bytes()
 
     def test_is_the_same_bytes_at_each_destination(self, ports: Ports, tmp_path: Path) -> None:
         """One copy can be compared with another, and be sent where the other is."""
