@@ -7,11 +7,13 @@ worker notices within a second and ends by itself.
 from __future__ import annotations
 
 import logging
+import selectors
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
@@ -119,7 +121,12 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         self._reading_header: dict[Any, float] = {}
 
     def enqueue_req(self, conn: Any) -> None:
-        """A connection has something to read: hand it to a thread."""
+        """A connection has something to read: hand it to a thread. A new one may have nothing yet;
+        gunicorn would have a thread wait for that.
+        """
+        if not conn.initialized and not conn.data_ready:
+            self._await_first_byte(conn)
+            return
         timeout = struct.pack("ll", SILENCE_TIMEOUT_S, 0)  # struct timeval
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             conn.sock.setsockopt(socket.SOL_SOCKET, option, timeout)
@@ -168,6 +175,13 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
                 conn.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 log.debug("a peer that was too slow has gone by itself")
+
+    def _await_first_byte(self, conn: Any) -> None:
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
     def _header_is_read(self, conn: Any) -> None:
         with self._lock:

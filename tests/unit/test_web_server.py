@@ -10,17 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
+from shared.web.server import THREADS
+
 # An application that says how many bytes it was sent; its limits are short, so that tests are.
 SERVER = """
+import sys
+
+from gunicorn.workers import gthread
 from shared import logs
 from shared.web import server
 
-server.HEADER_TIMEOUT_S = 0.5
+gthread.DEFAULT_WORKER_DATA_TIMEOUT = 600
+server.HEADER_TIMEOUT_S = float(sys.argv[1])
 server.SILENCE_TIMEOUT_S = 3
 
 def count(environ, start_response):
@@ -43,9 +50,11 @@ server.Server("127.0.0.1", 0, lambda: count).run()
 class Running:
     """A server in a process of its own, and the lines it logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, header_timeout_s: float = 60) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER, str(header_timeout_s)],
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.port: int = self.logged("listening")["port"]
 
@@ -68,7 +77,16 @@ class Running:
 
 @pytest.fixture
 def server() -> Iterator[Running]:
-    running = Running()
+    yield from _running(Running())
+
+
+@pytest.fixture
+def impatient() -> Iterator[Running]:
+    """One that waits for no header; on a busy machine not even for one that was sent at once."""
+    yield from _running(Running(header_timeout_s=0.5))
+
+
+def _running(running: Running) -> Iterator[Running]:
     yield running
     if running.process.poll() is None:
         running.process.terminate()
@@ -112,12 +130,21 @@ class TestServer:
         connection.request("POST", "/", body=b"x" * 100_000)
         assert connection.getresponse().read() == b"100000"
 
-    def test_cuts_a_peer_that_trickles_its_header(self, server: Running) -> None:
+    def test_cuts_a_peer_that_trickles_its_header(self, impatient: Running) -> None:
         """Sixteen of them would otherwise hold every thread, and need no key for it."""
-        with server.connect() as peer:
+        with impatient.connect() as peer:
             peer.sendall(b"GET / HTTP/1.1\r\n")
             with pytest.raises(OSError):
                 trickle(peer, b"X: 1\r\n")
+
+    def test_answers_while_many_peers_have_said_nothing_yet(self, server: Running) -> None:
+        """They need no key for it, and gunicorn has a thread wait for each of them."""
+        with ExitStack() as silent:
+            for _ in range(2 * THREADS):
+                silent.enter_context(server.connect())
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
 
     def test_gives_up_on_a_peer_that_falls_silent_within_its_body(self, server: Running) -> None:
         with server.connect() as peer:
