@@ -1,4 +1,4 @@
-"""Routes of the Studies and Series that rules wait for: /api/v1/studies."""
+"""Routes of Studies, and of the rules that wait for them or their Series: /api/v1/studies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def blueprint(ports: Ports) -> APIBlueprint:
         "studies",
         __name__,
         url_prefix=URL_PREFIX,
-        abp_tags=[Tag(name="studies", description="What waits until its Study is complete")],
+        abp_tags=[
+            Tag(name="studies", description="What came, and what waits until its Study is complete")
+        ],
         abp_responses=PROBLEM_RESPONSES,
         abp_security=[{"apiKey": []}],
     )

@@ -26,14 +26,8 @@ class TurnTakingExecutor(Executor):
     Threads end with the process.
     """
 
-    def __init__(
-        self,
-        threads: int,
-        at_once: int,
-        longest_s: float,
-        now_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._turns, self._longest_s, self._now_s = at_once, longest_s, now_s
+    def __init__(self, threads: int, at_once: int, longest_s: float) -> None:
+        self._turns, self._longest_s = at_once, longest_s
         self._lock = threading.Lock()
         self._called = threading.Condition(self._lock)
         self._waiting: deque[_Work] = deque()
@@ -94,7 +88,7 @@ class TurnTakingExecutor(Executor):
                 if self._is_over and not self._waiting:
                     return None
                 self._called.wait()
-            self._taken[me] = self._now_s()
+            self._taken[me] = time.monotonic()
             work = self._waiting.popleft()
             self._call()
             return work
@@ -103,7 +97,7 @@ class TurnTakingExecutor(Executor):
         """End turns that are too long, as long as somebody waits for one."""
         while self._some_wait.wait() and not self._end_of_watch.wait(self._longest_s):
             with self._lock:
-                late_s = self._now_s() - self._longest_s
+                late_s = time.monotonic() - self._longest_s
                 for thread in [one for one, since_s in self._taken.items() if since_s <= late_s]:
                     del self._taken[thread]
                     self._call()

@@ -1,4 +1,4 @@
-"""`axiom studies`: what study and series rules wait for, and what they decided."""
+"""`axiom studies`: what came of a Study; what rules wait for, and what they decided."""
 
 from __future__ import annotations
 
