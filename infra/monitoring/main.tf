@@ -132,7 +132,7 @@ resource "google_logging_metric" "listener_faults" {
   project     = var.project
   name        = "${var.name}/listener-faults"
   description = "Lines of the gateway that tell of listeners which cannot listen"
-  filter      = "jsonPayload.message:\"some listeners cannot listen\" AND resource.type=\"${local.runs_on[var.gateway_host]}\""
+  filter      = "jsonPayload.message:\"some listeners cannot listen\" AND resource.type=\"${local.runs_on[var.gateway_host]}\"${var.gateway_host == "worker-pool" ? " AND resource.labels.worker_pool_name=\"${var.name}-gateway\"" : ""}"
 
   metric_descriptor {
     metric_kind = "DELTA"

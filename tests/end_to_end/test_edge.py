@@ -134,7 +134,7 @@ class EdgeProcess:
     def _receives(self) -> bool:
         # Not whether the port answers: workers of the one that was killed may still have it.
         assert self.process.poll() is None, self._log.read_text()
-        with suppress(requests.ConnectionError):
+        with suppress(requests.RequestException):
             return self._health().status_code == 200
         return False
 

@@ -23,6 +23,7 @@ from shared.messages import ExceptionRaised, Topic, decode
 from shared.ports import ObjectReader, Outgoing
 from tests.data import build
 from tests.edge_system import SOURCE, CutLinkError, EdgeSystem
+from tests.running import wait_until
 
 DAY_S = 86_400.0
 
@@ -30,6 +31,12 @@ DAY_S = 86_400.0
 @pytest.fixture
 def edge(tmp_path: Path) -> EdgeSystem:
     return EdgeSystem(tmp_path)
+
+
+def _moved(edge: EdgeSystem) -> set[str]:
+    """What the cloud has been told of after one step more."""
+    edge.move_for(1)
+    return {one.receipt_id for one in edge.cloud.received()}
 
 
 def _is_gone(edge: EdgeSystem, name: str) -> bool:
@@ -166,10 +173,9 @@ def test_a_file_that_our_own_disk_does_not_give_back_is_no_fault_of_the_link(
 
     with monkeypatch.context() as patched:
         patched.setattr(edge.objects, "open", opened)
-        edge.move_for(20)
-    told = [one.receipt_id for one in edge.cloud.received()]
-    assert told == [same_study.receipt_id, other.receipt_id]
-    assert (edge.mover.counts.stuck, edge.mover.counts.stuck_why) == (1, "spool-unreadable")
+        wait_until(lambda: _moved(edge) == {same_study.receipt_id, other.receipt_id})
+        wait_until(lambda: _moved(edge) and edge.mover.counts.stuck == 1)
+    assert edge.mover.counts.stuck_why == "spool-unreadable"
     assert edge.link.since is None
     edge.clock.advance(301)
     edge.move()
