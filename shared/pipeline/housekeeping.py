@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # How long a call works: Cloud Scheduler makes one a minute, the embedded mode one in a few seconds.
 _FOR_S: Final = {Platform.EMBEDDED: 2.0, Platform.CLOUD: 50.0}
+# Side by side: in the cloud each waits for Google's answers, a dozen for one Instance.
+_AT_ONCE: Final = {Platform.EMBEDDED: 1, Platform.CLOUD: 16}
 
 
 class Housekeeping:
@@ -25,7 +27,7 @@ class Housekeeping:
         """`forwarder` sends audit messages to their repository, if there is one."""
         self._ports, self._forwarder = ports, forwarder
         self._for_s, self._has_edges = _FOR_S[platform], platform is Platform.CLOUD
-        self._cleaner = Cleaner(ports)
+        self._cleaner = Cleaner(ports, at_once=_AT_ONCE[platform])
 
     def run(self) -> None:
         """Raises: StorageUnavailableError; the next call goes on."""

@@ -13,6 +13,7 @@ import pytest
 
 from shared.adapters.destinations.filesystem import FolderDestination
 from shared.dicom.commitment import CommitmentRequest, Reference
+from shared.environment import Platform
 from shared.errors import ObjectMissingError, OverloadedError, StorageUnavailableError
 from shared.messages import (
     DeliveryRequested,
@@ -26,6 +27,7 @@ from shared.messages import (
 )
 from shared.pipeline import instance_actions, rules
 from shared.pipeline.exceptions import exception_from
+from shared.pipeline.housekeeping import Housekeeping
 from shared.pipeline.instance_records import receipt_of
 from shared.pipeline.retention import Cleaner
 from shared.pipeline.times import timestamp
@@ -469,6 +471,24 @@ class TestManyThings:
         assert swept.bytes == sum(receipt.file.size for receipt in receipts)
         system.later(8 * DAY)
         assert [system.state(receipt) for receipt in receipts] == [""] * 4
+
+    def test_are_deleted_side_by_side_by_the_timer_of_the_cloud(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system = System(tmp_path / "home", retention_s=0)
+        for number in range(16):
+            system.receive(f"{number}")
+        system.work()
+        system.clock.advance(1)
+        delete, all_there = system.ports.objects.delete, threading.Barrier(16)
+
+        def together(name: str) -> None:
+            all_there.wait(60)
+            delete(name)
+
+        monkeypatch.setattr(system.ports.objects, "delete", together)
+        Housekeeping(system.ports, None, Platform.CLOUD).run()
+        assert list(system.ports.objects.list("received/")) == []
 
     def test_that_fail_end_the_call_and_are_deleted_by_the_next(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
