@@ -7,7 +7,7 @@ page with a 200 is somebody's login page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import requests
 
@@ -21,9 +21,6 @@ from shared.adapters.destinations.stored_copy import Comparison, compare
 from shared.adapters.destinations.stow_answer import Failed, StowAnswer
 from shared.dicom.outgoing import OutgoingInstance
 from shared.errors import AxiomError, InstanceConflictError, PermanentError
-
-if TYPE_CHECKING:
-    pass
 
 _TAKEN: Final = "already exists"  # the Healthcare API's words for a duplicate
 
