@@ -234,6 +234,49 @@ def wanted(out: list[str], sent: int) -> dict[str, int]:
 CT = {"Modality": "CT", "PatientID": "7", "PatientName": "a^b"}
 
 
+class TestTheCookbooksCopyForResearch:
+    """What a site copies from there it trusts."""
+
+    def test_holds_nothing_of_who_the_patient_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = {
+            "PatientName": "SECRET^NAME",
+            "PatientID": "SECRETID",
+            "AccessionNumber": "SECRETACC",
+            "StudyID": "SECRETSTUDY",
+            "ReferringPhysicianName": "SECRET^REFERRING",
+            "PerformingPhysicianName": "SECRET^PERFORMING",
+            "PhysiciansOfRecord": "SECRET^RECORD",
+            "NameOfPhysiciansReadingStudy": "SECRET^READING",
+            "OperatorsName": "SECRET^OPERATOR",
+            "InstitutionName": "SECRETHOUSE",
+            "InstitutionalDepartmentName": "SECRETWARD",
+            "StationName": "SECRETSTATION",
+            "DeviceSerialNumber": "SECRETSERIAL",
+            "IssuerOfPatientID": "SECRETISSUER",
+            "PatientAddress": "SECRETSTREET",
+            "AdditionalPatientHistory": "SECRETHISTORY",
+            "ImageComments": "SECRETCOMMENT",
+            "RequestingPhysician": "SECRET^REQUESTING",
+            "RequestAttributesSequence": [{"ScheduledProcedureStepID": "SECRETSTEP"}],
+            "PatientBirthDate": "19591231",
+            "PatientBirthTime": "235959",
+            "FrameOfReferenceUID": "1.2.3.959.1",
+            "ReferencedImageSequence": [{"ReferencedSOPInstanceUID": "1.2.3.959.2"}],
+            "OriginalAttributesSequence": [
+                {"ModifiedAttributesSequence": [{"PatientName": "SECRET^EARLIER"}]}
+            ],
+        }
+        document = load(COOKBOOK / "per-destination.yaml")
+        with whole_system(document, tmp_path, monkeypatch, original_attributes=False) as system:
+            system.send(told, ABOUT)
+            research, archive = system.delivered("research"), system.delivered("archive")
+        for secret in (b"SECRET", b"19591231", b"235959", b"1.2.3.959."):
+            assert secret in archive
+            assert secret not in research
+
+
 class TestReception:
     def test_tells_the_sender_what_the_rule_says_and_records_it_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
