@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
-from shared.errors import AxiomError
+from shared.errors import AxiomError, TransientError
 from shared.messages import Receipt
 from shared.pipeline import dry_run
 from shared.pipeline.rulebook import Shadow
@@ -50,6 +50,8 @@ def observe(receipt: Receipt, instance: Mapping[str, Any], ports: Ports) -> None
         for shadow in shadows:
             candidate = dry_run.decision_of(shadow.program, trial.header, trial.facts)
             ports.shadows.count(shadow, receipt, live, candidate)
+    except TransientError:
+        return  # the store is away or was overtaken, which others tell of; there may be no shadow
     except Exception as error:
         log.warning(
             "a shadow ruleset could not be evaluated",

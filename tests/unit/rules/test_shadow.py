@@ -91,6 +91,20 @@ def test_what_goes_wrong_in_it_is_its_own_business(
     assert system.destinations() == ["a"]
 
 
+def test_documents_that_cannot_be_read_for_now_are_no_fault_of_a_shadow(
+    system: WholeSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There may be no shadow at all: a warning of one would have people look for it."""
+
+    def unavailable() -> Any:
+        raise StorageUnavailableError("locked")
+
+    monkeypatch.setattr(system.ports.rules, "shadows", unavailable)
+    system.send({"Modality": "CT"}, ABOUT)
+    assert system.destinations() == ["a"]
+    assert "shadow" not in caplog.text
+
+
 def test_another_edition_of_it_counts_from_the_beginning(system: WholeSystem) -> None:
     system.send({"Modality": "MR"}, ABOUT)
     assert report(system)["instances"] == 1
