@@ -56,7 +56,8 @@ def with_outcome(data: Data, outcome: Outcome) -> dict[str, Any]:
 
     A destination that another rule chose before gets the Instance once, as that rule said. When the
     last study rule has decided and none has sent the Instance anywhere, it is held or discarded if
-    one of them says so, or else goes the way that the instance rules left open (`otherwise`).
+    one of them says so, or else goes the way that the instance rules left open (`otherwise`). What
+    a person ordered while it was collected goes besides.
     """
     planned = list(data["deliveries"])
     taken = {plan["destination"] for plan in planned}
@@ -64,6 +65,8 @@ def with_outcome(data: Data, outcome: Outcome) -> dict[str, Any]:
     studies[outcome.rule] = _entry(outcome)
     waiting_for = [rule for rule in data["collecting_for"] if rule != outcome.rule]
     state, reason = data["state"], data["reason"]
+    ordered = [plan for plan in planned if plan.get("by_hand")] if state == COLLECTING else []
+    planned = [plan for plan in planned if plan not in ordered]
     # A person who discarded it meanwhile meant it.
     if not (state == DISCARDED and outcome.rule in data["collecting_for"]):
         planned += msgspec.to_builtins(
@@ -72,9 +75,11 @@ def with_outcome(data: Data, outcome: Outcome) -> dict[str, Any]:
         if not planned and waiting_for:
             state, reason = COLLECTING, ""
         elif not planned:
-            state, reason, planned = _last_word(studies, data)
+            state, reason, last = _last_word(studies, data, is_sent_on=bool(ordered))
+            planned = [plan for plan in last if plan["destination"] not in taken]
         elif state not in (ROUTED, QUARANTINED):
             state, reason = ROUTED, outcome.reason
+    planned = [*ordered, *planned]
     studies[outcome.rule]["destinations"] = [
         plan["destination"] for plan in planned if plan["destination"] not in taken
     ]
@@ -102,8 +107,10 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _last_word(studies: Data, data: Data) -> tuple[str, str, list[Any]]:
-    """State, reason and deliveries of an Instance that no rule has sent anywhere."""
+def _last_word(studies: Data, data: Data, *, is_sent_on: bool) -> tuple[str, str, list[Any]]:
+    """State, reason and deliveries of an Instance that no rule has sent anywhere; whether a person
+    has.
+    """
     matched = [entry for entry in studies.values() if entry["matched"]]
     for state, verdicts in (
         (HELD, (Verdict.HOLD, Verdict.REJECT)),
@@ -115,4 +122,6 @@ def _last_word(studies: Data, data: Data) -> tuple[str, str, list[Any]]:
     otherwise = data["otherwise"]
     if otherwise is None:
         return data["state"], data["reason"], []
+    if is_sent_on and otherwise["state"] == HELD:
+        return ROUTED, "", []
     return otherwise["state"], otherwise["reason"], list(otherwise["deliveries"])

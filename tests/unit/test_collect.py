@@ -24,10 +24,11 @@ from shared.adapters.embedded.message_bus import SqliteMessageBus
 from shared.config.history import ConfigurationHistory
 from shared.environment import Environment
 from shared.errors import CrosswalkUnavailableError, DocumentMissingError
-from shared.messages import InstanceAccepted, Receipt, Topic, encode
-from shared.pipeline import collect, rules, studies
+from shared.messages import DeliveryRequested, InstanceAccepted, Receipt, Topic, decode, encode
+from shared.pipeline import again, collect, give_up, rules, studies
 from shared.pipeline.collect import Collector
 from shared.pipeline.explaining import explain_instance
+from shared.pipeline.instance_records import receipt_of
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import PushRequest, PushResponse
 from shared.ports import Document, Outgoing
@@ -150,6 +151,15 @@ def instance(ports: Ports, receipt: Receipt) -> Mapping[str, Any]:
     found = ports.documents.get("instances", receipt.receipt_id)
     assert found is not None
     return found.data
+
+
+def order(ports: Ports, receipt: Receipt, destination: str) -> None:
+    """A person has the Instance delivered there, as a retry of an entry does."""
+    known = receipt_of(instance(ports, receipt))
+    ordered = again.delivery(known, destination, (), ports.documents)
+    ports.bus.publish([ordered])
+    give_up.planned(decode(ordered.data, DeliveryRequested), ports.documents)
+    pump(ports)
 
 
 def study(ports: Ports, uid: str = STUDY) -> Mapping[str, Any]:
@@ -360,6 +370,32 @@ class TestAStudy:
         tick_after(ports, 10)
         assert instance(ports, receipt)["state"] == "routed"
         assert sent(tmp_path) == {"primary-storage": uids("a")}
+
+    def test_goes_where_no_rule_sends_it_as_well_as_where_a_person_did_meanwhile(
+        self, ports: Ports, tmp_path: Path
+    ) -> None:
+        never = [{"Modality": "US"}]
+        document = study_rule({"quiet_period_s": 10}, name="one", conditions=never)
+        other = study_rule({"quiet_period_s": 20}, name="two", level="series", conditions=never)
+        document["rules"] += other["rules"]
+        configure(ports, document)
+        receipt = arrive(ports, "a")
+        pump(ports)
+        order(ports, receipt, "target_2")
+        tick_after(ports, 10)
+        assert instance(ports, receipt)["state"] == "collecting"
+        tick_after(ports, 10)
+        assert instance(ports, receipt)["state"] == "routed"
+        assert sent(tmp_path) == {"primary-storage": uids("a"), "target_2": uids("a")}
+
+    def test_is_not_held_where_a_person_has_sent_it_and_no_rule_does(self, ports: Ports) -> None:
+        ports.configuration.apply({"settings": {"min_free_bytes": 0}}, by="test")
+        configure(ports, study_rule({"quiet_period_s": 10}, conditions=[{"Modality": "US"}]))
+        receipt = arrive(ports, "a")
+        pump(ports)
+        order(ports, receipt, "target_2")
+        tick_after(ports, 10)
+        assert instance(ports, receipt)["state"] == "routed"
 
     def test_is_held_where_neither_its_rule_nor_a_default_route_takes_it(
         self, ports: Ports
