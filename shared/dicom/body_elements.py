@@ -40,11 +40,16 @@ def is_of_body(change: Change) -> bool:
 
 
 def left_out(elements: Iterable[BodyElement], changes: Iterable[Change]) -> tuple[BodyElement, ...]:
-    """Those that the Changes have left out."""
+    """Those that the Changes have left out, and the lengths of their groups, which would be wrong
+    then (PS3.5 7.2).
+    """
     paths = {change.path for change in changes if is_of_body(change)}
     if not paths:
         return ()
-    return tuple(each for each in elements if str(AttributePath.of_tag(each.tag)) in paths)
+    known = tuple(elements)
+    tags = {each.tag for each in known if str(AttributePath.of_tag(each.tag)) in paths}
+    tags |= {tag & 0xFFFF0000 for tag in tags}
+    return tuple(each for each in known if each.tag in tags)
 
 
 def kept_ranges(start: int, end: int, cut: Iterable[BodyElement]) -> Iterator[tuple[int, int]]:

@@ -170,6 +170,8 @@ class _Walk:
                 is_whole = yield from self._pixel_element(start)
             else:
                 is_whole = yield from self._other_element(start)
+                if not is_whole:  # where it ends nobody can tell
+                    source.skip(1 << 62)
                 if start.tag < min(PIXEL_KEYWORDS) and len(beside) == 1:
                     large = format_tag(beside[0].tag)
                     yield kinds.ATTRIBUTES_NOT_READ(

@@ -80,6 +80,36 @@ def test_keeping_only_some_keeps_nothing_else_after_pixel_data(
     assert [tag for tag in after if tag.tag > 0x7FE00010] == [after[SIGNATURES], after[PADDING]]
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE])
+def test_of_one_that_is_broken_nothing_is_left(
+    syntax: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it ends nobody can tell, so it goes to the end of the file."""
+    builder = Builder(syntax)
+    inner = builder.element(NAME, "PN", b"Doe^Jane")
+    not_items = builder.sequence(NAME, inner, inner, undefined=True)
+    after = builder.element(CREATOR, "LO", b"ACME") + not_items
+    data = small_instance(builder, after=after)
+    action = {"type": "delete", "pattern": "private"}
+    delivered = sent(tmp_path, monkeypatch, data, action)
+    assert list(delivered.keys())[-1] == 0x7FE00010
+    assert delivered.PixelData == b"\1\2\3\4"
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LE, IMPLICIT_LE])
+def test_the_length_of_a_group_goes_with_any_of_it(
+    syntax: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be wrong from then on (PS3.5 7.2)."""
+    builder = Builder(syntax)
+    after = builder.element(CREATOR, "LO", b"ACME") + builder.element(NAME, "PN", b"Doe^Jane")
+    length = builder.element(0x7FE10000, "UL", struct.pack("<L", len(after)))
+    data = small_instance(builder, after=length + after)
+    action = {"type": "delete", "tag": "(7FE1,1001)"}
+    delivered = sent(tmp_path, monkeypatch, data, action)
+    assert [tag for tag in delivered if tag.tag > 0x7FE00010] == [delivered[CREATOR]]
+
+
 @pytest.mark.parametrize("syntax", [RLE_LOSSLESS, IMPLICIT_LE, DEFLATED_LE])
 def test_what_is_transcoded_lacks_them_too(
     syntax: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
