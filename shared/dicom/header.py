@@ -23,7 +23,12 @@ from shared.dicom.data_set import (
 )
 from shared.dicom.paths import AttributePath, as_path, format_tag
 from shared.dicom.values import Value, as_text
-from shared.errors import MalformedHeaderError, NotDicomError, TruncatedInstanceError
+from shared.errors import (
+    MalformedHeaderError,
+    NotDicomError,
+    PermanentError,
+    TruncatedInstanceError,
+)
 from shared.ports import ObjectReader
 
 __all__ = [
@@ -33,6 +38,7 @@ __all__ = [
     "Item",
     "Value",
     "read_header",
+    "read_meta",
 ]
 
 FIRST_READ_BYTES: Final = 64 * 1024
@@ -74,6 +80,20 @@ def read_header(reader: ObjectReader) -> Header:
         if not more:
             raise TruncatedInstanceError("the file", reader.size, len(data))
         data += more
+
+
+def read_meta(data: bytes) -> Header | None:
+    """The File Meta Information at the start of a file, as a Header that has nothing else: it names
+    what cannot be read. None if it cannot be read itself.
+    """
+    if data[128:_META_START] != b"DICM":
+        return None
+    header = Header()
+    try:
+        header._index_meta(data, True)
+        return Header.parse(data[: header.meta_end], file_size=header.meta_end)
+    except (Overrun, PermanentError):
+        return None
 
 
 class Header:

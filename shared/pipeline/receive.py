@@ -22,6 +22,7 @@ from shared.dicom.header import (
     MAX_HEADER_BYTES,
     Header,
     HeaderIncompleteError,
+    read_meta,
 )
 from shared.dicom.validation import Severity, check_received
 from shared.errors import (
@@ -286,15 +287,16 @@ class Staging:
 
     def _refused(self, error: AxiomError) -> None:
         self.discard()
+        header = self._header or read_meta(bytes(self._head[:FIRST_READ_BYTES]))
         raised = exception_from(
             error,
             stage=Stage.RECEIVE,
             at=self._receiver._clock.now(),
             source=self.source,
-            sop_class_uid=self._named("SOPClassUID"),
-            sop_instance_uid=self._named("SOPInstanceUID"),
-            study_instance_uid=self._named("StudyInstanceUID"),
-            transfer_syntax_uid=self._transfer_syntax_uid(),
+            sop_class_uid=_named(header, "SOPClassUID", "MediaStorageSOPClassUID"),
+            sop_instance_uid=_named(header, "SOPInstanceUID", "MediaStorageSOPInstanceUID"),
+            study_instance_uid=_named(header, "StudyInstanceUID"),
+            transfer_syntax_uid=_named(header, "TransferSyntaxUID"),
         )
         self._receiver._exceptions.publish(raised)
         _count_refused(self.source, error)
@@ -323,19 +325,6 @@ class Staging:
         refusal = self._receiver._rules.refusal(header, facts)
         if refusal is not None:
             raise RefusedByRuleError(refusal.rule, refusal.reason, refusal.status)
-
-    def _named(self, keyword: str) -> str:
-        """A UID of the header, if it can be read and is one."""
-        try:
-            uid = self._header.text(keyword) if self._header else None
-        except PermanentError:
-            return ""
-        return uid if uid and is_uid(uid) else ""
-
-    def _transfer_syntax_uid(self) -> str:
-        """Of the File Meta Information, if it can be read and is a UID."""
-        uid = self._header.transfer_syntax_uid if self._header else ""
-        return uid if is_uid(uid) else ""
 
     def _look_for_header(self, buffers: Sequence[Buffer]) -> None:
         """Keep what the header may still need of the buffers, and no more."""
@@ -380,6 +369,18 @@ class Staging:
 
 def _count_refused(source: Source, error: AxiomError) -> None:
     metrics.PROCESS.count(metrics.REFUSED, source.type, source.name, error.code)
+
+
+def _named(header: Header | None, *keywords: str) -> str:
+    """The first of the UIDs that can be read and is one."""
+    for keyword in keywords:
+        try:
+            uid = header.text(keyword) if header else None
+        except PermanentError:
+            continue
+        if uid and is_uid(uid):
+            return uid
+    return ""
 
 
 def _shown(uid: str) -> str:

@@ -338,6 +338,30 @@ class TestReception:
         assert entry.data["source"]["calling_ae_title"] == "CT1"
         assert not [f for f in (tmp_path / "objects").rglob("*.dcm") if f.is_file()]
 
+    @pytest.mark.parametrize("sent", [build.truncated_header(), build.four_gigabyte_element()])
+    def test_names_what_it_refuses_by_its_file_meta_information_if_no_more_can_be_read(
+        self, ports: Ports, sent: bytes
+    ) -> None:
+        """Of C-STORE that is what the request said: else nobody could tell which one it was."""
+        with pytest.raises(PermanentError):
+            receive(ports, sent)
+        pump(ports)
+        (entry,) = ports.exceptions.list().documents
+        whole = Header.parse(build.ct())
+        assert entry.data["sop_class_uid"] == whole.text("SOPClassUID")
+        assert entry.data["sop_instance_uid"] == whole.text("SOPInstanceUID")
+        assert entry.data["transfer_syntax_uid"] == whole.transfer_syntax_uid
+
+    @pytest.mark.parametrize("length", [0, 100, 132, 140, 200])
+    def test_names_nothing_where_that_cannot_be_read_either(
+        self, ports: Ports, length: int
+    ) -> None:
+        with pytest.raises(PermanentError):
+            receive(ports, build.ct()[:length])
+        pump(ports)
+        (entry,) = ports.exceptions.list().documents
+        assert entry.data["sop_instance_uid"] == ""
+
     @pytest.mark.parametrize("piece_bytes", [333, 65536, 70_000, 1 << 20])
     def test_finds_the_body_of_a_long_header_however_it_comes(
         self, ports: Ports, piece_bytes: int
