@@ -397,6 +397,8 @@ def test_exceptions(there: Terminal, served: Served) -> None:
 
 def test_studies(there: Terminal, served: Served) -> None:
     assert there.json("studies", "list")["studies"] == []
+    # Whoever has just sent one would think it lost.
+    assert "`axiom instances list` shows" in there.text("studies", "list")
     assert there.json("studies", "show", "1.2.3", status=1)["error"]["code"] == "document-missing"
     receipt = served.receive("ct-of-a-study")
     shown = there.json("studies", "show", receipt.study_instance_uid)

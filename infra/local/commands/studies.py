@@ -32,7 +32,9 @@ def list_(
     cursor: str | None,
     as_json: bool,
 ) -> None:
-    """List Studies and Series, newest first: one line for each rule that wants them."""
+    """List Studies and Series that study and series rules collect, newest first: one line for each
+    rule.
+    """
     terminal = Terminal(as_json)
     entries: list[Mapping[str, Any]]
     if (api := remote()) is not None:
@@ -138,7 +140,7 @@ def _print(terminal: Terminal, entries: list[Mapping[str, Any]]) -> None:
             ]
             for entry in entries
         ],
-        empty="No Studies.",
+        empty="No study or series rule has such a Study; `axiom instances list` shows what came.",
     )
 
 
