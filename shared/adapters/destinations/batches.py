@@ -130,4 +130,6 @@ def _again(
     same.may_be_stored = error.may_be_stored
     if isinstance(same, DestinationUnavailableError):
         same.retry_after_s = getattr(error, "retry_after_s", None)
+    else:
+        same.refuses_all = getattr(error, "refuses_all", False)
     return same

@@ -240,6 +240,15 @@ class TestAServer:
             assert outcomes_of(to(server.url), instances(tmp_path, *"abc")) == [error] * 3
             assert len(server.requests) == 1
 
+    def test_that_refuses_everybody_is_told_as_one_by_each(self, to: To, tmp_path: Path) -> None:
+        """What waits for it is to wait on, and not to go to the exception log one after another."""
+        with ScriptedHttp(lambda _: Answer(401)) as server:
+            destination = to(server.url)
+            for pending in [destination.begin(one) for one in instances(tmp_path, *"abc")]:
+                with pytest.raises(DestinationMisconfiguredError) as raised:
+                    pending.answer()
+                assert raised.value.refuses_all
+
 
 class TestOrthanc:
     def test_takes_several_at_once(self, orthanc: OrthancPeer, to: To, tmp_path: Path) -> None:
