@@ -20,8 +20,8 @@ from shared.dicom.header import Value
 from shared.rules.moments import Moment, read_age_days, read_date, read_datetime, read_time
 
 MAX_PATTERN_LENGTH = 1_000
-_MAX_PATTERN_MEMORY = 1 << 20
-_PATTERNS_KEPT = 256
+_MAX_PATTERN_MEMORY = 8 << 20  # `\p{L}{1,64}\^\p{L}{1,64}` takes nearly 3
+_PATTERNS_KEPT = 64
 # Letters, digits and the like, \d, ^, $ and |, nothing else.
 _SIMPLE_PATTERN = re.compile(r"(?:[A-Za-z0-9 _,:;=/@%&^$|-]|\\d|\\[.+*()\[\]])+", re.ASCII)
 

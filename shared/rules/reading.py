@@ -36,13 +36,15 @@ class Faults:
 
     @property
     def can_take_patterns(self) -> bool:
-        """False once the patterns of the document are too large, all together."""
-        return self._pattern_steps <= MAX_PATTERN_STEPS
+        """False once the patterns of the document are too large, all together, or nobody would see
+        what is wrong with one: finding out takes time.
+        """
+        return self._pattern_steps <= MAX_PATTERN_STEPS and len(self._found) < MAX_FAULTS
 
     def count_pattern(self, path: str, steps: int) -> None:
         """Count what a pattern at `path` takes; note it if it is too much with those before."""
         self._pattern_steps += steps
-        if not self.can_take_patterns:
+        if self._pattern_steps > MAX_PATTERN_STEPS:
             self.add(path, "is one pattern too many: all together they are too large")
 
     def add(self, path: str, message: str, hint: str = "") -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from shared.errors import InvalidConfigurationError
 from shared.rules import check_ruleset, reading
+from shared.rules.comparisons import linear_regex
 from shared.rules.reading import MAX_FAULTS
 
 MAX_MIB = 256
@@ -159,3 +160,23 @@ def test_patterns_are_bounded_all_together(
     (fault,) = refused.value.faults
     assert fault.path.endswith(path)
     assert "all together they are too large" in fault.message
+
+
+@pytest.mark.parametrize("pattern", [r"^\p{L}{1,64}$", r"^[\p{L}' -]{1,64}\^[\p{L}' -]{1,64}$"])
+def test_a_name_of_as_many_letters_as_it_may_have_is_no_large_pattern(pattern: str) -> None:
+    check_ruleset(rule(conditions=[{"PatientName": {"regex": pattern}}]))
+
+
+def test_patterns_that_are_wrong_are_tried_until_no_more_faults_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RE2 takes a twentieth of a second to find one too large."""
+    wrong = [
+        {"name": str(n), "conditions": [{"PatientName": {"regex": f"({n}"}}]} for n in range(50)
+    ]
+    monkeypatch.setattr(reading, "MAX_FAULTS", 5)
+    before = linear_regex.cache_info().misses
+    with pytest.raises(InvalidConfigurationError) as refused:
+        check_ruleset({"name": "s", "rules": wrong})
+    assert len(refused.value.faults) == 5
+    assert linear_regex.cache_info().misses - before == 5
