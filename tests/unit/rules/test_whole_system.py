@@ -270,7 +270,8 @@ class TestTheCookbooksCopyForResearch:
         }
         document = load(COOKBOOK / "per-destination.yaml")
         with whole_system(document, tmp_path, monkeypatch, original_attributes=False) as system:
-            system.send(told, ABOUT)
+            private = build.element(0x7FE10010, "LO", "SECRETBLOCK")
+            system.send_file(part10(told) + private, ABOUT)
             research, archive = system.delivered("research"), system.delivered("archive")
         for secret in (b"SECRET", b"19591231", b"235959", b"1.2.3.959."):
             assert secret in archive
