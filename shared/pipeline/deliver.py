@@ -127,7 +127,8 @@ def _deliver(
     receipt = message.receipt
     destination = ports.destinations.get(message.destination)
     entity = ports.destinations.entity(message.destination)
-    if not ports.configuration.get().tells_original_attributes(message.destination):
+    tells = ports.configuration.get().tells_original_attributes(message.destination)
+    if not tells:
         # It may have been decided for another destination, or before it was configured so.
         others = tuple(c for c in message.changes if c.by != original_attributes.BY)
         message = replace(message, changes=others)
@@ -155,7 +156,8 @@ def _deliver(
         if not isinstance(claim, Claimed):
             words = f"bytes received later are there, from {claim.receipt_id}"
             return record(SUPERSEDED, answer=words), False
-        if claim.original_attributes != told:
+        # Even if an earlier attempt told them: nobody knows that it arrived.
+        if tells and claim.original_attributes != told:
             header = apply_changes(received, _told_as(claim, message.changes))
         try:
             yield False

@@ -32,8 +32,10 @@ from shared.errors import (
 )
 from shared.messages import DeliveryRequested, Receipt, Source, Topic, encode
 from shared.pipeline import rules
+from shared.pipeline.copies import Copies, Copy, fingerprint
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import MESSAGE_ID_HEADER, PushRequest, PushResponse
+from shared.pipeline.times import timestamp
 from shared.ports import Outgoing
 from tests.data import build
 
@@ -183,8 +185,9 @@ class TestAnInstance:
         planned = {plan["destination"]: plan["changes"] for plan in document.data["deliveries"]}
         assert len(planned["first"]) == len(planned[quiet]) + 1
 
+    @pytest.mark.parametrize("was_tried", [False, True])
     def test_sent_elsewhere_leaves_without_previous_values_where_they_may_not_go(
-        self, ports: Ports, tmp_path: Path
+        self, was_tried: bool, ports: Ports, tmp_path: Path
     ) -> None:
         """A retry to another destination brings the Changes that were decided for the first."""
         quiet = {"type": "filesystem", "name": "quiet", "path": "q", "original_attributes": False}
@@ -196,7 +199,21 @@ class TestAnInstance:
         document = ports.documents.get("instances", receipt.receipt_id)
         assert document is not None
         decided = document.data["deliveries"][0]["changes"]
-        message = DeliveryRequested(receipt, "quiet", msgspec.convert(decided, tuple[Change, ...]))
+        changes = msgspec.convert(decided, tuple[Change, ...])
+        if was_tried:  # with them, before the destination was configured so
+            copies = Copies(ports.documents, ports.clock)
+            copy = Copy(
+                destination="quiet",
+                address=ports.destinations.entity("quiet").address,
+                sop_instance_uid=receipt.sop_instance_uid,
+                fingerprint=fingerprint(receipt, changes),
+                receipt_id=receipt.receipt_id,
+                received_at=timestamp(receipt.received_at),
+                original_attributes=changes[-1],
+            )
+            copies.claim(copy)
+            copies.rest(copy, gives_up=False)
+        message = DeliveryRequested(receipt, "quiet", changes)
         topic = Topic.DELIVERY_REQUESTED
         ports.bus.publish([Outgoing(topic, encode(message), lane="quiet")])
         pump(ports)
