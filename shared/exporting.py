@@ -48,7 +48,7 @@ def begin() -> None:
     if _Process.export is None and not _Process.is_command:
         _Process.export = _begun()
     if _repository() is not None:
-        from shared.pipeline import audit
+        from shared import audit
 
         audit.spool_entries()
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.adapters.embedded.document_store import SqliteDocumentStore
-from shared.pipeline.times import timestamp
 from shared.standardize.chain import Chain, Link
 from shared.standardize.embedded import EmbeddedStandardizer
 from shared.standardize.evaluation import read_labelled
 from shared.standardize.kept import KeptDecisions
 from shared.standardize.proposals import Question
+from shared.times import timestamp
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _EXAMPLES: Final = _ROOT / "docs" / "standardize" / "example.csv"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from shared import crash_points
 from shared.addresses import hosts_of, policy
+from shared.audit import AuditLog
 from shared.config.crosswalks import outlines
 from shared.config.differences import Difference, differences
 from shared.config.entities import Configuration
@@ -37,10 +38,9 @@ from shared.errors import (
     InvalidConfigurationError,
     SecretMissingError,
 )
-from shared.pipeline.audit import AuditLog
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, ObjectStore, SecretStore
 from shared.rules import check_ruleset
+from shared.times import timestamp
 
 COLLECTION, HEAD, HISTORY = "configuration", "head", "configuration-history"
 

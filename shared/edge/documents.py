@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared import audit
 from shared.adapters.embedded.document_store import SqliteDocumentStore
 from shared.edge.spool import Spool
-from shared.pipeline import audit, commitment
+from shared.pipeline import commitment
 from shared.ports import Document, Put
 
 # What is written here, read there, and never changed.

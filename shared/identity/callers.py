@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from shared.audit import ORIGIN, AuditLog, Origin
 from shared.config.callers import UserIdentity
 from shared.errors import SecretMissingError
 from shared.identity.keys import is_equal_text
 from shared.identity.permissions import Permission
-from shared.pipeline.audit import ORIGIN, AuditLog, Origin
 from shared.ports import Clock, DocumentStore, SecretStore
 from shared.rates import TokenBuckets
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from shared.audit import AuditLog
 from shared.config.entity import Name
 from shared.errors import DocumentChangedError, DocumentExistsError, DocumentMissingError
 from shared.identity.permissions import ADMIN, BUILT_IN_ROLES, Permission
-from shared.pipeline.audit import AuditLog
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, Filter, Page
+from shared.times import timestamp
 
 USERS, ROLES = "users", "roles"
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from shared.audit import AuditLog
 from shared.errors import DocumentMissingError
-from shared.pipeline.audit import AuditLog
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, Page
+from shared.times import timestamp
 
 COLLECTION, USES = "api_keys", "api_key_uses"
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from shared import metrics
-from shared.pipeline.audit import SPOOL
+from shared.audit import SPOOL
 from shared.pipeline.audit_message import audit_message
 from shared.ports import Clock, DocumentStore
 

@@ -44,7 +44,6 @@ from shared.pipeline.study_outcome import (
     recorded_round,
     with_outcome,
 )
-from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_in
 from shared.ports import Document, Filter
 from shared.rules import Program, Verdict
@@ -57,6 +56,7 @@ from shared.rules.studies import (
     StudyRule,
     study_rules_of,
 )
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -39,8 +39,8 @@ from shared.pipeline import exceptions, instance_records
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import DELIVERED, RETRYING, delivery_key, is_overtaken
 from shared.pipeline.instance_records import COLLECTING, DISCARDED, HELD, RELEASED
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing
+from shared.times import timestamp
 
 # Requests made of us; what peers have told us about our own requests.
 COLLECTION, REPORTS = "commitments", "commitment-reports"

@@ -35,8 +35,8 @@ from shared.errors import (
     DocumentExistsError,
 )
 from shared.messages import Receipt
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, Put
+from shared.times import timestamp
 
 COLLECTION = "copies"
 

@@ -40,10 +40,10 @@ from shared.pipeline.delivery_records import (
 )
 from shared.pipeline.instance_records import QUARANTINED, decision_of
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.pipeline.transcoding import in_wanted_syntax
 from shared.pipeline.validate import header_of
 from shared.ports import BatchingDestination, Destination, Document, ObjectReader, Put
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 from shared.errors import AxiomError, StorageUnavailableError
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import Copies, copy_key
-from shared.pipeline.times import timestamp
 from shared.ports import Document, KeepingDestination
+from shared.times import timestamp
 
 if TYPE_CHECKING:
     from shared.config.entities import AnyDestination

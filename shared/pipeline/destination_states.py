@@ -15,8 +15,8 @@ from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import RETRYING
 from shared.pipeline.instance_records import QUARANTINED
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter
+from shared.times import timestamp
 
 COLLECTION = "destination-states"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shared import metrics, tracing
+from shared.audit import AuditLog
 from shared.errors import (
     AxiomError,
     DestinationRefusedError,
@@ -32,9 +33,8 @@ from shared.messages import (
     encode,
 )
 from shared.pipeline import again, give_up
-from shared.pipeline.audit import AuditLog
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, MessageBus, Outgoing, Page
+from shared.times import timestamp
 
 COLLECTION = "exceptions"
 

@@ -9,11 +9,11 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from shared.audit import AuditLog
 from shared.config.entities import Configuration
 from shared.errors import DocumentMissingError, ObjectMissingError, PermanentError
 from shared.messages import InstanceAccepted, decode
 from shared.pipeline import dry_run, exceptions, studies
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.dry_run import Trial
 from shared.pipeline.instance_records import COLLECTION
 from shared.pipeline.ports import Ports

@@ -33,8 +33,8 @@ from shared.pipeline.envelope import PushedMessage
 from shared.pipeline.exceptions import exception_from
 from shared.pipeline.file_names import is_archive
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.ports import Buffer, Retrieved
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shared.audit import AuditLog
 from shared.errors import DocumentMissingError, WrongStateError
 from shared.messages import DeliveryRequested, decode
 from shared.pipeline import again, give_up, instance_records, rules
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
 from shared.pipeline.delivery_records import delivery_key
 from shared.pipeline.exceptions import DISCARDED as ENTRY_DISCARDED
@@ -24,7 +24,7 @@ from shared.pipeline.instance_records import (
     receipt_of,
 )
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 
 Data = Mapping[str, Any]
 

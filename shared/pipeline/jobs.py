@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from shared.audit import AuditLog
 from shared.errors import (
     AxiomError,
     DocumentChangedError,
@@ -22,11 +23,10 @@ from shared.errors import (
 )
 from shared.messages import JobRequested, Topic, encode
 from shared.pipeline import instance_actions, pulls, reconcile
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.ports import Ports
 from shared.pipeline.selections import Selection, was_done
-from shared.pipeline.times import timestamp
 from shared.ports import Document, Outgoing
+from shared.times import timestamp
 
 COLLECTION = "jobs"
 RUNNING, FINISHED = "running", "finished"

@@ -8,13 +8,13 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import Any
 
+from shared.audit import AuditLog
 from shared.errors import (
     AxiomError,
     DestinationUnavailableError,
     DocumentMissingError,
     SourceUnavailableError,
 )
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.ports import Ports
 
 # One wait for the peer, and all of them: people wait for the answer.

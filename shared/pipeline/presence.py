@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from shared.errors import AxiomError
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -38,8 +38,8 @@ from shared.pipeline.intake import Intake, PollStoppedError
 from shared.pipeline.ports import Ports
 from shared.pipeline.receive import is_uid
 from shared.pipeline.source_ledger import Entry, Ledger
-from shared.pipeline.times import timestamp
 from shared.ports import FoundInstance, FoundStudy, Retrieval, SourceReader
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

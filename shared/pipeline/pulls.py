@@ -19,6 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from shared.audit import AuditLog
 from shared.config.sources import AnySource
 from shared.errors import (
     AxiomError,
@@ -30,12 +31,11 @@ from shared.errors import (
     WrongStateError,
 )
 from shared.messages import JobRequested, Topic, encode
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.intake import PollStoppedError
 from shared.pipeline.ports import Ports
 from shared.pipeline.pull import Puller, Tally
-from shared.pipeline.times import timestamp
 from shared.ports import Document, Filter, Outgoing, Page, SourceReader
+from shared.times import timestamp
 
 JOBS, ROWS = "jobs", "pull-rows"
 ID_PREFIX = "pull-"

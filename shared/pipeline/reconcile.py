@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from shared.audit import AuditLog
 from shared.errors import (
     AxiomError,
     DocumentMissingError,
@@ -24,7 +25,6 @@ from shared.errors import (
 )
 from shared.messages import JobRequested, Topic, encode
 from shared.pipeline import again, exceptions
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
@@ -41,8 +41,8 @@ from shared.pipeline.instance_records import COLLECTION as INSTANCES
 from shared.pipeline.instance_records import QUARANTINED, receipt_of
 from shared.pipeline.plans import delivered_uid
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.ports import Document, Filter, Outgoing
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
-from shared import crash_points
+from shared import audit, crash_points
 from shared.errors import (
     AxiomError,
     DestinationMisconfiguredError,
@@ -34,7 +34,7 @@ from shared.errors import (
     StorageUnavailableError,
 )
 from shared.messages import Stage, Topic
-from shared.pipeline import audit, commitment, exceptions, instance_records, jobs, shadow, studies
+from shared.pipeline import commitment, exceptions, instance_records, jobs, shadow, studies
 from shared.pipeline.copies import COLLECTION as COPIES
 from shared.pipeline.copies import copy_key
 from shared.pipeline.delivery_records import COLLECTION as DELIVERIES
@@ -45,8 +45,8 @@ from shared.pipeline.instance_records import DISCARDED, ROUTED
 from shared.pipeline.plans import delivered_uid
 from shared.pipeline.ports import Ports
 from shared.pipeline.returned import RENAMED
-from shared.pipeline.times import timestamp
 from shared.ports import Document, Filter
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -39,11 +39,11 @@ from shared.pipeline.plans import (
     told_in_the_instance,
 )
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_in
 from shared.ports import Document, Outgoing
 from shared.rules import Ask, Decision, Verdict
 from shared.rules.program import LOOP_REASON
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

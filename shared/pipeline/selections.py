@@ -13,8 +13,8 @@ from shared.messages import Stage
 from shared.pipeline import instance_records
 from shared.pipeline.exceptions import COLLECTION as EXCEPTIONS
 from shared.pipeline.exceptions import OPEN, STATUSES, words_of
-from shared.pipeline.times import timestamp
 from shared.ports import Document, DocumentStore, Filter, Page
+from shared.times import timestamp
 
 Data = Mapping[str, Any]
 

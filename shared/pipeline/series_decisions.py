@@ -22,12 +22,12 @@ from shared.errors import (
     SeriesUnderDecisionError,
 )
 from shared.messages import Receipt
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore
 from shared.standardize.attributes import OF_THE_IMAGE
 from shared.standardize.chain import Decision, Verdict
 from shared.standardize.kept import fingerprint
 from shared.standardize.proposals import Question
+from shared.times import timestamp
 
 COLLECTION: Final = "standardization-series"
 

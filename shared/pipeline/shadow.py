@@ -21,8 +21,8 @@ from shared.messages import Receipt
 from shared.pipeline import dry_run
 from shared.pipeline.rulebook import Shadow
 from shared.pipeline.soon import WrittenSoon
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter
+from shared.times import timestamp
 
 if TYPE_CHECKING:
     from shared.pipeline.ports import Ports

@@ -18,8 +18,8 @@ from shared.errors import DocumentChangedError, DocumentExistsError
 from shared.messages import Stage
 from shared.pipeline.exceptions import COLLECTION as EXCEPTIONS
 from shared.pipeline.instance_records import COLLECTION as INSTANCES
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, FoundInstance
+from shared.times import timestamp
 
 COLLECTION = "source-ledger"
 

@@ -22,8 +22,8 @@ from shared.errors import (
     DocumentMissingError,
 )
 from shared.pipeline.ports import Ports
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore
+from shared.times import timestamp
 
 COLLECTION = "source-states"
 

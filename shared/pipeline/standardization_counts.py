@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from shared.errors import AxiomError
 from shared.pipeline.soon import WrittenSoon
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter
+from shared.times import timestamp
 
 COUNTS: Final = "standardization-counts"
 HITS: Final = "standardization-hits"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from shared.audit import AuditLog
 from shared.errors import (
     AxiomError,
     DocumentChangedError,
@@ -20,7 +21,6 @@ from shared.errors import (
     WrongStateError,
 )
 from shared.pipeline import instance_records, rules
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.instance_records import HELD as INSTANCE_HELD
 from shared.pipeline.instance_records import ROUTED, receipt_of
 from shared.pipeline.ports import Ports
@@ -40,10 +40,10 @@ from shared.pipeline.series_decisions import (
 from shared.pipeline.site_synonyms import COLLECTION as SYNONYMS
 from shared.pipeline.site_synonyms import SiteSynonyms
 from shared.pipeline.standardizers import audited
-from shared.pipeline.times import timestamp
 from shared.pipeline.validate import header_of
 from shared.ports import Document, Filter, Page
 from shared.standardize.proposals import Question
+from shared.times import timestamp
 
 _PAGE: Final = 200
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from shared import metrics, tracing
+from shared.audit import AuditLog
 from shared.dicom.standardized import Standardized
 from shared.errors import DocumentMissingError
 from shared.messages import Receipt
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.standardization_counts import CACHED, StandardizationCounts
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore
 from shared.standardize.outcomes import ANSWERS
+from shared.times import timestamp
 
 if TYPE_CHECKING:
     from shared.config.entities import Configuration

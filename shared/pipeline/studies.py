@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from shared.audit import AuditLog
 from shared.errors import DocumentChangedError, DocumentExistsError, DocumentMissingError
-from shared.pipeline.audit import AuditLog
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, Filter, Page
 from shared.rules.studies import Arrival, StudyRule
+from shared.times import timestamp
 
 STUDIES, COLLECTED = "studies", "collected"
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from flask import Flask, Response, g, request
 
+from shared.audit import ORIGIN, AuditLog, Origin
 from shared.config.entities import Settings
 from shared.identity.identity import Identity
 from shared.identity.permissions import Permission
 from shared.identity.principal import Principal
-from shared.pipeline.audit import ORIGIN, AuditLog, Origin
 from shared.ports import Clock
 from shared.rates import TokenBuckets
 from shared.web import permissions

@@ -11,7 +11,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.pipeline.audit import AuditLog
+from shared.audit import AuditLog
 from shared.pipeline.audit_message import audit_message
 from shared.web.access import acting
 from shared.web.listing import Listing, Since, described_page, fetch, page_response

@@ -29,11 +29,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from shared.audit import ORIGIN, AuditLog
 from shared.cursors import cursor_of, said_by
 from shared.dicom.key_reading import name_of, read_query
 from shared.dicom.query import STUDY_INSTANCE_UID, Level, Query, items, texts
 from shared.errors import Fault
-from shared.pipeline.audit import ORIGIN, AuditLog
 from shared.pipeline.browsing import TIMED_OUT, Browsing, Ended, Shown, candidates
 from shared.web.access import acting
 from shared.web.documents_in import received_document

@@ -15,8 +15,8 @@ from shared.identity.permissions import Permission
 from shared.pipeline import delivery_records
 from shared.pipeline.jobs import Action
 from shared.pipeline.timelines import follow, followed, page_of_instances, timeline
-from shared.pipeline.times import timestamp
 from shared.ports import Filter, Page
+from shared.times import timestamp
 from shared.web.access import may, note_access
 from shared.web.actions import (
     ActionRoute,

@@ -13,11 +13,11 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.audit import AuditLog
 from shared.config.history import ConfigurationHistory
 from shared.dicom.header import MAX_HEADER_BYTES
 from shared.errors import DocumentMissingError, Fault, InvalidConfigurationError, PermanentError
 from shared.pipeline import dry_run
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.dry_run import MAX_INSTANCES, Trial
 from shared.pipeline.explaining import explain_instance
 from shared.rules.dump import DumpError

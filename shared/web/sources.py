@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
-from shared.pipeline.audit import AuditLog
+from shared.audit import AuditLog
 from shared.pipeline.peer_check import check_source
 from shared.pipeline.source_states import request_poll, state_of
 from shared.web.access import acting

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.config.faults import field_fault
 from shared.pipeline import uploads
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from shared.web.actions import received_if_any, takes
 from shared.web.problems import PROBLEM_RESPONSES, ProblemError
 

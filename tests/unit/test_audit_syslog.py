@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from shared import metrics
+from shared import audit, metrics
 from shared.adapters.syslog import SyslogCollector, SyslogSettings
-from shared.pipeline import audit, audit_forwarding
-from shared.pipeline.audit import ORIGIN, SPOOL, AuditLog, Origin
+from shared.audit import ORIGIN, SPOOL, AuditLog, Origin
+from shared.pipeline import audit_forwarding
 from shared.pipeline.audit_forwarding import Forwarder
 from shared.ports import DocumentStore
 from tests.certificates import Authority

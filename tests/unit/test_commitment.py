@@ -34,7 +34,7 @@ from shared.errors import StorageUnavailableError
 from shared.messages import Source, Topic
 from shared.pipeline import rules
 from shared.pipeline.instance_records import receipt_of
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from tests.associations import established
 from tests.data import build
 from tests.embedded_system import DAY, System

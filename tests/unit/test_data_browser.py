@@ -25,7 +25,7 @@ from shared.dicom.key_reading import read_query
 from shared.dicom.query import Level
 from shared.errors import Fault
 from shared.pipeline.audit_message import audit_message
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from shared.web import data_browser
 from tests.data import build
 from tests.embedded_system import System

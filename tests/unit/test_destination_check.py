@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 
 from infra.local.cli import main
 from shared import bootstrap
+from shared.audit import AuditLog
 from shared.errors import DestinationRefusedError
-from shared.pipeline.audit import AuditLog
 from shared.pipeline.peer_check import check_destination, check_source
 from shared.pipeline.ports import Ports
 from tests.unit.operating import System, running_system

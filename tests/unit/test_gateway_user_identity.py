@@ -22,13 +22,13 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from scp_gateway.gateway import Gateway
 from shared.adapters.embedded.document_store import SqliteDocumentStore
+from shared.audit import AuditLog
 from shared.config.callers import UserIdentity
 from shared.identity.callers import CallerRefusedError, Callers
 from shared.identity.directory import User
 from shared.identity.identity import Identity
 from shared.identity.settings import IdentitySettings
 from shared.identity.tokens import IdentityProviderUnavailableError
-from shared.pipeline.audit import AuditLog
 from tests.data import build
 from tests.fakes import FakeClock, MemorySecrets
 from tests.gateway import (

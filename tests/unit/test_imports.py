@@ -77,6 +77,18 @@ def test_the_core_imports_no_cloud_network_or_database_package() -> None:
     assert found == set()
 
 
+def test_what_stages_work_with_knows_nothing_of_stages() -> None:
+    below = ("dicom", "rules", "standardize", "config", "identity")
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for folder in below
+        for path in (ROOT / "shared" / folder).rglob("*.py")
+        for name in _imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name == "shared.pipeline" or name.startswith("shared.pipeline.")
+    }
+    assert found == set()
+
+
 def _imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -20,7 +20,7 @@ from shared.metrics_folder import MetricsFolder
 from shared.pipeline import readings, recent_studies
 from shared.pipeline.crosswalks import CrosswalkStatus
 from shared.pipeline.recent_studies import RecentStudies
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from tests.conftest import ROOT
 from tests.counting import counting
 from tests.embedded_system import SOURCE, System

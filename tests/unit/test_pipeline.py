@@ -35,8 +35,8 @@ from shared.pipeline import rules
 from shared.pipeline.copies import Copies, Copy, fingerprint
 from shared.pipeline.ports import Ports
 from shared.pipeline.push import MESSAGE_ID_HEADER, PushRequest, PushResponse
-from shared.pipeline.times import timestamp
 from shared.ports import Outgoing
+from shared.times import timestamp
 from tests.data import build
 
 SOURCE = Source("dimse", "main-listener", calling_ae_title="CT1", peer_address="10.1.2.3")

@@ -30,12 +30,12 @@ from shared.pipeline.exceptions import exception_from
 from shared.pipeline.housekeeping import Housekeeping
 from shared.pipeline.instance_records import receipt_of
 from shared.pipeline.retention import Cleaner
-from shared.pipeline.times import timestamp
 from shared.ports import Outgoing
 from shared.standardize.chain import Chain, Link
 from shared.standardize.embedded import EmbeddedStandardizer
 from shared.standardize.kept import Hits, KeptDecisions
 from shared.standardize.proposals import Question
+from shared.times import timestamp
 from tests.data import build
 from tests.embedded_system import DAY, System
 

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from infra.local.cli import main
-from shared.pipeline.audit import AuditLog
+from shared.audit import AuditLog
 from shared.pipeline.ports import Ports
 from tests.data import build
 from tests.unit.test_collect import (

@@ -121,8 +121,8 @@ def dry_run(
 
     Shows patients' Values. Nothing is changed or sent.
     """
+    from shared.audit import AuditLog
     from shared.pipeline import dry_run as trying
-    from shared.pipeline.audit import AuditLog
 
     terminal = Terminal(as_json)
     document = _only_one(_read(file))

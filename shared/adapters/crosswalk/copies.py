@@ -25,8 +25,8 @@ from shared.errors import (
     DocumentExistsError,
     ObjectMissingError,
 )
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Document, DocumentStore, ObjectStore
+from shared.times import timestamp
 
 COLLECTION: Final = "crosswalk-copies"
 MAX_ROWS: Final = 2_000_000

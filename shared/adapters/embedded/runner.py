@@ -29,9 +29,9 @@ from shared.pipeline.push import (
     PushResponse,
     Steps,
 )
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, Outgoing
 from shared.retrying import RetryPolicy
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 

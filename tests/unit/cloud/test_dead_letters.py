@@ -22,7 +22,7 @@ from shared.messages import (
     encode,
 )
 from shared.pipeline.push import PushRequest
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from tests.data import build
 from tests.unit.operating import System, running_system
 

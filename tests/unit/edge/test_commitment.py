@@ -9,7 +9,7 @@ import pytest
 from shared.dicom.commitment import CommitmentReport, CommitmentRequest, FailureReason, Reference
 from shared.errors import NotDecidedYetError, StorageUnavailableError
 from shared.messages import Receipt
-from shared.pipeline.times import timestamp
+from shared.times import timestamp
 from tests.data import build
 from tests.edge_system import SOURCE, EdgeSystem
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.audit import AuditLog
 from shared.config.entities import Configuration
 from shared.edge.mirror import secrets_of
 from shared.errors import SecretMissingError
-from shared.pipeline.audit import AuditLog
 from tests.edge_system import CutLinkError, EdgeSystem
 
 LISTENER = {"name": "main", "ae_title": "AXIOM", "port": 0}

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from shared.pipeline.times import timestamp
 from shared.ports import Clock, DocumentStore, Filter, Page, Put
+from shared.times import timestamp
 
 log = logging.getLogger(__name__)
 
