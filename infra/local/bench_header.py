@@ -117,10 +117,10 @@ def _rewrite(source: Path, target: Path) -> None:
         edit.set("InstitutionName", ["ELSEWHERE"], by="bench")
         edit.delete("PatientBirthDate", by="bench")
         edit.set("ClinicalTrialSponsorName", ["BENCH"], by="bench")
-        written.write(edit.header().data)
         size = os.fstat(received.fileno()).st_size
         start = header.body_offset
-        append_range(received.fileno(), start, size - start, written.fileno())
+        head = edit.header().data
+        append_range(received.fileno(), start, size - start, written.fileno(), head)
 
 
 def _rewrite_by_pydicom(source: Path, target: Path) -> None:

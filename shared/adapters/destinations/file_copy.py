@@ -14,26 +14,38 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _NO_COPY: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
 
 
-def append_range(source: int, offset: int, length: int, file: int) -> None:
-    """Append that part of `source` to `file`, whose position is its end.
+def append_range(source: int, offset: int, length: int, file: int, head: bytes = b"") -> None:
+    """Append `head` and then that part of `source` to `file`, whose position is its end.
 
     Raises: OSError, EIO if `source` is shorter.
     """
     # The kernel copies page by page: where these do not lie alike it writes each in two pieces,
     # which takes twice as long as going through memory of ours. Blocks can be shared only as they
     # lie, too.
-    lie_alike = (os.lseek(file, 0, os.SEEK_CUR) - offset) % _PAGE_BYTES == 0
-    if lie_alike and _append_in_kernel(source, offset, length, file):
-        return
+    start = os.lseek(file, 0, os.SEEK_CUR) + len(head)
+    if (start - offset) % _PAGE_BYTES == 0:
+        write_all(file, head)
+        head = b""
+        if _append_in_kernel(source, offset, length, file):
+            return
     buffer = _thread.buffer
-    while length:
+    while head or length:
         count = os.preadv(source, [buffer[:length]], offset)
-        if not count:
+        if length and not count:
             raise _shorter()
         offset, length = offset + count, length - count
-        piece = buffer[:count]
-        while piece:
-            piece = piece[os.write(file, piece) :]
+        # Both in one call: the page in which one ends and the other begins is written once.
+        written = os.writev(file, [head, buffer[:count]])
+        write_all(file, memoryview(head)[written:])
+        write_all(file, buffer[max(0, written - len(head)) : count])
+        head = b""
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all of it, however little the system takes at once. Raises: OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 class _Thread(threading.local):

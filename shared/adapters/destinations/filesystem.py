@@ -21,7 +21,7 @@ from typing import cast
 
 from shared.adapters.destinations import outcomes
 from shared.adapters.destinations.checksums import crc32c
-from shared.adapters.destinations.file_copy import append_range
+from shared.adapters.destinations.file_copy import append_range, write_all
 from shared.dicom.header import read_header
 from shared.dicom.outgoing import FileRange, OutgoingInstance, Part, chunks
 from shared.dicom.path_template import DEFAULT_TEMPLATE, PathTemplate
@@ -293,15 +293,17 @@ def _new_file(folder: int) -> Iterator[tuple[int, str]]:
 
 
 def _write(file: int, parts: Iterable[Part]) -> None:
+    head = b""  # it goes out together with what follows
     for part in parts:
         source = part.reader.fileno() if isinstance(part, FileRange) else None
         if isinstance(part, FileRange) and source is not None:
-            append_range(source, part.offset, part.length, file)
+            append_range(source, part.offset, part.length, file, head)
+            head = b""
             continue
         for piece in chunks([part]):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(file, view) :]
+            write_all(file, head)
+            head = piece
+    write_all(file, head)
 
 
 def _has_bytes(file: int, parts: list[Part]) -> bool:
