@@ -251,7 +251,11 @@ class CorpusRun:
             for e in axiom.get_all("/api/v1/exceptions")
             if e["stage"] == "deliver_instance"
         }
-        at_storescp = Counter(_body_digest(path.read_bytes()) for path in storescp.files())
+        at_storescp: dict[str, list[bytes]] = defaultdict(list)
+        for path in storescp.files():
+            copy = path.read_bytes()
+            uid = Header.parse(copy, file_size=len(copy)).text("SOPInstanceUID") or ""
+            at_storescp[uid].append(copy)
         bodies_of: dict[str, set[str]] = defaultdict(set)
         received: dict[str, bytes] = {}
         at_scp: dict[tuple[str, str], list[list[bytes]]] = defaultdict(list)
@@ -289,11 +293,13 @@ class CorpusRun:
                 self.faults.append(f"{receipt_id}: Orthanc has other Pixel Data")
         for (scp, uid), of_one in at_scp.items():
             for group in of_one:
-                there = next((d for d in map(_body_digest, group) if at_storescp[d] > 0), None)
+                # Several Instances under one UID may have the same Pixel Data.
+                left = at_storescp[uid]
+                there = next((copy for copy in left if _is_same(copy, group[0])), None)
                 if there is None:
-                    self.faults.append(f"{uid}: {scp} has no such Pixel Data")
+                    self.faults.append(f"{uid}: {scp} has no such Instance")
                 else:
-                    at_storescp[there] -= 1
+                    left.remove(there)
         for sent in self.sent:
             for receipt in sent.receipts:
                 self._check_against_source(sent, received[receipt["receipt_id"]])
@@ -350,7 +356,7 @@ def _referenced(response: Mapping[str, Any]) -> list[str]:
 
 def _is_same(copy: bytes, data: bytes) -> bool:
     """True if the data sets are equal: File Meta and padding make no other Instance."""
-    if copy == data:
+    if _data_set(copy) == _data_set(data):
         return True
     one, other = (pydicom.dcmread(BytesIO(each), force=True) for each in (copy, data))
     for data_set in (one, other):
@@ -358,11 +364,15 @@ def _is_same(copy: bytes, data: bytes) -> bool:
     return one == other
 
 
+def _data_set(part10: bytes) -> bytes:
+    """What follows the File Meta. Sent over DIMSE a stream of odd length is padded (PS3.5 A.5)."""
+    return part10[Header.parse(part10, file_size=len(part10)).meta_end :].rstrip(b"\0")
+
+
 def _body_digest(part10: bytes) -> str:
     header = Header.parse(part10, file_size=len(part10))
     if header.is_deflated:
-        # Sent over DIMSE a stream of odd length is padded (PS3.5 A.5).
-        return hashlib.sha256(part10[header.meta_end :].rstrip(b"\0")).hexdigest()
+        return hashlib.sha256(_data_set(part10)).hexdigest()
     return hashlib.sha256(part10[header.body_offset :]).hexdigest()
 
 
