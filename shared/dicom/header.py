@@ -215,10 +215,6 @@ class Header:
         return self._data_set
 
     def __contains__(self, path: AttributePath | str) -> bool:
-        steps = as_path(path).steps
-        if len(steps) == 1 and not steps[0].creator:  # the usual question
-            tag = steps[0].tag
-            return tag in self._level(tag).entries
         return self._first(path) is not None
 
     def values(self, path: AttributePath | str) -> tuple[Value, ...] | None:
@@ -368,7 +364,12 @@ class Header:
         return self._level(steps[0].tag).find(steps)
 
     def _first(self, path: AttributePath | str) -> tuple[DataSet, int] | None:
-        return next(self._find(path), None)
+        steps = as_path(path).steps
+        if len(steps) > 1 or steps[0].creator:
+            return next(self._find(path), None)
+        tag = steps[0].tag  # the usual question
+        data_set = self._level(tag)
+        return (data_set, tag) if tag in data_set.entries else None
 
 
 _META_START: Final = 132

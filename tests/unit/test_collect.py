@@ -96,6 +96,15 @@ def study_rule(completion: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     return {"name": "s", "rules": [rule]}
 
 
+def two_rules_that_never_hold() -> dict[str, Any]:
+    """For a Study after 10 s, and for a Series after 20 s."""
+    never = [{"Modality": "US"}]
+    document = study_rule({"quiet_period_s": 10}, name="one", conditions=never)
+    other = study_rule({"quiet_period_s": 20}, name="two", level="series", conditions=never)
+    document["rules"] += other["rules"]
+    return document
+
+
 def advance(ports: Ports, seconds: float) -> None:
     cast(FakeClock, ports.clock).advance(seconds)
 
@@ -357,11 +366,7 @@ class TestAStudy:
     def test_that_several_rules_want_waits_for_all_of_them_before_the_default_route(
         self, ports: Ports, tmp_path: Path
     ) -> None:
-        never = [{"Modality": "US"}]
-        document = study_rule({"quiet_period_s": 10}, name="one", conditions=never)
-        other = study_rule({"quiet_period_s": 20}, name="two", level="series", conditions=never)
-        document["rules"] += other["rules"]
-        configure(ports, document)
+        configure(ports, two_rules_that_never_hold())
         receipt = arrive(ports, "a")
         pump(ports)
         tick_after(ports, 10)
@@ -374,11 +379,7 @@ class TestAStudy:
     def test_goes_where_no_rule_sends_it_as_well_as_where_a_person_did_meanwhile(
         self, ports: Ports, tmp_path: Path
     ) -> None:
-        never = [{"Modality": "US"}]
-        document = study_rule({"quiet_period_s": 10}, name="one", conditions=never)
-        other = study_rule({"quiet_period_s": 20}, name="two", level="series", conditions=never)
-        document["rules"] += other["rules"]
-        configure(ports, document)
+        configure(ports, two_rules_that_never_hold())
         receipt = arrive(ports, "a")
         pump(ports)
         order(ports, receipt, "target_2")
