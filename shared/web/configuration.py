@@ -154,8 +154,7 @@ def _add_entity_routes(
         endpoint=f"patch_{called}",
         operation_id=f"patch_{called}",
         summary=f"Change a {noun} by a JSON Merge Patch",
-        description="RFC 7396: null takes a field away, a list is replaced as a whole. "
-        "With If-Match it is refused if somebody else was first.",
+        description=PATCH_DESCRIPTION,
         responses={200: one},
         openapi_extensions=PATCH_BODY,
     )
@@ -314,6 +313,10 @@ def _add_whole_routes(routes: APIBlueprint, service: ConfigurationService) -> No
         return json_or_yaml_response(stored)
 
 
+PATCH_DESCRIPTION = (
+    "RFC 7396: null takes a field away, a list is replaced as a whole. "
+    "With If-Match it is refused if somebody else was first."
+)
 PATCH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -23,7 +23,13 @@ from shared.errors import (
     InvalidConfigurationError,
 )
 from shared.web.access import acting
-from shared.web.configuration import PATCH_BODY, URL_PREFIX, ChangeQuery, EntityPath
+from shared.web.configuration import (
+    PATCH_BODY,
+    PATCH_DESCRIPTION,
+    URL_PREFIX,
+    ChangeQuery,
+    EntityPath,
+)
 from shared.web.documents_in import change_reason, received_document
 from shared.web.documents_out import document_response, is_what_client_knows, json_response
 from shared.web.listing import Listing, described, described_page, listed_response
@@ -147,8 +153,7 @@ def blueprint(service: ConfigurationService) -> APIBlueprint:
     @routes.patch(
         "/<name>/rules/<rule>",
         operation_id="patch_ruleset_rule",
-        description="RFC 7396: null takes a field away, a list is replaced as a whole. "
-        "With If-Match it is refused if somebody else was first.",
+        description=PATCH_DESCRIPTION,
         responses={200: _RULE},
         openapi_extensions=PATCH_BODY,
     )
